@@ -1,0 +1,34 @@
+# Functions shared by all folders.
+
+if(STRATA_CCACHE)
+  find_program(STRATA_CCACHE_PROGRAM ccache)
+  if(STRATA_CCACHE_PROGRAM)
+    set(CMAKE_CXX_COMPILER_LAUNCHER ${STRATA_CCACHE_PROGRAM})
+    set(CMAKE_C_COMPILER_LAUNCHER ${STRATA_CCACHE_PROGRAM})
+  endif()
+endif()
+
+add_library(strata_options INTERFACE)
+target_include_directories(strata_options INTERFACE ${CMAKE_SOURCE_DIR})
+target_compile_options(strata_options INTERFACE
+  -Wall -Wextra -Werror $<$<CONFIG:Release>:-O2> -fno-math-errno -ffp-contract=off)
+if(STRATA_SANITIZE STREQUAL "address")
+  target_compile_options(strata_options INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  target_link_options(strata_options INTERFACE -fsanitize=address,undefined)
+elseif(STRATA_SANITIZE STREQUAL "thread")
+  target_compile_options(strata_options INTERFACE -fsanitize=thread -fno-omit-frame-pointer)
+  target_link_options(strata_options INTERFACE -fsanitize=thread)
+endif()
+if(STRATA_POISON)
+  target_compile_definitions(strata_options INTERFACE STRATA_POISON=1)
+endif()
+
+# strata_library(NAME deps...): one static library of a folder's sources, found by name, in a fixed order.
+function(strata_library name)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
+  list(FILTER sources EXCLUDE REGEX "/main\\.cc$")
+  list(SORT sources)
+  add_library(strata_${name} STATIC ${sources})
+  target_link_libraries(strata_${name} PUBLIC strata_options ${ARGN})
+  target_precompile_headers(strata_${name} PRIVATE ${CMAKE_SOURCE_DIR}/cmake/pch.h)
+endfunction()

@@ -1,0 +1,86 @@
+#pragma once
+// A device and its kernels. A back end is a Device and a KernelTable, both passed as values: no registry, no static
+// constructors, no #ifdef.
+
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "core/tensor/tensor.h"
+
+namespace strata {
+
+class Op;
+class ThreadPool;
+
+enum class Tier : uint8_t { kDevice, kHost, kDisk };  // kDevice of a CPU rank is host memory
+inline constexpr int kNumTiers = 3;
+struct Stream {
+  int16_t id = 0;
+  void* native = nullptr;  // cudaStream_t
+};
+struct Event {
+  int32_t id = 0;
+  void* native = nullptr;
+};
+
+// One per rank, called by that rank's issuing thread. cpu: one stream, calls complete before they return. cuda: the
+// device is current on that thread, capture mode is thread-local, modules are loaded eagerly before the first collective.
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual absl::StatusOr<std::byte*> Reserve(Tier tier, int64_t bytes) = 0;  // before step 1 only; ResourceExhausted
+  virtual absl::StatusOr<Stream> NewStream(const std::string& name) = 0;
+  virtual absl::StatusOr<Event> NewEvent() = 0;
+  virtual absl::Status Record(Event e, Stream s) = 0;
+  virtual absl::Status Wait(Stream s, Event e) = 0;
+  virtual absl::Status Copy(void* dst, const void* src, int64_t bytes, Stream s) = 0;
+  virtual absl::Status Fill(void* dst, uint8_t byte, int64_t bytes, Stream s) = 0;  // poisoning, zeroing
+  virtual absl::Status Drain() = 0;  // every stream idle; returns the first asynchronous error
+  virtual absl::Status Close() = 0;
+};
+
+// What changes from step to step; its address does not, so it may be read inside a CUDA graph.
+struct StepScalars {
+  uint64_t seed = 0;
+  uint64_t step = 1;  // 1 for the first update: AdamW's t
+  double loss_scale = 1, lr = 0, clip_scale = 1;
+  uint32_t skip_update = 0;
+};
+
+struct KernelArgs {  // nothing here outlives the call
+  const Op& op;
+  std::span<const TensorRef> in, out;  // an aliased output has its input's address
+  bool overwrite;                      // first micro-batch: an accumulating kernel writes instead of adding
+  std::span<std::byte> workspace;      // 256-byte aligned; contents undefined
+  const StepScalars* scalars;          // on the kernel's own device
+  uint64_t key;                        // Node::key. Random number = Philox(seed, step, key; sample id, position, feature)
+  Stream stream;
+  ThreadPool* pool;                    // CPU: fixed tiles, so a result never depends on the number of threads; may be null
+};
+struct Cost {
+  double flops = 0, bytes = 0;
+};
+struct Kernel {
+  absl::Status (*run)(const KernelArgs&) = nullptr;
+  int64_t (*workspace)(const Op&, std::span<const TensorRef> in) = nullptr;  // upper bound; null = none; data pointers are null
+  Cost (*cost)(const Op&, std::span<const TensorRef> in, std::span<const TensorRef> out) = nullptr;
+  bool deterministic = true;
+};
+
+class KernelTable {
+ public:
+  void Add(std::string op, DType dtype, Kernel kernel);  // dtype of the first floating input (else of the first output)
+  // NotFound names op and dtype; lowering then tries Op::Decompose().
+  absl::StatusOr<const Kernel*> Find(std::string_view op, DType dtype, bool deterministic = true) const;
+
+ private:
+  std::map<std::pair<std::string, DType>, std::vector<Kernel>> table_;
+};
+KernelTable CpuKernels();  // core/kernels/cpu_kernels.cc: one Add line an op
+
+}  // namespace strata
