@@ -1,0 +1,35 @@
+#include "core/kernels/cpu_kernels.h"
+
+#include "absl/strings/str_format.h"
+
+namespace strata {
+
+void KernelTable::Add(std::string op, DType dtype, Kernel kernel) {
+  table_[{std::move(op), dtype}].push_back(kernel);
+}
+
+absl::StatusOr<const Kernel*> KernelTable::Find(std::string_view op, DType dtype, bool deterministic) const {
+  const auto it = table_.find({std::string(op), dtype});
+  if (it != table_.end()) {
+    for (const Kernel& k : it->second) {
+      if (k.deterministic || !deterministic) return &k;
+    }
+  }
+  return absl::NotFoundError(absl::StrFormat("no kernel for %s in %s", op, Name(dtype)));
+}
+
+KernelTable CpuKernels() {
+  KernelTable table;
+  AddElementwiseKernels(table);
+  AddLinearKernels(table);
+  AddEmbeddingKernels(table);
+  AddMoveKernels(table);
+  AddNormKernels(table);
+  AddRopeKernels(table);
+  AddAttentionKernels(table);
+  AddCrossEntropyKernels(table);
+  AddOptimizerKernels(table);
+  return table;
+}
+
+}  // namespace strata

@@ -1,0 +1,41 @@
+#pragma once
+// Placement conversions as ops. Only the shard pass, the bucket pass and the optimizer emit them. Global shapes do not
+// change; the output's layout differs from the input's on `axes`, from `from` to `to`:
+//   P->R all-reduce, S->R all-gather, P->S reduce-scatter, Si->Sj all-to-all, R->S slice (local, no communication).
+
+#include "core/graph/builder.h"
+#include "core/graph/op.h"
+
+namespace strata {
+
+class CollectiveOp final : public Op {
+ public:
+  enum class Kind : uint8_t { kAllReduce, kAllGather, kReduceScatter, kAllToAll, kSlice };
+  enum class Storage : uint8_t { kNew, kInPlace };  // kInPlace: an all-reduce into its input's storage
+  CollectiveOp(Kind kind, AxisSet axes, Placement from, Placement to, Storage storage = Storage::kNew)
+      : kind_(kind), axes_(axes), from_(from), to_(to), storage_(storage) {}
+  std::string_view name() const override;    // "all_reduce", "all_gather", ...
+  std::string attributes() const override;   // "axes=0x3 P->R"
+  absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override;
+  std::vector<ShardRule> ShardRules(std::span<const TensorSpec>) const override { return {}; }
+  int Aliases(int) const override { return storage_ == Storage::kInPlace ? 0 : -1; }
+
+  Kind kind() const { return kind_; }
+  AxisSet axes() const { return axes_; }
+  Placement from() const { return from_; }
+  Placement to() const { return to_; }
+
+ private:
+  Kind kind_;
+  AxisSet axes_;
+  Placement from_, to_;
+  Storage storage_;
+};
+
+// One conversion over an axis set; the result's layout is the input's with `to` on `axes`. The kind follows from from -> to.
+Value Convert(GraphBuilder& g, Value x, AxisSet axes, Placement from, Placement to,
+              CollectiveOp::Storage storage = CollectiveOp::Storage::kNew, SourceLoc loc = SourceLoc::Here());
+
+const CollectiveOp* AsCollective(const Node& node);  // null where the node is of another kind
+
+}  // namespace strata
