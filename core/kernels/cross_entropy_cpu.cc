@@ -2,9 +2,9 @@
 #include <cmath>
 #include <limits>
 
-#include "core/base/thread_pool.h"
 #include "core/kernels/cpu_kernels.h"
-#include "core/kernels/cpu_math.h"
+#include "core/kernels/cpu_util.h"
+#include "core/kernels/sum_cpu.h"
 #include "core/kernels/exp_cpu.h"
 
 namespace strata {
@@ -20,11 +20,11 @@ int64_t LocalTarget(const TensorRef& z, const TensorRef& targets, int64_t t) {
 
 // fn(first, n, e) with e[0, n) = exp(z - m) for the chunks of a row of V logits.
 template <typename T, typename Fn>
-void ForExpChunks(const T* z, int64_t V, Compute<T> m, Fn fn) {
-  Compute<T> e[kChunk];
+void ForExpChunks(const T* z, int64_t V, ComputeType<T> m, Fn fn) {
+  ComputeType<T> e[kChunk];
   for (int64_t first = 0; first < V; first += kChunk) {
     const int64_t n = std::min(kChunk, V - first);
-    for (int64_t i = 0; i < n; ++i) e[i] = static_cast<Compute<T>>(z[first + i]) - m;
+    for (int64_t i = 0; i < n; ++i) e[i] = static_cast<ComputeType<T>>(z[first + i]) - m;
     ExpInPlace(e, n);
     fn(first, n, e);
   }
@@ -39,7 +39,7 @@ void ForRows(const KernelArgs& a, Fn fn) {
 
 template <typename T>
 absl::Status VocabMax(const KernelArgs& a) {
-  using C = Compute<T>;
+  using C = ComputeType<T>;
   ForRows<T>(a, [&](int64_t t, const T* z) {
     C m = -std::numeric_limits<C>::infinity();
     for (int64_t v = 0; v < a.in[0].shape[2]; ++v) m = std::max(m, static_cast<C>(z[v]));
@@ -50,7 +50,7 @@ absl::Status VocabMax(const KernelArgs& a) {
 
 template <typename T>
 absl::Status VocabSumExp(const KernelArgs& a) {
-  using C = Compute<T>;
+  using C = ComputeType<T>;
   ForRows<T>(a, [&](int64_t t, const T* z) {
     C sum = 0;
     ForExpChunks(z, a.in[0].shape[2], a.in[1].as<C>()[t], [&](int64_t, int64_t n, const C* e) {
@@ -63,7 +63,7 @@ absl::Status VocabSumExp(const KernelArgs& a) {
 
 template <typename T>
 absl::Status VocabPick(const KernelArgs& a) {
-  using C = Compute<T>;
+  using C = ComputeType<T>;
   ForRows<T>(a, [&](int64_t t, const T* z) {
     const int64_t v = LocalTarget(a.in[0], a.in[1], t);
     a.out[0].as<C>()[t] = v < 0 ? C{0} : static_cast<C>(z[v]);
@@ -73,7 +73,7 @@ absl::Status VocabPick(const KernelArgs& a) {
 
 template <typename T>
 absl::Status VocabSumExpDx(const KernelArgs& a) {
-  using C = Compute<T>;
+  using C = ComputeType<T>;
   const int64_t V = a.in[0].shape[2];
   ForRows<T>(a, [&](int64_t t, const T* z) {
     T* dz = a.out[0].as<T>() + t * V;
@@ -87,7 +87,7 @@ absl::Status VocabSumExpDx(const KernelArgs& a) {
 
 template <typename T>
 absl::Status VocabPickDx(const KernelArgs& a) {
-  using C = Compute<T>;
+  using C = ComputeType<T>;
   const int64_t V = a.in[0].shape[2];
   ForRows<T>(a, [&](int64_t t, const T*) {
     T* dz = a.out[0].as<T>() + t * V;
@@ -123,7 +123,7 @@ absl::Status NllDx(const KernelArgs& a) {
 
 template <typename T>
 absl::Status SoftmaxGrad(const KernelArgs& a) {
-  using C = Compute<T>;
+  using C = ComputeType<T>;
   const int64_t V = a.in[0].shape[2];
   const C seed = a.in[5].as<C>()[0];
   ForRows<T>(a, [&](int64_t t, const T* z) {
@@ -139,30 +139,19 @@ absl::Status SoftmaxGrad(const KernelArgs& a) {
   return absl::OkStatus();
 }
 
-template <typename T>
-void AddLogitKernels(KernelTable& table, DType dtype) {
-  table.Add("vocab_max", dtype, {.run = VocabMax<T>});
-  table.Add("vocab_sum_exp", dtype, {.run = VocabSumExp<T>});
-  table.Add("vocab_pick", dtype, {.run = VocabPick<T>});
-  table.Add("vocab_sum_exp_dx", dtype, {.run = VocabSumExpDx<T>});
-  table.Add("vocab_pick_dx", dtype, {.run = VocabPickDx<T>});
-  table.Add("softmax_grad", dtype, {.run = SoftmaxGrad<T>});
-}
-
-template <typename C>
-void AddTokenKernels(KernelTable& table, DType dtype) {
-  table.Add("nll", dtype, {.run = Nll<C>});
-  table.Add("nll_dx", dtype, {.run = NllDx<C>});
-}
-
 }  // namespace
 
 void AddCrossEntropyKernels(KernelTable& table) {
-  AddLogitKernels<double>(table, DType::kF64);
-  AddLogitKernels<float>(table, DType::kF32);
-  AddLogitKernels<BF16>(table, DType::kBF16);
-  AddTokenKernels<double>(table, DType::kF64);
-  AddTokenKernels<float>(table, DType::kF32);
+  AddForFloats(table, "vocab_max", []<typename T>() { return Kernel{VocabMax<T>, nullptr, StreamingCost}; });
+  AddForFloats(table, "vocab_sum_exp", []<typename T>() { return Kernel{VocabSumExp<T>, nullptr, StreamingCost}; });
+  AddForFloats(table, "vocab_pick", []<typename T>() { return Kernel{VocabPick<T>, nullptr, StreamingCost}; });
+  AddForFloats(table, "vocab_sum_exp_dx", []<typename T>() { return Kernel{VocabSumExpDx<T>, nullptr, StreamingCost}; });
+  AddForFloats(table, "vocab_pick_dx", []<typename T>() { return Kernel{VocabPickDx<T>, nullptr, StreamingCost}; });
+  AddForFloats(table, "softmax_grad", []<typename T>() { return Kernel{SoftmaxGrad<T>, nullptr, StreamingCost}; });
+  table.Add("nll", DType::kF64, {Nll<double>, nullptr, StreamingCost});
+  table.Add("nll", DType::kF32, {Nll<float>, nullptr, StreamingCost});
+  table.Add("nll_dx", DType::kF64, {NllDx<double>, nullptr, StreamingCost});
+  table.Add("nll_dx", DType::kF32, {NllDx<float>, nullptr, StreamingCost});
 }
 
 }  // namespace strata

@@ -2,9 +2,9 @@
 // passes: each block of tokens into its own row of the workspace, then the rows in order.
 #include <cmath>
 
-#include "core/base/thread_pool.h"
 #include "core/kernels/cpu_kernels.h"
-#include "core/kernels/cpu_math.h"
+#include "core/kernels/cpu_util.h"
+#include "core/kernels/sum_cpu.h"
 #include "core/ops/rms_norm.h"
 
 namespace strata {
@@ -19,14 +19,14 @@ int64_t Tokens(const TensorRef& x) { return x.shape[0] * x.shape[1]; }
 // fn(token) for all tokens, in parallel by tiles.
 template <typename Fn>
 void ForTokens(ThreadPool* pool, int64_t tokens, Fn fn) {
-  ParallelFor(pool, CeilDiv(tokens, kTokens), [&](int64_t tile) {
-    for (int64_t t = tile * kTokens; t < std::min(tokens, (tile + 1) * kTokens); ++t) fn(t);
+  ForTiles(pool, tokens, kTokens, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) fn(t);
   });
 }
 
 template <typename T>
 absl::Status Forward(const KernelArgs& a) {
-  using C = Compute<T>;
+  using C = ComputeType<T>;
   const int64_t E = a.in[0].shape[2];
   const C eps = static_cast<C>(RmsNormEps(a.op));
   const T* w = a.in[1].as<T>();
@@ -43,7 +43,7 @@ absl::Status Forward(const KernelArgs& a) {
 
 template <typename T>
 absl::Status Dx(const KernelArgs& a) {
-  using C = Compute<T>;
+  using C = ComputeType<T>;
   const int64_t E = a.in[1].shape[2];
   const T* w = a.in[2].as<T>();
   ForTokens(a.pool, Tokens(a.in[1]), [&](int64_t token) {
@@ -59,54 +59,45 @@ absl::Status Dx(const KernelArgs& a) {
   return absl::OkStatus();
 }
 
-int64_t BlockTokens(int64_t tokens) { return std::max(kTokens, CeilDiv(tokens, kMaxBlocks)); }
+int64_t BlockTokens(int64_t tokens) { return std::max(kTokens, (tokens + kMaxBlocks - 1) / kMaxBlocks); }
+int64_t NumBlocks(int64_t tokens) { return (tokens + BlockTokens(tokens) - 1) / BlockTokens(tokens); }
 
 template <typename T>
 int64_t DwWorkspace(const Op&, std::span<const TensorRef> in) {
-  const int64_t tokens = Tokens(in[1]);
-  return CeilDiv(tokens, BlockTokens(tokens)) * in[1].shape[2] * static_cast<int64_t>(sizeof(Compute<T>));
+  return NumBlocks(Tokens(in[1])) * in[1].shape[2] * static_cast<int64_t>(sizeof(ComputeType<T>));
 }
 
 template <typename T>
 absl::Status Dw(const KernelArgs& a) {
-  using C = Compute<T>;
+  using C = ComputeType<T>;
   const int64_t E = a.in[1].shape[2], tokens = Tokens(a.in[1]), block = BlockTokens(tokens);
-  const int64_t blocks = CeilDiv(tokens, block);
   C* partial = reinterpret_cast<C*>(a.workspace.data());  // [blocks, E]
-  ParallelFor(a.pool, blocks, [&](int64_t b) {
-    C* sum = partial + b * E;
+  ForTiles(a.pool, tokens, block, [&](int64_t begin, int64_t end) {
+    C* sum = partial + begin / block * E;
     std::fill(sum, sum + E, C{0});
-    for (int64_t t = b * block; t < std::min(tokens, (b + 1) * block); ++t) {
+    for (int64_t t = begin; t < end; ++t) {
       const T* dy = a.in[0].as<T>() + t * E;
       const T* x = a.in[1].as<T>() + t * E;
       const C rstd = a.in[2].as<C>()[t];
       for (int64_t e = 0; e < E; ++e) sum[e] += static_cast<C>(dy[e]) * static_cast<C>(x[e]) * rstd;
     }
   });
-  ParallelFor(a.pool, CeilDiv(E, kColumns), [&](int64_t tile) {
-    const int64_t first = tile * kColumns, last = std::min(E, first + kColumns);
+  ForTiles(a.pool, E, kColumns, [&](int64_t first, int64_t last) {
     C* dw = a.out[0].as<C>();
     std::fill(dw + first, dw + last, C{0});
-    for (int64_t b = 0; b < blocks; ++b) {
+    for (int64_t b = 0; b < NumBlocks(tokens); ++b) {
       for (int64_t e = first; e < last; ++e) dw[e] += partial[b * E + e];
     }
   });
   return absl::OkStatus();
 }
 
-template <typename T>
-void Add(KernelTable& table, DType dtype) {
-  table.Add("rms_norm", dtype, {.run = Forward<T>});
-  table.Add("rms_norm_dx", dtype, {.run = Dx<T>});
-  table.Add("rms_norm_dw", dtype, {.run = Dw<T>, .workspace = DwWorkspace<T>});
-}
-
 }  // namespace
 
 void AddNormKernels(KernelTable& table) {
-  Add<double>(table, DType::kF64);
-  Add<float>(table, DType::kF32);
-  Add<BF16>(table, DType::kBF16);
+  AddForFloats(table, "rms_norm", []<typename T>() { return Kernel{Forward<T>, nullptr, StreamingCost}; });
+  AddForFloats(table, "rms_norm_dx", []<typename T>() { return Kernel{Dx<T>, nullptr, StreamingCost}; });
+  AddForFloats(table, "rms_norm_dw", []<typename T>() { return Kernel{Dw<T>, DwWorkspace<T>, StreamingCost}; });
 }
 
 }  // namespace strata

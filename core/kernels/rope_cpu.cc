@@ -2,9 +2,8 @@
 // once per position and used for every batch row and head.
 #include <cmath>
 
-#include "core/base/thread_pool.h"
 #include "core/kernels/cpu_kernels.h"
-#include "core/kernels/cpu_math.h"
+#include "core/kernels/cpu_util.h"
 #include "core/ops/rope.h"
 
 namespace strata {
@@ -12,12 +11,12 @@ namespace {
 
 template <typename T>
 int64_t Workspace(const Op&, std::span<const TensorRef> in) {
-  return in[0].shape[1] * in[0].shape[3] * static_cast<int64_t>(sizeof(Compute<T>));
+  return in[0].shape[1] * in[0].shape[3] * static_cast<int64_t>(sizeof(ComputeType<T>));
 }
 
 template <typename T>
 absl::Status Run(const KernelArgs& a) {
-  using C = Compute<T>;
+  using C = ComputeType<T>;
   const Shape& shape = a.in[0].shape;
   const int64_t B = shape[0], S = shape[1], H = shape[2], D = shape[3], half = D / 2;
   const RopeAttributes& rope = RopeAttributesOf(a.op);
@@ -48,17 +47,10 @@ absl::Status Run(const KernelArgs& a) {
   return absl::OkStatus();
 }
 
-template <typename T>
-void Add(KernelTable& table, DType dtype) {
-  table.Add("rope", dtype, {.run = Run<T>, .workspace = Workspace<T>});
-}
-
 }  // namespace
 
 void AddRopeKernels(KernelTable& table) {
-  Add<double>(table, DType::kF64);
-  Add<float>(table, DType::kF32);
-  Add<BF16>(table, DType::kBF16);
+  AddForFloats(table, "rope", []<typename T>() { return Kernel{Run<T>, Workspace<T>, StreamingCost}; });
 }
 
 }  // namespace strata
