@@ -75,7 +75,8 @@ struct Kernel {
 class KernelTable {
  public:
   void Add(std::string op, DType dtype, Kernel kernel);  // dtype of the first floating input (else of the first output)
-  // NotFound names op and dtype; lowering then tries Op::Decompose().
+  bool Has(std::string_view op) const;  // in any dtype; ops without kernels are decomposed before sharding
+  // Errors: NotFound names op and dtype.
   absl::StatusOr<const Kernel*> Find(std::string_view op, DType dtype, bool deterministic = true) const;
 
  private:

@@ -16,7 +16,7 @@ namespace strata {
 class GraphBuilder {
  public:
   GraphBuilder() = default;
-  explicit GraphBuilder(Graph graph) : graph_(std::move(graph)) {}  // appends to an existing graph
+  explicit GraphBuilder(Graph graph);  // appends to an existing graph
 
   Value Input(std::string name, TensorSpec spec, SourceLoc loc = SourceLoc::Here());
   StateId Declare(State state);                                     // by name; a second declaration must be equal
@@ -33,6 +33,7 @@ class GraphBuilder {
   void Name(std::string name, Value v);    // in the current scope: "blocks.3" + "." + name
   void Output(std::string name, Value v);  // not scoped
   void Push(std::string_view scope, int block = -1);
+  void PushLike(const Node& like);  // the absolute scope and block of another node
   void Pop();
   void set_phase(Phase p) { phase_ = p; }
   void Fail(absl::Status error, SourceLoc loc = SourceLoc::Here());

@@ -18,6 +18,11 @@ absl::StatusOr<const Kernel*> KernelTable::Find(std::string_view op, DType dtype
   return absl::NotFoundError(absl::StrFormat("no kernel for %s in %s", op, Name(dtype)));
 }
 
+bool KernelTable::Has(std::string_view op) const {
+  const auto it = table_.lower_bound({std::string(op), DType::kF64});
+  return it != table_.end() && it->first.first == op;
+}
+
 KernelTable CpuKernels() {
   KernelTable table;
   AddElementwiseKernels(table);
@@ -29,6 +34,7 @@ KernelTable CpuKernels() {
   AddAttentionKernels(table);
   AddCrossEntropyKernels(table);
   AddOptimizerKernels(table);
+  AddConvertKernels(table);
   return table;
 }
 

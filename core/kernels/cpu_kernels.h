@@ -17,5 +17,6 @@ void AddRopeKernels(KernelTable& table);
 void AddAttentionKernels(KernelTable& table);
 void AddCrossEntropyKernels(KernelTable& table);
 void AddOptimizerKernels(KernelTable& table);
+void AddConvertKernels(KernelTable& table);  // packing and slicing for collectives
 
 }  // namespace strata
