@@ -101,6 +101,7 @@ inline constexpr Exception kExceptions[] = {
     {"core/base/env_posix.cc", "::open(", "the one place that opens files"},
     {"core/base/env_posix.cc", kStatic, "the one stateless Env::Posix()"},
     {"core/kernels/gemm.cc", kStatic, "std::once_flag: OpenBLAS is set up once a process"},
+    {"launch/cli/cli.cc", "throw", "how a CLI11 callback reports wrong usage; caught in the same file"},
     {"launch/", "std::cout", "the command line prints"},
     {"launch/", "std::cerr", "the command line prints"},
     {"launch/", "printf(", "the command line prints"},
