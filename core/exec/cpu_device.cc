@@ -1,0 +1,42 @@
+#include "core/exec/cpu_device.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "absl/strings/str_format.h"
+
+namespace strata {
+
+CpuDevice::~CpuDevice() {
+  for (const auto& [p, bytes] : maps_) munmap(p, bytes);
+}
+
+absl::StatusOr<std::byte*> CpuDevice::Reserve(Tier tier, int64_t bytes) {
+  if (tier == Tier::kDisk) return absl::UnimplementedError("the CPU device has no disk tier");
+  const double physical = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE));
+  if (static_cast<double>(bytes) > physical) {
+    return absl::ResourceExhaustedError(absl::StrFormat("the plan needs %.2f GiB a rank, this machine has %.2f GiB",
+                                                        bytes / 1073741824.0, physical / 1073741824.0));
+  }
+  const size_t size = static_cast<size_t>(bytes > 0 ? bytes : 1);
+  void* p = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) return absl::ResourceExhaustedError(absl::StrFormat("mmap of %d bytes: %s", bytes, strerror(errno)));
+  maps_.emplace_back(p, size);
+  return static_cast<std::byte*>(p);
+}
+
+absl::StatusOr<Stream> CpuDevice::NewStream(const std::string&) { return Stream{streams_++, nullptr}; }
+absl::StatusOr<Event> CpuDevice::NewEvent() { return Event{events_++, nullptr}; }
+
+absl::Status CpuDevice::Copy(void* dst, const void* src, int64_t bytes, Stream) {
+  std::memcpy(dst, src, static_cast<size_t>(bytes));
+  return absl::OkStatus();
+}
+absl::Status CpuDevice::Fill(void* dst, uint8_t byte, int64_t bytes, Stream) {
+  std::memset(dst, byte, static_cast<size_t>(bytes));
+  return absl::OkStatus();
+}
+
+}  // namespace strata

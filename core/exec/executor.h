@@ -1,0 +1,87 @@
+#pragma once
+// Replays a plan; knows no op, no rank, no tier.
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "core/comm/communicator.h"
+#include "core/exec/device.h"
+#include "core/plan/plan.h"
+
+namespace strata {
+
+// One a rank, one issuing thread. On the first error Run() aborts every communicator with "rank 3: <cause>", so peers get
+// Unavailable with that cause instead of a hang, drains the device, and returns the cause with action, scope and the number
+// of collectives issued before; from then on every call returns it.
+class Executor {
+ public:
+  enum class Freed : uint8_t { kKeep, kPoison };  // kPoison: freed ranges are filled with 0xFF (NaN) after their last use
+  struct Deps {
+    Device& device;
+    World& world;
+    ThreadPool* pool = nullptr;
+    Freed freed = kDefaultFreed;
+  };
+  // Host bytes of a graph input for one micro-batch: this rank's local part, exactly.
+  using Feed = std::function<absl::StatusOr<std::span<const std::byte>>(const Port& input, int micro_batch)>;
+
+  // Collective over the world: reserves the arena (zeroed), connects the plan's communicators in order, binds every step.
+  static absl::StatusOr<std::unique_ptr<Executor>> Create(std::shared_ptr<const Plan> plan, Deps deps);
+
+  // All actions of the program. No allocation.
+  absl::Status Run(std::string_view program, const StepScalars& scalars, const Feed& feed);
+
+  // Memory of a state, between steps: for initial values and checkpoints. Of an output: what the last Run() made.
+  std::span<std::byte> StateBytes(const PlannedState& state);
+  absl::StatusOr<TensorRef> Output(std::string_view program, std::string_view name);
+
+  const Plan& plan() const { return *plan_; }
+  absl::Status Close();  // collective
+
+ private:
+#ifdef STRATA_POISON
+  static constexpr Freed kDefaultFreed = Freed::kPoison;
+#else
+  static constexpr Freed kDefaultFreed = Freed::kKeep;
+#endif
+  struct BoundStep {
+    const Step* step = nullptr;
+    std::vector<TensorRef> in, out;
+    std::span<std::byte> workspace;
+    Collective call{};
+  };
+  struct BoundSegment {  // a segment bound to one slot
+    const Segment* segment = nullptr;
+    std::vector<BoundStep> steps;
+  };
+  struct BoundProgram {
+    const Program* program = nullptr;
+    std::vector<std::vector<BoundSegment>> bound;    // [segment][slot]
+    std::vector<int> segment_of_action;
+  };
+
+  explicit Executor(Deps deps) : deps_(deps) {}
+  std::byte* Address(Ref ref, int slot) const;
+  void Bind(const Program& program);
+  absl::Status RunAction(const BoundProgram& p, const Action& action, int segment, const Feed& feed);
+  absl::Status RunStep(const BoundStep& b, const Action& action);
+  absl::Status Poison(const Segment& segment, size_t& next, int32_t step, int slot);
+  absl::Status Fail(const absl::Status& error);
+
+  Deps deps_;
+  std::shared_ptr<const Plan> plan_;
+  std::array<std::byte*, kNumTiers> arena_{};
+  std::vector<std::unique_ptr<Communicator>> comms_;
+  std::vector<Stream> streams_;
+  std::vector<Event> events_;
+  std::vector<BoundProgram> programs_;
+  StepScalars scalars_{};  // fixed address
+  int64_t collectives_ = 0;
+  absl::Status error_;     // sticky
+};
+
+}  // namespace strata

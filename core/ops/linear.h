@@ -1,0 +1,15 @@
+#pragma once
+// y[..., N] = x[..., K] W[N, K]^T, and its two gradients. Leading dims, in a model [B, S], are rows; W is stored as
+// checkpoints store it. Operands have one dtype; bf16 accumulates in f32. Sharding: sharding-notes, rows linear, dx, dW.
+
+#include "core/graph/builder.h"
+#include "core/graph/op.h"
+
+namespace strata {
+
+Value Linear(GraphBuilder& g, Value x_K, Value weight_NK, SourceLoc loc = SourceLoc::Here());
+Value LinearDx(GraphBuilder& g, Value dy_N, Value weight_NK, SourceLoc loc = SourceLoc::Here());  // [..., K]
+// [N, K] in AccumulatorOf(dtype): a weight gradient is never rounded to bf16.
+Value LinearDw(GraphBuilder& g, Value dy_N, Value x_K, SourceLoc loc = SourceLoc::Here());
+
+}  // namespace strata

@@ -1,0 +1,164 @@
+#include "parallel/comm/thread_world.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "core/base/check.h"
+#include "core/base/status.h"
+#include "parallel/comm/internal/thread_group.h"
+
+namespace strata {
+namespace {
+
+class ThreadCommunicator final : public Communicator {
+ public:
+  ThreadCommunicator(std::shared_ptr<internal::ThreadGroup> group, int me) : group_(std::move(group)), me_(me) {}
+
+  const CommSpec& spec() const override { return group_->spec(); }
+  absl::Status Issue(std::span<const Collective> calls, Stream) override {
+    if (closed_) return absl::FailedPreconditionError(absl::StrFormat("communicator %s is closed", spec().name));
+    return group_->Issue(me_, calls);
+  }
+  absl::Status Poll() override { return group_->error(); }
+  void Abort(const absl::Status& cause) override { group_->Abort(cause); }
+  absl::Status Close() override {
+    if (closed_) return absl::OkStatus();
+    closed_ = true;
+    const Collective barrier;
+    return group_->Issue(me_, {&barrier, 1});
+  }
+
+ private:
+  std::shared_ptr<internal::ThreadGroup> group_;
+  int me_;
+  bool closed_ = false;
+};
+
+std::string ToString(const CommSpec& spec) {
+  return absl::StrFormat("%s of ranks %s", spec.name, absl::StrJoin(spec.ranks, ", "));
+}
+
+absl::Status CheckSpec(const CommSpec& spec, int size) {
+  std::vector<int> sorted = spec.ranks;
+  std::sort(sorted.begin(), sorted.end());
+  const bool distinct = std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end();
+  if (!sorted.empty() && distinct && sorted.front() >= 0 && sorted.back() < size) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrFormat("communicator %s: not distinct ranks of %d", ToString(spec), size));
+}
+
+bool Overlap(const std::vector<int>& a, const std::vector<int>& b) {
+  return std::find_first_of(a.begin(), a.end(), b.begin(), b.end()) != a.end();
+}
+
+}  // namespace
+
+class ThreadWorld final : public World {
+ public:
+  ThreadWorld(std::shared_ptr<ThreadJob> job, int rank) : job_(std::move(job)), rank_(rank) {}
+
+  int rank() const override { return rank_; }
+  int size() const override { return job_->size(); }
+  absl::StatusOr<std::unique_ptr<Communicator>> Connect(const CommSpec& spec) override {
+    ASSIGN_OR_RETURN(std::shared_ptr<internal::ThreadGroup> group, job_->Connect(rank_, round_++, spec));
+    const auto me = std::find(spec.ranks.begin(), spec.ranks.end(), rank_);
+    if (me == spec.ranks.end()) return std::unique_ptr<Communicator>();
+    return std::make_unique<ThreadCommunicator>(std::move(group), static_cast<int>(me - spec.ranks.begin()));
+  }
+
+ private:
+  std::shared_ptr<ThreadJob> job_;
+  int rank_;
+  size_t round_ = 0;
+};
+
+std::shared_ptr<ThreadJob> ThreadJob::Create(int size, ThreadWorldOptions options) {
+  STRATA_CHECK(size >= 1);
+  return std::shared_ptr<ThreadJob>(new ThreadJob(size, options));
+}
+
+std::unique_ptr<World> ThreadJob::Join(int rank) {
+  STRATA_CHECK(rank >= 0 && rank < size_);
+  return std::make_unique<ThreadWorld>(shared_from_this(), rank);
+}
+
+void ThreadJob::Abort(const absl::Status& cause) {
+  std::lock_guard lock(mutex_);
+  if (cause_.ok()) cause_ = cause;
+  for (const Round& round : rounds_) {
+    for (const Group& group : round.groups) group->Abort(cause_);
+  }
+  wake_.notify_all();
+}
+
+// Under mutex_. Equal specs share a group; different ones must not share a rank; a group needs all its ranks.
+void ThreadJob::Enter(Round& round, int rank, const CommSpec& spec) {
+  if (absl::Status s = CheckSpec(spec, size_); !s.ok()) round.error.Update(s);
+  Group& mine = round.named[rank];
+  for (const Group& group : round.groups) {
+    if (group->spec() == spec) {
+      mine = group;
+    } else if (Overlap(group->spec().ranks, spec.ranks)) {
+      round.error.Update(absl::InternalError(
+          absl::StrFormat("ranks connect different groups: %s, and %s", ToString(group->spec()), ToString(spec))));
+    }
+  }
+  if (mine == nullptr) {
+    mine = std::make_shared<internal::ThreadGroup>(spec, options_.deadline);
+    round.groups.push_back(mine);
+  }
+  if (++round.arrived < size_) return;
+  for (const Group& group : round.groups) {
+    for (int r : group->spec().ranks) {
+      if (!round.error.ok() || round.named[r] == group) continue;
+      round.error = absl::InternalError(absl::StrFormat("rank %d connects %s, a member of %s", r,
+                                                        ToString(round.named[r]->spec()), ToString(group->spec())));
+    }
+  }
+}
+
+absl::StatusOr<ThreadJob::Group> ThreadJob::Connect(int rank, size_t index, const CommSpec& spec) {
+  std::unique_lock lock(mutex_);
+  if (!cause_.ok()) return cause_;
+  if (rounds_.size() <= index) rounds_.emplace_back().named.resize(size_);
+  Round& round = rounds_[index];
+  Enter(round, rank, spec);
+  wake_.notify_all();
+  const auto ready = [&] { return round.arrived == size_ || !round.error.ok() || !cause_.ok(); };
+  if (!wake_.wait_for(lock, options_.deadline, ready)) {
+    std::vector<int> late;
+    for (int r = 0; r < size_; ++r) {
+      if (round.named[r] == nullptr) late.push_back(r);
+    }
+    round.error = absl::DeadlineExceededError(absl::StrFormat("connect %s: rank %s did not arrive within %d ms",
+                                                              ToString(spec), absl::StrJoin(late, ", "),
+                                                              options_.deadline.count()));
+  }
+  if (!cause_.ok()) return cause_;
+  if (!round.error.ok()) return round.error;
+  return round.named[rank];
+}
+
+absl::Status RunRanks(int size, const std::function<absl::Status(World&)>& body, ThreadWorldOptions options) {
+  const std::shared_ptr<ThreadJob> job = ThreadJob::Create(size, options);
+  std::mutex mutex;
+  absl::Status first;  // Unavailable is the word of a victim: a later error of another kind is the cause
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < size; ++rank) {
+    threads.emplace_back([&, rank] {
+      const std::unique_ptr<World> world = job->Join(rank);
+      const absl::Status status = Annotate(body(*world), absl::StrFormat("rank %d", rank));
+      if (status.ok()) return;
+      {
+        std::lock_guard lock(mutex);
+        if (first.ok() || (absl::IsUnavailable(first) && !absl::IsUnavailable(status))) first = status;
+      }
+      job->Abort(absl::UnavailableError(status.message()));
+    });
+  }
+  for (std::thread& t : threads) t.join();
+  return first;
+}
+
+}  // namespace strata

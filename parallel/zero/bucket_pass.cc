@@ -1,0 +1,110 @@
+#include "parallel/zero/bucket_pass.h"
+
+#include <tuple>
+
+#include "absl/strings/str_format.h"
+#include "core/base/status.h"
+#include "core/graph/builder.h"
+#include "core/ops/collective.h"
+
+namespace strata {
+namespace {
+
+constexpr int64_t kEntryAlignment = 64, kBucketAlignment = 128;  // elements
+int64_t AlignTo(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+AxisSet AxesWhere(const Layout& layout, Placement::Kind kind) {
+  AxisSet axes = 0;
+  for (int a = 0; a < kMaxAxes; ++a) {
+    if (layout[a].kind == kind) axes |= static_cast<AxisSet>(1 << a);
+  }
+  return axes;
+}
+
+std::map<std::string, StateId> StatesByName(const Graph& g) {
+  std::map<std::string, StateId> ids;
+  for (size_t i = 0; i < g.states.size(); ++i) ids[g.states[i].name] = static_cast<StateId>(i);
+  return ids;
+}
+
+// "blocks.3" for a parameter read in block 3, else the first part of its name.
+std::map<StateId, std::string> GroupNames(const Graph& g) {
+  std::map<StateId, std::string> names;
+  for (const Node& n : g.nodes) {
+    const ReadOp* read = AsRead(n);
+    if (read == nullptr) continue;
+    const std::string& state = g.states[read->state()].name;
+    names.try_emplace(read->state(), n.block >= 0 ? absl::StrFormat("blocks.%d", n.block) : state.substr(0, state.find('.')));
+  }
+  return names;
+}
+
+// The all-reduced value of a state that is Partial on `axes`, in the state's own storage: what it held is used up, and the
+// next step's first micro-batch overwrites it.
+Value Reduced(GraphBuilder& g, StateId state, AxisSet axes) {
+  const Value v = g.Read(state);
+  return axes == 0 ? v : Convert(g, v, axes, Partial(), Replicate(), CollectiveOp::Storage::kInPlace);
+}
+
+}  // namespace
+
+absl::StatusOr<Bucketed> BucketPass(Graph local, const Mesh& mesh) {
+  const std::map<std::string, StateId> ids = StatesByName(local);
+  const std::map<StateId, std::string> groups = GroupNames(local);
+  Bucketed result;
+  std::map<std::tuple<std::string, DType, AxisSet>, size_t> index;
+  for (size_t i = 0; i < local.states.size(); ++i) {
+    const State& param = local.states[i];
+    const auto grad = ids.find("grad." + param.name);
+    if (param.role != Role::kParam || grad == ids.end()) continue;
+    const AxisSet reduce = AxesWhere(local.states[grad->second].spec.layout, Placement::kPartial);
+    const std::string& group = groups.at(static_cast<StateId>(i));
+    const auto [at, fresh] = index.try_emplace({group, param.spec.dtype, reduce}, result.buckets.size());
+    if (fresh) result.buckets.push_back({.name = group, .live = param.spec.dtype, .reduce_axes = reduce});
+    Bucket& b = result.buckets[at->second];
+    ASSIGN_OR_RETURN(const LocalBox box, LocalBoxOf(param.spec.shape, param.spec.layout, mesh));
+    const int64_t offset = AlignTo(b.padded, kEntryAlignment), count = box.shape.elements();
+    b.entries.push_back({static_cast<StateId>(i), grad->second, offset, count,
+                         AxesWhere(param.spec.layout, Placement::kShard)});
+    b.padded = offset + count;
+  }
+
+  GraphBuilder g(std::move(local));
+  g.set_phase(Phase::kStep);
+  std::map<std::string, int> used;
+  for (Bucket& b : result.buckets) {
+    if (const int n = used[b.name]++; n > 0) b.name += absl::StrFormat(".%d", n);
+    b.padded = AlignTo(b.padded, kBucketAlignment);
+    Layout partial{};
+    for (int a = 0; a < kMaxAxes; ++a) partial[a] = (b.reduce_axes >> a & 1) != 0 ? Partial() : Replicate();
+    const std::string name = "bucket." + b.name;
+    b.params = g.Declare({name + ".params", Role::kParam, {b.live, {b.padded}, {}}});
+    b.grads = g.Declare({name + ".grads", Role::kGrad, {AccumulatorOf(b.live), {b.padded}, partial}});
+    for (const Bucket::Entry& e : b.entries) {
+      for (const auto& [view, flat] : {std::pair(e.param, b.params), std::pair(e.grad, b.grads)}) {
+        g.mutable_graph().states[view].storage = flat;
+        g.mutable_graph().states[view].storage_offset = e.offset;
+      }
+    }
+    g.Push(name);
+    result.grads.push_back(Reduced(g, b.grads, b.reduce_axes));
+    g.Pop();
+  }
+  ASSIGN_OR_RETURN(result.graph, std::move(g).Build());
+  return result;
+}
+
+absl::StatusOr<Graph> ReduceBuffers(Graph local) {
+  GraphBuilder g(std::move(local));
+  g.set_phase(Phase::kStep);
+  for (size_t i = 0; i < g.graph().states.size(); ++i) {
+    const State s = g.graph().states[i];
+    if (s.role != Role::kBuffer) continue;
+    g.Push(s.name);
+    g.Output(s.name, Reduced(g, static_cast<StateId>(i), AxesWhere(s.spec.layout, Placement::kPartial)));
+    g.Pop();
+  }
+  return std::move(g).Build();
+}
+
+}  // namespace strata
