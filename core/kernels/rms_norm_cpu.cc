@@ -1,0 +1,103 @@
+// RMS norm on the CPU (core/ops/rms_norm.h has the maths). Tiles are fixed blocks of tokens. d weight is summed in two
+// passes: each block of tokens into its own row of the workspace, then the rows in order.
+#include <cmath>
+
+#include "core/kernels/cpu_kernels.h"
+#include "core/kernels/cpu_util.h"
+#include "core/kernels/sum_cpu.h"
+#include "core/ops/rms_norm.h"
+
+namespace strata {
+namespace {
+
+constexpr int64_t kTokens = 16;     // a tile of the token-wise kernels
+constexpr int64_t kMaxBlocks = 64;  // rows of the workspace of d weight
+constexpr int64_t kColumns = 256;   // a tile of its second pass
+
+int64_t Tokens(const TensorRef& x) { return x.shape[0] * x.shape[1]; }
+
+// fn(token) for all tokens, in parallel by tiles.
+template <typename Fn>
+void ForTokens(ThreadPool* pool, int64_t tokens, Fn fn) {
+  ForTiles(pool, tokens, kTokens, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) fn(t);
+  });
+}
+
+template <typename T>
+absl::Status Forward(const KernelArgs& a) {
+  using C = ComputeType<T>;
+  const int64_t E = a.in[0].shape[2];
+  const C eps = static_cast<C>(RmsNormEps(a.op));
+  const T* w = a.in[1].as<T>();
+  ForTokens(a.pool, Tokens(a.in[0]), [&](int64_t t) {
+    const T* x = a.in[0].as<T>() + t * E;
+    T* y = a.out[0].as<T>() + t * E;
+    const C sum = SumOf<C>(E, [&](int64_t e) { return static_cast<C>(x[e]) * static_cast<C>(x[e]); });
+    const C rstd = 1 / std::sqrt(sum / static_cast<C>(E) + eps);
+    for (int64_t e = 0; e < E; ++e) y[e] = static_cast<T>(static_cast<C>(x[e]) * rstd * static_cast<C>(w[e]));
+    a.out[1].as<C>()[t] = rstd;
+  });
+  return absl::OkStatus();
+}
+
+template <typename T>
+absl::Status Dx(const KernelArgs& a) {
+  using C = ComputeType<T>;
+  const int64_t E = a.in[1].shape[2];
+  const T* w = a.in[2].as<T>();
+  ForTokens(a.pool, Tokens(a.in[1]), [&](int64_t token) {
+    const T* dy = a.in[0].as<T>() + token * E;
+    const T* x = a.in[1].as<T>() + token * E;
+    T* dx = a.out[0].as<T>() + token * E;
+    const C rstd = a.in[3].as<C>()[token];
+    const auto t = [&](int64_t e) { return static_cast<C>(dy[e]) * static_cast<C>(w[e]); };
+    const C mean = SumOf<C>(E, [&](int64_t e) { return t(e) * static_cast<C>(x[e]); }) / static_cast<C>(E);
+    const C scale = rstd * rstd * mean;
+    for (int64_t e = 0; e < E; ++e) dx[e] = static_cast<T>(rstd * (t(e) - static_cast<C>(x[e]) * scale));
+  });
+  return absl::OkStatus();
+}
+
+int64_t BlockTokens(int64_t tokens) { return std::max(kTokens, (tokens + kMaxBlocks - 1) / kMaxBlocks); }
+int64_t NumBlocks(int64_t tokens) { return (tokens + BlockTokens(tokens) - 1) / BlockTokens(tokens); }
+
+template <typename T>
+int64_t DwWorkspace(const Op&, std::span<const TensorRef> in) {
+  return NumBlocks(Tokens(in[1])) * in[1].shape[2] * static_cast<int64_t>(sizeof(ComputeType<T>));
+}
+
+template <typename T>
+absl::Status Dw(const KernelArgs& a) {
+  using C = ComputeType<T>;
+  const int64_t E = a.in[1].shape[2], tokens = Tokens(a.in[1]), block = BlockTokens(tokens);
+  C* partial = reinterpret_cast<C*>(a.workspace.data());  // [blocks, E]
+  ForTiles(a.pool, tokens, block, [&](int64_t begin, int64_t end) {
+    C* sum = partial + begin / block * E;
+    std::fill(sum, sum + E, C{0});
+    for (int64_t t = begin; t < end; ++t) {
+      const T* dy = a.in[0].as<T>() + t * E;
+      const T* x = a.in[1].as<T>() + t * E;
+      const C rstd = a.in[2].as<C>()[t];
+      for (int64_t e = 0; e < E; ++e) sum[e] += static_cast<C>(dy[e]) * static_cast<C>(x[e]) * rstd;
+    }
+  });
+  ForTiles(a.pool, E, kColumns, [&](int64_t first, int64_t last) {
+    C* dw = a.out[0].as<C>();
+    std::fill(dw + first, dw + last, C{0});
+    for (int64_t b = 0; b < NumBlocks(tokens); ++b) {
+      for (int64_t e = first; e < last; ++e) dw[e] += partial[b * E + e];
+    }
+  });
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddNormKernels(KernelTable& table) {
+  AddForFloats(table, "rms_norm", []<typename T>() { return Kernel{Forward<T>, nullptr, StreamingCost}; });
+  AddForFloats(table, "rms_norm_dx", []<typename T>() { return Kernel{Dx<T>, nullptr, StreamingCost}; });
+  AddForFloats(table, "rms_norm_dw", []<typename T>() { return Kernel{Dw<T>, DwWorkspace<T>, StreamingCost}; });
+}
+
+}  // namespace strata

@@ -1,0 +1,21 @@
+#pragma once
+// Causal grouped-query attention without a score matrix: o = softmax(q k^T / sqrt(D) where pos_k <= pos_q) v.
+// Sources: Dao et al., "FlashAttention" (2022); Ainslie et al., "GQA" (2023).
+// q[B, S, H, D], k and v[B, T, Hk, D], positions i32 [S] and [T], in any order. Query head h reads kv head h / (H / Hk), both
+// by their index in the global tensor, so kv may be whole where q is sharded by heads. A query that may see no key gives 0.
+
+#include "core/graph/builder.h"
+
+namespace strata {
+
+// The op's second output, lse[B, S, H] in AccumulatorOf the dtype, is the log of the softmax denominator (-inf: no key).
+Value Attention(GraphBuilder& g, Value q_BSHD, Value k_BTHD, Value v_BTHD, Value pos_q_S, Value pos_k_T,
+                SourceLoc loc = SourceLoc::Here());
+
+struct AttentionGrads {
+  Value dq_BSHD, dk_BTHD, dv_BTHD;  // of q's dtype; sums over queries and heads are kept in the accumulator dtype
+};
+AttentionGrads AttentionBwd(GraphBuilder& g, Value do_BSHD, Value q_BSHD, Value k_BTHD, Value v_BTHD, Value o_BSHD,
+                            Value lse_BSH, Value pos_q_S, Value pos_k_T, SourceLoc loc = SourceLoc::Here());
+
+}  // namespace strata

@@ -1,0 +1,75 @@
+#include "core/ops/embedding.h"
+
+#include "core/base/status.h"
+#include "core/ops/infer.h"
+
+namespace strata {
+namespace {
+
+using Specs = absl::StatusOr<std::vector<TensorSpec>>;
+using Values = absl::StatusOr<std::vector<Value>>;
+
+absl::Status ExpectTokensAndTable(const TensorSpec& tokens, const TensorSpec& table) {
+  if (tokens.dtype != DType::kI32) return absl::InvalidArgumentError("takes i32 tokens");
+  if (!IsFloating(table.dtype) || table.shape.rank != 2) {
+    return absl::InvalidArgumentError("takes a floating table of two dims");
+  }
+  return absl::OkStatus();
+}
+
+class EmbeddingOp final : public Op {
+ public:
+  std::string_view name() const override { return "embedding"; }
+  Specs Infer(std::span<const TensorSpec> in) const override {
+    RETURN_IF_ERROR(ExpectArity(in, 2));
+    RETURN_IF_ERROR(ExpectTokensAndTable(in[0], in[1]));
+    return std::vector<TensorSpec>{{in[1].dtype, InsertDim(in[0].shape, in[0].shape.rank, in[1].shape[1]), {}}};
+  }
+  Values Vjp(const VjpArgs& a) const override {
+    return std::vector<Value>{{}, EmbeddingDw(a.g, a.inputs[0], a.grads[0], a.inputs[1], a.node.loc)};
+  }
+  std::vector<ShardRule> ShardRules(std::span<const TensorSpec> in) const override {
+    const int rank = in[0].shape.rank;
+    std::vector<ShardRule> rules;
+    for (int d = 0; d < rank; ++d) rules.push_back({{Shard(d), Replicate()}, {Shard(d)}});
+    rules.push_back({{Replicate(), Shard(0)}, {Partial()}});
+    rules.push_back({{Replicate(), Shard(1)}, {Shard(rank)}});
+    rules.push_back({{Replicate(), Replicate()}, {Replicate()}});
+    return rules;
+  }
+};
+
+class EmbeddingDwOp final : public Op {
+ public:
+  std::string_view name() const override { return "embedding_dw"; }
+  Specs Infer(std::span<const TensorSpec> in) const override {
+    RETURN_IF_ERROR(ExpectArity(in, 3));
+    RETURN_IF_ERROR(ExpectTokensAndTable(in[0], in[2]));
+    const Shape& table = in[2].shape;
+    if (in[1].dtype != in[2].dtype || in[1].shape != InsertDim(in[0].shape, in[0].shape.rank, table[1])) {
+      return absl::InvalidArgumentError("the gradient does not fit tokens and table");
+    }
+    return std::vector<TensorSpec>{{AccumulatorOf(in[1].dtype), table, {}}};
+  }
+  std::vector<ShardRule> ShardRules(std::span<const TensorSpec> in) const override {
+    const int rank = in[0].shape.rank;
+    std::vector<ShardRule> rules;
+    for (int d = 0; d < rank; ++d) rules.push_back({{Shard(d), Shard(d), Replicate()}, {Partial()}});
+    rules.push_back({{Replicate(), Replicate(), Shard(0)}, {Shard(0)}});
+    rules.push_back({{Replicate(), Shard(rank), Shard(1)}, {Shard(1)}});
+    rules.push_back({{Replicate(), Partial(), Replicate()}, {Partial()}});
+    rules.push_back({{Replicate(), Replicate(), Replicate()}, {Replicate()}});
+    return rules;
+  }
+};
+
+}  // namespace
+
+Value Embedding(GraphBuilder& g, Value tokens, Value table, SourceLoc loc) {
+  return g.Add(std::make_shared<EmbeddingOp>(), {tokens, table}, loc)[0];
+}
+Value EmbeddingDw(GraphBuilder& g, Value tokens, Value dy, Value table, SourceLoc loc) {
+  return g.Add(std::make_shared<EmbeddingDwOp>(), {tokens, dy, table}, loc)[0];
+}
+
+}  // namespace strata

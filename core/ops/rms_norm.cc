@@ -1,0 +1,95 @@
+#include "core/ops/rms_norm.h"
+
+#include "absl/strings/str_format.h"
+#include "core/graph/op.h"
+
+namespace strata {
+namespace {
+
+// x[B, S, E] with weight[E] and rstd[B, S, 1], of fitting dtypes; a null operand is not checked.
+absl::Status CheckOperands(const TensorSpec& x, const TensorSpec* dy, const TensorSpec* weight, const TensorSpec* rstd) {
+  if (!IsFloating(x.dtype) || x.shape.rank != 3) return absl::InvalidArgumentError("x must be a floating [B, S, E]");
+  if (dy != nullptr && (dy->dtype != x.dtype || dy->shape != x.shape)) {
+    return absl::InvalidArgumentError("dy must be like x");
+  }
+  if (weight != nullptr && (weight->dtype != x.dtype || weight->shape != Shape{x.shape[2]})) {
+    return absl::InvalidArgumentError("weight must be [E] of the dtype of x");
+  }
+  if (rstd != nullptr && (rstd->dtype != AccumulatorOf(x.dtype) || rstd->shape != Shape{x.shape[0], x.shape[1], 1})) {
+    return absl::InvalidArgumentError("rstd must be [B, S, 1] of the accumulator dtype of x");
+  }
+  return absl::OkStatus();
+}
+
+class RmsNormOp final : public Op {
+ public:
+  explicit RmsNormOp(double eps) : eps_(eps) {}
+  std::string_view name() const override { return "rms_norm"; }
+  std::string attributes() const override { return absl::StrFormat("eps=%g", eps_); }
+  absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override {
+    if (absl::Status s = CheckOperands(in[0], nullptr, &in[1], nullptr); !s.ok()) return s;
+    const Shape& x = in[0].shape;
+    return std::vector<TensorSpec>{{in[0].dtype, x, {}}, {AccumulatorOf(in[0].dtype), {x[0], x[1], 1}, {}}};
+  }
+  absl::StatusOr<std::vector<Value>> Vjp(const VjpArgs& a) const override {
+    if (a.grads[1].valid()) return absl::UnimplementedError("rms_norm: rstd has no gradient");
+    const SourceLoc loc = a.node.loc;
+    return std::vector<Value>{RmsNormDx(a.g, a.grads[0], a.inputs[0], a.inputs[1], a.outputs[1], loc),
+                              RmsNormDw(a.g, a.grads[0], a.inputs[0], a.outputs[1], loc)};
+  }
+  std::vector<ShardRule> ShardRules(std::span<const TensorSpec>) const override {
+    const Placement R = Replicate();
+    std::vector<ShardRule> rules;
+    for (Placement p : {Shard(0), Shard(1), R}) rules.push_back({{p, R}, {p, p}});
+    return rules;
+  }
+  double eps() const { return eps_; }
+
+ private:
+  double eps_;
+};
+
+class RmsNormDxOp final : public Op {
+ public:
+  std::string_view name() const override { return "rms_norm_dx"; }
+  absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override {
+    if (absl::Status s = CheckOperands(in[1], &in[0], &in[2], &in[3]); !s.ok()) return s;
+    return std::vector<TensorSpec>{{in[1].dtype, in[1].shape, {}}};
+  }
+  std::vector<ShardRule> ShardRules(std::span<const TensorSpec>) const override {
+    const Placement R = Replicate();
+    std::vector<ShardRule> rules;
+    for (Placement p : {Shard(0), Shard(1), R}) rules.push_back({{p, p, R, p}, {p}});
+    return rules;
+  }
+};
+
+class RmsNormDwOp final : public Op {
+ public:
+  std::string_view name() const override { return "rms_norm_dw"; }
+  absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override {
+    if (absl::Status s = CheckOperands(in[1], &in[0], nullptr, &in[2]); !s.ok()) return s;
+    return std::vector<TensorSpec>{{AccumulatorOf(in[1].dtype), {in[1].shape[2]}, {}}};
+  }
+  std::vector<ShardRule> ShardRules(std::span<const TensorSpec>) const override {
+    std::vector<ShardRule> rules;
+    for (Placement p : {Shard(0), Shard(1)}) rules.push_back({{p, p, p}, {Partial()}});
+    rules.push_back({{Replicate(), Replicate(), Replicate()}, {Replicate()}});
+    return rules;
+  }
+};
+
+}  // namespace
+
+Value RmsNorm(GraphBuilder& g, Value x, Value weight, double eps, SourceLoc loc) {
+  return g.Add(std::make_shared<RmsNormOp>(eps), {x, weight}, loc)[0];
+}
+Value RmsNormDx(GraphBuilder& g, Value dy, Value x, Value weight, Value rstd, SourceLoc loc) {
+  return g.Add(std::make_shared<RmsNormDxOp>(), {dy, x, weight, rstd}, loc)[0];
+}
+Value RmsNormDw(GraphBuilder& g, Value dy, Value x, Value rstd, SourceLoc loc) {
+  return g.Add(std::make_shared<RmsNormDwOp>(), {dy, x, rstd}, loc)[0];
+}
+double RmsNormEps(const Op& op) { return static_cast<const RmsNormOp&>(op).eps(); }
+
+}  // namespace strata

@@ -1,0 +1,51 @@
+#include "core/ops/rope.h"
+
+#include "absl/strings/str_format.h"
+#include "core/graph/op.h"
+
+namespace strata {
+namespace {
+
+class RopeOp final : public Op {
+ public:
+  explicit RopeOp(RopeAttributes attributes) : attributes_(attributes) {}
+  std::string_view name() const override { return "rope"; }
+  std::string attributes() const override {
+    return absl::StrFormat("theta=%g%s", attributes_.theta,
+                           attributes_.direction == RopeDirection::kInverse ? " inverse" : "");
+  }
+  absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override {
+    const Shape& x = in[0].shape;
+    if (!IsFloating(in[0].dtype) || x.rank != 4 || x[3] % 2 != 0) {
+      return absl::InvalidArgumentError("x must be a floating [B, S, H, D] with even D");
+    }
+    if (in[1].dtype != DType::kI32 || in[1].shape != Shape{x[1]}) {
+      return absl::InvalidArgumentError("positions must be i32 [S]");
+    }
+    return std::vector<TensorSpec>{{in[0].dtype, x, {}}};
+  }
+  absl::StatusOr<std::vector<Value>> Vjp(const VjpArgs& a) const override {
+    const RopeDirection back = attributes_.direction == RopeDirection::kForward ? RopeDirection::kInverse
+                                                                                : RopeDirection::kForward;
+    return std::vector<Value>{Rope(a.g, a.grads[0], a.inputs[1], attributes_.theta, back, a.node.loc), Value{}};
+  }
+  std::vector<ShardRule> ShardRules(std::span<const TensorSpec>) const override {
+    const Placement R = Replicate(), P = Partial();
+    return {{{Shard(0), R}, {Shard(0)}}, {{Shard(1), Shard(0)}, {Shard(1)}}, {{Shard(2), R}, {Shard(2)}},
+            {{P, R}, {P}},               {{R, R}, {R}}};
+  }
+  const RopeAttributes& rope() const { return attributes_; }
+
+ private:
+  RopeAttributes attributes_;
+};
+
+}  // namespace
+
+Value Rope(GraphBuilder& g, Value x, Value positions, double theta, RopeDirection direction, SourceLoc loc) {
+  return g.Add(std::make_shared<RopeOp>(RopeAttributes{theta, direction}), {x, positions}, loc)[0];
+}
+
+const RopeAttributes& RopeAttributesOf(const Op& op) { return static_cast<const RopeOp&>(op).rope(); }
+
+}  // namespace strata

@@ -1,0 +1,99 @@
+#include "launch/job/compile.h"
+
+#include "core/base/status.h"
+#include "core/graph/autograd.h"
+#include "core/graph/op.h"
+#include "core/ops/elementwise.h"
+#include "models/llama.h"
+#include "models/llama_sharding.h"
+#include "optim/optimizer_pass.h"
+#include "parallel/shard/shard_pass.h"
+#include "parallel/zero/bucket_pass.h"
+
+namespace strata {
+namespace {
+
+// Fused ops without a kernel, such as the head with the loss, become plain ops before placements are chosen.
+absl::StatusOr<Graph> Legalize(const Graph& graph, const KernelTable& kernels) {
+  return DecomposeOps(graph, [&](const Op& op) {
+    return op.name() != "input" && op.name() != "read" && !op.IsView() && !kernels.Has(op.name());
+  });
+}
+
+// The running sum of the loss over the micro-batches of a step.
+void SumLoss(GraphBuilder& g, const std::string& name, Value loss) {
+  const StateId sum = g.Declare({name, Role::kBuffer, {g.spec(loss).dtype, {}, {}}});
+  g.Update(sum, Accumulate(g, g.Read(sum), loss));
+}
+
+Job MakeJob(const JobConfig& config, int dp, int tp) {
+  Job job{.config = config, .axes = LlamaAxes(config.model, dp, tp), .ranks = dp * tp};
+  return job;
+}
+
+absl::StatusOr<Graph> TrainGraph(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
+  const JobConfig& c = job.config;
+  GraphBuilder g;
+  const LlamaLoss model = BuildLlamaLoss(g, c.model, job.batch_rows, c.precision.compute, LossChunks(c.model));
+  SumLoss(g, "loss", model.loss);
+  ASSIGN_OR_RETURN(Graph graph, std::move(g).Build());
+  ASSIGN_OR_RETURN(graph, Differentiate(graph, model.loss, model.loss_scale, model.params));
+  ASSIGN_OR_RETURN(graph, AccumulateGradients(graph, model.states));
+  ASSIGN_OR_RETURN(graph, Legalize(graph, kernels));
+  ASSIGN_OR_RETURN(graph, ShardPass(graph, mesh, LlamaPins(c.model, static_cast<int>(c.parallel.tp))));
+  ASSIGN_OR_RETURN(graph, ReduceBuffers(std::move(graph)));
+  ASSIGN_OR_RETURN(Bucketed bucketed, BucketPass(std::move(graph), mesh));
+  return ApplyOptimizer(std::move(bucketed), mesh, c.optim);
+}
+
+absl::StatusOr<Graph> EvalGraph(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
+  const JobConfig& c = job.config;
+  GraphBuilder g;
+  const LlamaLoss model = BuildLlamaLoss(g, c.model, job.batch_rows, c.precision.compute, LossChunks(c.model));
+  SumLoss(g, "eval_loss", model.loss);
+  ASSIGN_OR_RETURN(Graph graph, std::move(g).Build());
+  ASSIGN_OR_RETURN(graph, Legalize(graph, kernels));
+  ASSIGN_OR_RETURN(graph, ShardPass(graph, mesh, LlamaPins(c.model, static_cast<int>(c.parallel.tp))));
+  return ReduceBuffers(std::move(graph));
+}
+
+}  // namespace
+
+absl::StatusOr<Mesh> MeshOf(const Job& job, int rank) { return Mesh::Make(job.axes, job.ranks, rank); }
+
+absl::StatusOr<Job> CompileTraining(const JobConfig& config, const KernelTable& kernels) {
+  Job job = MakeJob(config, static_cast<int>(config.parallel.dp), static_cast<int>(config.parallel.tp));
+  job.batch_rows = config.batch.micro * config.parallel.dp;
+  ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, 0));
+  ASSIGN_OR_RETURN(Graph train, TrainGraph(job, mesh, kernels));
+  ASSIGN_OR_RETURN(Graph eval, EvalGraph(job, mesh, kernels));
+  std::vector<Action> eval_actions = ForwardActions();
+  eval_actions.push_back({.kind = Action::kUpdate});
+  job.programs.push_back({"train", std::move(train), TrainActions(static_cast<int>(config.batch.accumulate))});
+  job.programs.push_back({"eval", std::move(eval), std::move(eval_actions)});
+  return job;
+}
+
+absl::StatusOr<Job> CompileGeneration(const JobConfig& config, const KernelTable& kernels) {
+  Job job = MakeJob(config, 1, 1);
+  job.batch_rows = 1;
+  ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, 0));
+  GraphBuilder g;
+  BuildLlamaLogits(g, config.model, 1, config.precision.compute);
+  ASSIGN_OR_RETURN(Graph graph, std::move(g).Build());
+  ASSIGN_OR_RETURN(graph, Legalize(graph, kernels));
+  job.programs.push_back({"logits", std::move(graph), ForwardActions()});
+  return job;
+}
+
+absl::StatusOr<std::vector<Plan>> PlanRanks(const Job& job, const KernelTable& kernels) {
+  std::vector<Plan> plans;
+  for (int rank = 0; rank < job.ranks; ++rank) {
+    ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, rank));
+    ASSIGN_OR_RETURN(plans.emplace_back(), BuildPlan(job.programs, mesh, kernels));
+  }
+  RETURN_IF_ERROR(VerifyPlans(plans));
+  return plans;
+}
+
+}  // namespace strata

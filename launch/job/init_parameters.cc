@@ -1,0 +1,53 @@
+#include "launch/job/init_parameters.h"
+
+#include <functional>
+
+#include "core/base/philox.h"
+#include "models/llama_init.h"
+
+namespace strata {
+namespace {
+
+constexpr std::string_view kMaster = ".master";
+
+bool IsFlat(const PlannedState& s) { return s.name.compare(0, 7, "bucket.") == 0; }
+
+std::string_view ParameterOf(const PlannedState& s) {
+  const std::string_view name = s.name;
+  return s.role == Role::kMaster ? name.substr(0, name.size() - kMaster.size()) : name;
+}
+
+}  // namespace
+
+void ForEachElement(const LocalBox& box, const Shape& global, const std::function<void(int64_t, int64_t)>& fn) {
+  const int rank = global.rank;
+  const int64_t row = rank == 0 ? 1 : box.shape[rank - 1], rows = box.shape.elements() / row;
+  for (int64_t r = 0; r < rows; ++r) {
+    int64_t rest = r, stride = 1, base = 0;
+    for (int d = rank - 1; d >= 0; --d) {
+      const int64_t i = d == rank - 1 ? 0 : rest % box.shape[d];
+      if (d < rank - 1) rest /= box.shape[d];
+      base += (box.origin[d] + i) * stride;
+      stride *= global[d];
+    }
+    for (int64_t c = 0; c < row; ++c) fn(r * row + c, base + c);
+  }
+}
+
+void InitState(const PlannedState& state, const LlamaConfig& config, uint64_t seed, std::span<std::byte> bytes) {
+  if (IsFlat(state) || (state.role != Role::kParam && state.role != Role::kMaster)) return;
+  const std::string_view parameter = ParameterOf(state);
+  const InitSpec init = LlamaInit(config, parameter);
+  const uint64_t stream = HashName(parameter);
+  ForEachElement(state.box, state.spec.shape, [&](int64_t local, int64_t global) {
+    const double v = init.std == 0 ? init.mean
+                                   : init.mean + init.std * PhiloxNormal(Philox(seed, stream, static_cast<uint64_t>(global)));
+    switch (state.spec.dtype) {
+      case DType::kF64: reinterpret_cast<double*>(bytes.data())[local] = v; break;
+      case DType::kF32: reinterpret_cast<float*>(bytes.data())[local] = static_cast<float>(v); break;
+      default: reinterpret_cast<BF16*>(bytes.data())[local] = BF16(static_cast<float>(v)); break;
+    }
+  });
+}
+
+}  // namespace strata

@@ -1,0 +1,174 @@
+#include "launch/job/rank_runner.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_format.h"
+#include "core/base/status.h"
+#include "launch/job/init_parameters.h"
+#include "optim/schedule.h"
+
+namespace strata {
+namespace {
+
+void Put(void* out, DType dtype, int64_t i, double v) {
+  switch (dtype) {
+    case DType::kF64: static_cast<double*>(out)[i] = v; break;
+    case DType::kF32: static_cast<float*>(out)[i] = static_cast<float>(v); break;
+    default: static_cast<int32_t*>(out)[i] = static_cast<int32_t>(v); break;
+  }
+}
+
+double Get(const TensorRef& t, int64_t i) {
+  switch (t.dtype) {
+    case DType::kF64: return t.as<const double>()[i];
+    case DType::kF32: return t.as<const float>()[i];
+    default: return static_cast<float>(t.as<const BF16>()[i]);
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<RankRunner>> RankRunner::Create(const Job& job, std::shared_ptr<const Plan> plan,
+                                                               World& world, Device& device, ThreadPool* pool) {
+  std::unique_ptr<RankRunner> r(new RankRunner(job));
+  ASSIGN_OR_RETURN(r->executor_, Executor::Create(std::move(plan), {.device = device, .world = world, .pool = pool}));
+  ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, world.rank()));
+  if (const AxisSet dp = mesh.Find("dp"); dp != 0) {
+    ASSIGN_OR_RETURN(r->data_, world.Connect({"loader", mesh.Group(dp)}));
+  }
+  const Plan& p = r->executor_->plan();
+  if (const Program* program = p.FindProgram("train")) r->train_ = r->MakeBuffers(*program);
+  if (const Program* program = p.FindProgram("eval")) r->eval_ = r->MakeBuffers(*program);
+  if (const Program* program = p.FindProgram("logits")) r->logits_ = r->MakeBuffers(*program);
+  r->row_tokens_.resize(job.config.model.seq);
+  r->row_targets_.resize(job.config.model.seq);
+  r->row_weights_.resize(job.config.model.seq);
+  return r;
+}
+
+std::vector<RankRunner::Buffer> RankRunner::MakeBuffers(const Program& program) const {
+  const auto micro_batches = std::count_if(program.actions.begin(), program.actions.end(),
+                                           [](const Action& a) { return a.kind == Action::kF; });
+  std::vector<Buffer> buffers;
+  for (const Port& port : program.inputs) {
+    const TensorRef& view = port.operand.view;
+    Buffer b{port.name, &port, {}};
+    b.bytes.assign(micro_batches, std::vector<std::byte>(view.bytes()));
+    if (port.name == "positions") {
+      for (auto& bytes : b.bytes) {
+        for (int64_t i = 0; i < view.shape[0]; ++i) Put(bytes.data(), view.dtype, i, static_cast<double>(view.origin[0] + i));
+      }
+    }
+    buffers.push_back(std::move(b));
+  }
+  return buffers;
+}
+
+void RankRunner::InitParameters(uint64_t seed) {
+  for (const PlannedState& s : executor_->plan().states) InitState(s, job_.config.model, seed, executor_->StateBytes(s));
+}
+
+int64_t RankRunner::rows_per_step() const { return job_.batch_rows * job_.config.batch.accumulate; }
+
+int64_t RankRunner::FillRows(std::vector<Buffer>& buffers, int64_t first_row, int64_t end_row, const RowSource& source) {
+  const TensorRef& view = std::find_if(buffers.begin(), buffers.end(), [](auto& b) { return b.name == "tokens"; })->port->operand.view;
+  const int64_t rows = view.shape[0], columns = view.shape[1];
+  int64_t counted = 0;
+  for (size_t m = 0; m < buffers[0].bytes.size(); ++m) {
+    for (int64_t i = 0; i < rows; ++i) {
+      const int64_t row = first_row + static_cast<int64_t>(m) * job_.batch_rows + view.origin[0] + i;
+      const bool real = row < end_row;
+      source.Row(real ? row : first_row, row_tokens_, row_targets_, row_weights_);
+      if (!real) std::fill(row_weights_.begin(), row_weights_.end(), 0.0f);
+      for (float w : row_weights_) counted += w != 0;
+      for (Buffer& b : buffers) {
+        const DType dtype = b.port->operand.view.dtype;
+        for (int64_t j = 0; j < columns; ++j) {
+          const int64_t from = view.origin[1] + j, to = i * columns + j;
+          if (b.name == "tokens") Put(b.bytes[m].data(), dtype, to, row_tokens_[from]);
+          if (b.name == "targets") Put(b.bytes[m].data(), dtype, to, row_targets_[from]);
+          if (b.name == "weights") Put(b.bytes[m].data(), dtype, to, row_weights_[from]);
+        }
+      }
+    }
+  }
+  return counted;
+}
+
+absl::StatusOr<int64_t> RankRunner::SumOverData(int64_t local) {
+  sum_ = local;
+  if (data_ == nullptr) return sum_;
+  const Collective call{.kind = Collective::kAllReduce, .dtype = DType::kI64, .count = 1, .in = &sum_, .out = &sum_};
+  RETURN_IF_ERROR(data_->Issue({&call, 1}, Stream{}));
+  return sum_;
+}
+
+absl::Status RankRunner::RunFed(std::string_view program, std::vector<Buffer>& buffers, const StepScalars& scalars) {
+  for (Buffer& b : buffers) {
+    if (b.name != "loss_scale") continue;
+    for (auto& bytes : b.bytes) Put(bytes.data(), b.port->operand.view.dtype, 0, scalars.loss_scale);
+  }
+  return executor_->Run(program, scalars, [&](const Port& port, int m) -> absl::StatusOr<std::span<const std::byte>> {
+    for (const Buffer& b : buffers) {
+      if (b.port == &port) return std::span<const std::byte>(b.bytes[m]);
+    }
+    return absl::InternalError("no data for this input");
+  });
+}
+
+absl::StatusOr<double> RankRunner::Scalar(std::string_view program, std::string_view output) {
+  ASSIGN_OR_RETURN(const TensorRef t, executor_->Output(program, output));
+  return Get(t, 0);
+}
+
+absl::StatusOr<StepReport> RankRunner::TrainStep(int64_t step, int64_t first_row, const RowSource& source) {
+  StepReport report;
+  ASSIGN_OR_RETURN(report.tokens, SumOverData(FillRows(train_, first_row, first_row + rows_per_step(), source)));
+  if (report.tokens == 0) {
+    return absl::InvalidArgumentError(absl::StrFormat("step %d: no token of samples %d to %d has weight", step, first_row,
+                                                      first_row + rows_per_step() - 1));
+  }
+  report.lr = LearningRate(job_.config.optim, job_.config.schedule, step);
+  RETURN_IF_ERROR(RunFed("train", train_,
+                         {.seed = static_cast<uint64_t>(job_.config.run.seed), .step = static_cast<uint64_t>(step),
+                          .loss_scale = 1.0 / static_cast<double>(report.tokens), .lr = report.lr}));
+  ASSIGN_OR_RETURN(const double nats, Scalar("train", "loss"));
+  ASSIGN_OR_RETURN(report.grad_norm, Scalar("train", "grad_norm"));
+  report.loss = nats / static_cast<double>(report.tokens);
+  return report;
+}
+
+absl::StatusOr<RankRunner::LossSum> RankRunner::Evaluate(int64_t num_rows, const RowSource& source) {
+  LossSum total;
+  for (int64_t row = 0; row < num_rows; row += job_.batch_rows) {
+    ASSIGN_OR_RETURN(const int64_t tokens, SumOverData(FillRows(eval_, row, num_rows, source)));
+    RETURN_IF_ERROR(RunFed("eval", eval_, {.seed = static_cast<uint64_t>(job_.config.run.seed)}));
+    ASSIGN_OR_RETURN(const double nats, Scalar("eval", "eval_loss"));
+    total.tokens += tokens;
+    total.nats += nats;
+  }
+  return total;
+}
+
+absl::StatusOr<std::vector<double>> RankRunner::NextLogits(std::span<const int32_t> tokens) {
+  for (Buffer& b : logits_) {
+    if (b.name != "tokens") continue;
+    for (int64_t i = 0; i < job_.config.model.seq; ++i) {
+      Put(b.bytes[0].data(), DType::kI32, i, i < static_cast<int64_t>(tokens.size()) ? tokens[i] : 0);
+    }
+  }
+  RETURN_IF_ERROR(RunFed("logits", logits_, {}));
+  ASSIGN_OR_RETURN(const TensorRef all, executor_->Output("logits", "logits"));
+  const int64_t vocab = all.shape[2], at = (static_cast<int64_t>(tokens.size()) - 1) * vocab;
+  std::vector<double> logits(vocab);
+  for (int64_t v = 0; v < vocab; ++v) logits[v] = Get(all, at + v);
+  return logits;
+}
+
+absl::Status RankRunner::Close() {
+  absl::Status s = executor_->Close();
+  if (data_ != nullptr) s.Update(data_->Close());
+  return s;
+}
+
+}  // namespace strata

@@ -1,0 +1,72 @@
+#pragma once
+// One rank of a job: its executor, the feeding of its inputs, and its steps. Used by one thread.
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "core/exec/executor.h"
+#include "launch/job/compile.h"
+#include "launch/job/row_source.h"
+
+namespace strata {
+
+struct StepReport {
+  double loss = 0;       // nats a token, over the global batch
+  double grad_norm = 0;  // before clipping
+  double lr = 0;
+  int64_t tokens = 0;    // with weight, in the global batch
+};
+
+class RankRunner {
+ public:
+  // Collective over the world. `job` and `device` must outlive the runner.
+  static absl::StatusOr<std::unique_ptr<RankRunner>> Create(const Job& job, std::shared_ptr<const Plan> plan, World& world,
+                                                            Device& device, ThreadPool* pool);
+
+  // Parameters (and master weights) by the model's init scheme: a function of (seed, name, global index), so the same on
+  // every layout.
+  void InitParameters(uint64_t seed);
+
+  // Step `step` (from 1) on rows [first_row, first_row + rows a step) of `source`. Collective.
+  // Errors: InvalidArgument where no token of the batch has weight; those of Executor::Run.
+  absl::StatusOr<StepReport> TrainStep(int64_t step, int64_t first_row, const RowSource& source);
+
+  struct LossSum {
+    double nats = 0;
+    int64_t tokens = 0;
+  };
+  // The summed loss of rows [0, num_rows), in batches; rows beyond the end have no weight. Collective.
+  absl::StatusOr<LossSum> Evaluate(int64_t num_rows, const RowSource& source);
+
+  // Logits of the last of `tokens` (at most seq), f64. Program "logits" only.
+  absl::StatusOr<std::vector<double>> NextLogits(std::span<const int32_t> tokens);
+
+  Executor& executor() { return *executor_; }
+  int64_t rows_per_step() const;
+  absl::Status Close();  // collective
+
+ private:
+  explicit RankRunner(const Job& job) : job_(job) {}
+  struct Buffer {
+    std::string name;
+    const Port* port = nullptr;
+    std::vector<std::vector<std::byte>> bytes;  // by micro-batch
+  };
+  std::vector<Buffer> MakeBuffers(const Program& program) const;
+  // Fills tokens, targets and weights of all micro-batches; returns this rank's tokens with weight.
+  int64_t FillRows(std::vector<Buffer>& buffers, int64_t first_row, int64_t end_row, const RowSource& source);
+  absl::StatusOr<int64_t> SumOverData(int64_t local);
+  absl::Status RunFed(std::string_view program, std::vector<Buffer>& buffers, const StepScalars& scalars);
+  absl::StatusOr<double> Scalar(std::string_view program, std::string_view output);
+
+  const Job& job_;
+  std::unique_ptr<Executor> executor_;
+  std::unique_ptr<Communicator> data_;  // the ranks that hold other rows; null where there are none
+  std::vector<Buffer> train_, eval_, logits_;
+  std::vector<int32_t> row_tokens_, row_targets_;
+  std::vector<float> row_weights_;
+  int64_t sum_ = 0;
+};
+
+}  // namespace strata
