@@ -134,7 +134,9 @@ TEST(Executor, AFailingRankEndsThePeersWithItsCause) {
   const TableRows rows(c->job.config.model.vocab, 3);
   std::vector<absl::Status> ends(2);
   RunRanks(2, [&](World& plain) -> absl::Status {
-    FaultyWorld world(plain, {.action = FaultyWorld::Action::kError, .rank = 1, .call = 4});
+    std::vector<CommFault> faults;
+    if (plain.rank() == 1) faults = {{.kind = CommFault::kError, .comm = "dp", .call = 3}};
+    FaultyWorld world(plain, faults, 1);
     CpuDevice device;
     auto runner = RankRunner::Create(c->job, std::make_shared<const Plan>(c->plans[plain.rank()]), world, device, nullptr);
     if (!runner.ok()) return runner.status();
