@@ -33,8 +33,8 @@ using FieldRef =
     std::variant<bool*, int64_t*, double*, std::string*, ChoiceRef, std::vector<double>*, std::vector<std::string>*>;
 
 struct FieldInfo {
-  std::string_view doc = "";   // one line
-  std::string_view unit = "";  // "tokens"; empty where there is none
+  std::string_view doc = "";                              // one line
+  std::string_view unit = "";                             // "tokens"; empty where there is none
   double min = -std::numeric_limits<double>::infinity();  // inclusive limits of a number, or of each of a list
   double max = std::numeric_limits<double>::infinity();
   bool is_path = false;  // the reader makes a relative path relative to the config file's folder
@@ -72,27 +72,27 @@ std::vector<ConfigField> DescribeFields(Config& config) {
 
 // Kinds of mistakes. Each has a stable code (launch/config/errors.h).
 enum class ConfigErrorKind : uint8_t {
-  kUnreadable,      // the config file itself
-  kSyntax,          // not a document of the file format
-  kDuplicate,       // a key or section given twice
+  kUnreadable,  // the config file itself
+  kSyntax,      // not a document of the file format
+  kDuplicate,   // a key or section given twice
   kUnknownSection,
   kUnknownKey,
   kWrongType,
-  kMissing,         // a value that the command needs
-  kOutOfRange,      // outside a field's own limits
+  kMissing,     // a value that the command needs
+  kOutOfRange,  // outside a field's own limits
   kNotAChoice,
   kIndivisible,
-  kContradiction,   // fields that exclude one another
-  kTooLarge,        // each field is fine, what they multiply to is not
+  kContradiction,  // fields that exclude one another
+  kTooLarge,       // each field is fine, what they multiply to is not
   kNoSuchFile,
-  kMismatch,        // disagrees with a file it names
+  kMismatch,  // disagrees with a file it names
 };
 
 struct ConfigIssue {
   ConfigErrorKind kind;
-  std::string key;         // "model.heads"
-  std::string message;     // "model.heads = 7: must divide model.dim = 64"
-  std::string hint = "";   // "nearest valid: 8"
+  std::string key;           // "model.heads"
+  std::string message;       // "model.heads = 7: must divide model.dim = 64"
+  std::string hint = "";     // "nearest valid: 8"
   int line = 0, column = 0;  // of the mistake, from 1; 0: where the key was set
 };
 
@@ -110,7 +110,8 @@ class ConfigChecks {
   void Add(ConfigErrorKind kind, std::string_view key, std::string_view value, std::string_view expected,
            std::string_view nearest = "");
   bool Ok(std::initializer_list<std::string_view> keys) const;  // none of them has an issue yet
-  // divisor.value must divide number.value; the issue is the divisor's, with the nearest divisor as its hint.
+  // divisor.value must divide number.value; the issue is the divisor's, with the nearest divisor as its hint. Both must
+  // be positive, or have an issue already.
   void Divides(KeyedInt divisor, KeyedInt number);
 
   const std::vector<ConfigIssue>& issues() const { return issues_; }
@@ -122,7 +123,7 @@ class ConfigChecks {
 // Holds one field of `section` to its limits; numbers must be finite.
 void CheckLimits(std::string_view section, const ConfigField& field, ConfigChecks& checks);
 
-std::string FormatDouble(double value);              // the shortest text that reads back the same: "0.1", "1e-08", "3.0"
+std::string FormatDouble(double value);  // the shortest text that reads back the same: "0.1", "1e-08", "3.0"
 int64_t NearestDivisor(int64_t number, int64_t near);  // of number >= 1; the lower one of two at the same distance
 
 }  // namespace strata
