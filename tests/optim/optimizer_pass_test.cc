@@ -8,6 +8,7 @@
 #include "core/base/philox.h"
 #include "core/base/status.h"
 #include "core/graph/builder.h"
+#include "core/graph/op.h"
 #include "parallel/comm/counting.h"
 #include "parallel/comm/thread_world.h"
 #include "parallel/zero/bucket_pass.h"
@@ -262,6 +263,11 @@ TEST(GradNormTest, ShardedAndReplicatedEntriesAddUpToTheOneRankNorm) {
     RETURN_IF_ERROR(part.Step(1, {.lr = 0.1}, &world));
     if (std::abs(part.grad_norm() - whole.grad_norm()) > 1e-13) {
       return absl::InternalError(absl::StrFormat("norm %.17g, not %.17g", part.grad_norm(), whole.grad_norm()));
+    }
+    for (const Node& n : part.graph().nodes) {
+      if (n.op->name() != "all_reduce") continue;
+      const Layout from = part.graph().spec(n.inputs[0]).layout, to = n.outputs[0].layout;
+      if (!from[0].is_partial() || to != Layout{}) return absl::InternalError("layouts of the norm");
     }
     CommCounts want;  // one scalar, whatever the number of parameters and buckets
     want["tp"][Collective::kAllReduce] = {1, 8};
