@@ -1,0 +1,132 @@
+// sum_squares: tiles of kFlatTile elements of the flat tensor, kLanes running sums in each, then a binary tree over tiles.
+// adamw: the formula of core/ops/optimizer.h, in place.
+
+#include "core/ops/optimizer.h"
+
+#include <cmath>
+
+#include "core/kernels/cpu_kernels.h"
+#include "core/kernels/cpu_util.h"
+
+namespace strata {
+namespace {
+
+constexpr int64_t kLanes = 16;  // a known count, so that the compiler keeps them in vectors
+
+int64_t NumTiles(int64_t elements) { return (elements + kFlatTile - 1) / kFlatTile; }
+
+template <typename T>
+T SumSquaresOf(const T* x, int64_t n) {
+  T lane[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int64_t j = 0; j < kLanes; ++j) lane[j] += x[i + j] * x[i + j];
+  }
+  for (int64_t j = 0; i + j < n; ++j) lane[j] += x[i + j] * x[i + j];
+  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+    for (int64_t j = 0; j < half; ++j) lane[j] += lane[j + half];
+  }
+  return lane[0];
+}
+
+template <typename T>
+absl::Status RunSumSquares(const KernelArgs& a) {
+  const T* x = a.in[0].as<const T>();
+  T* sums = reinterpret_cast<T*>(a.workspace.data());
+  const int64_t n = a.in[0].shape.elements(), tiles = NumTiles(n);
+  ForTiles(a.pool, n, kFlatTile, [&](int64_t begin, int64_t end) {
+    T sum = 0;
+    for (const FlatRange& r : SumSquaresRanges(a.op)) {
+      const int64_t from = std::max(begin, r.offset), to = std::min(end, r.offset + r.count);
+      if (from < to) sum += SumSquaresOf(x + from, to - from);
+    }
+    sums[begin / kFlatTile] = sum;
+  });
+  for (int64_t step = 1; step < tiles; step *= 2) {
+    for (int64_t i = 0; i + step < tiles; i += 2 * step) sums[i] += sums[i + step];
+  }
+  *a.out[0].as<T>() = tiles > 0 ? sums[0] : T(0);
+  return absl::OkStatus();
+}
+
+template <typename T>
+int64_t SumSquaresWorkspace(const Op&, std::span<const TensorRef> in) {
+  return NumTiles(in[0].shape.elements()) * static_cast<int64_t>(sizeof(T));
+}
+
+template <typename T>
+absl::Status RunSqrt(const KernelArgs& a) {
+  for (int64_t i = 0; i < a.out[0].shape.elements(); ++i) a.out[0].as<T>()[i] = std::sqrt(a.in[0].as<const T>()[i]);
+  return absl::OkStatus();
+}
+
+template <typename T>
+struct AdamWStep {  // the constants of one step
+  T clip, beta1, beta2, m_scale, v_scale, eps, lr;
+  AdamWStep(const AdamWSpec& s, const StepScalars& now, T norm)
+      : clip(static_cast<T>(s.max_norm > 0 ? std::min(1.0, s.max_norm / (static_cast<double>(norm) + 1e-6)) : 1.0)),
+        beta1(static_cast<T>(s.beta1)),
+        beta2(static_cast<T>(s.beta2)),
+        m_scale(static_cast<T>(1 / (1 - std::pow(s.beta1, static_cast<double>(now.step))))),
+        v_scale(static_cast<T>(1 / (1 - std::pow(s.beta2, static_cast<double>(now.step))))),
+        eps(static_cast<T>(s.eps)),
+        lr(static_cast<T>(now.lr)) {}
+};
+
+// kCount elements, or n where kCount is 0.
+template <int64_t kCount, typename T>
+void UpdateElements(const AdamWStep<T>& s, T decay, int64_t n, T* __restrict w, const T* __restrict grad, T* __restrict m,
+                    T* __restrict v) {
+  for (int64_t i = 0; i < (kCount > 0 ? kCount : n); ++i) {
+    const T g = grad[i] * s.clip;
+    m[i] = s.beta1 * m[i] + (T(1) - s.beta1) * g;
+    v[i] = s.beta2 * v[i] + (T(1) - s.beta2) * g * g;
+    w[i] -= s.lr * ((m[i] * s.m_scale) / (std::sqrt(v[i] * s.v_scale) + s.eps) + decay * w[i]);
+  }
+}
+
+template <typename T>
+void UpdateRange(const KernelArgs& a, const AdamWStep<T>& s, double decay, int64_t begin, int64_t end) {
+  T *w = a.out[0].as<T>(), *m = a.out[1].as<T>(), *v = a.out[2].as<T>();
+  const T *grad = a.in[1].as<const T>(), rate = static_cast<T>(decay);
+  int64_t i = begin;
+  for (; i + kLanes <= end; i += kLanes) UpdateElements<kLanes>(s, rate, kLanes, w + i, grad + i, m + i, v + i);
+  UpdateElements<0>(s, rate, end - i, w + i, grad + i, m + i, v + i);
+}
+
+template <typename T>
+absl::Status RunAdamW(const KernelArgs& a) {
+  if (a.scalars->skip_update != 0) return absl::OkStatus();
+  const AdamWSpec& spec = AdamWSpecOf(a.op);
+  const AdamWStep<T> step(spec, *a.scalars, *a.in[4].as<const T>());
+  ForTiles(a.pool, a.out[0].shape.elements(), kFlatTile, [&](int64_t begin, int64_t end) {
+    int64_t at = begin;
+    for (const AdamWSpec::Segment& segment : spec.segments) {
+      const int64_t from = std::max(at, segment.range.offset), to = std::min(end, segment.range.offset + segment.range.count);
+      if (from >= to) continue;
+      UpdateRange(a, step, 0, at, from);
+      UpdateRange(a, step, segment.decay, from, to);
+      at = to;
+    }
+    UpdateRange(a, step, 0, at, end);
+    if (a.out.size() < 4) return;
+    for (int64_t i = begin; i < end; ++i) a.out[3].as<BF16>()[i] = BF16(static_cast<float>(a.out[0].as<T>()[i]));
+  });
+  return absl::OkStatus();
+}
+
+template <typename T>
+void AddKernels(KernelTable& table, DType dtype) {
+  table.Add("sum_squares", dtype, {.run = RunSumSquares<T>, .workspace = SumSquaresWorkspace<T>, .cost = StreamingCost});
+  table.Add("sqrt", dtype, {.run = RunSqrt<T>, .cost = StreamingCost});
+  table.Add("adamw", dtype, {.run = RunAdamW<T>, .cost = StreamingCost});
+}
+
+}  // namespace
+
+void AddOptimizerKernels(KernelTable& table) {
+  AddKernels<double>(table, DType::kF64);
+  AddKernels<float>(table, DType::kF32);
+}
+
+}  // namespace strata

@@ -1,0 +1,100 @@
+#include "optim/optimizer_pass.h"
+
+#include <map>
+
+#include "core/graph/builder.h"
+#include "core/ops/collective.h"
+#include "core/ops/elementwise.h"
+#include "core/ops/optimizer.h"
+#include "optim/groups.h"
+
+namespace strata {
+namespace {
+
+AxisSet WithoutSingles(AxisSet axes, const Mesh& mesh) {
+  for (int a = 0; a < mesh.num_axes(); ++a) {
+    if (mesh.axes()[a].size == 1) axes &= static_cast<AxisSet>(~(1 << a));
+  }
+  return axes;
+}
+
+Value MarkPartial(GraphBuilder& g, Value v, AxisSet axes) {
+  for (int a = 0; v.valid() && a < kMaxAxes; ++a) {
+    if ((axes >> a & 1) != 0) g.mutable_graph().nodes[v.node].outputs[v.output].layout[a] = Partial();
+  }
+  return v;
+}
+
+Value AddTo(GraphBuilder& g, Value sum, Value v) { return sum.valid() ? Add(g, sum, v) : v; }
+
+Value GradNorm(GraphBuilder& g, const Bucketed& b, const Mesh& mesh) {
+  std::map<AxisSet, Value> sums;
+  for (size_t i = 0; i < b.buckets.size(); ++i) {
+    std::map<AxisSet, std::vector<FlatRange>> ranges;
+    for (const Bucket::Entry& e : b.buckets[i].entries) {
+      ranges[WithoutSingles(e.model_axes, mesh)].push_back({e.offset, e.count});
+    }
+    for (auto& [axes, r] : ranges) {
+      const Value squares = MarkPartial(g, SumSquares(g, b.grads[i], std::move(r)), axes);
+      sums[axes] = MarkPartial(g, AddTo(g, sums[axes], squares), axes);
+    }
+  }
+  Value total;
+  for (const auto& [axes, sum] : sums) {
+    total = AddTo(g, total, axes == 0 ? sum : Convert(g, sum, axes, Partial(), Replicate()));
+  }
+  return Sqrt(g, total);
+}
+
+// A flat state in the element ranges of the bucket, and every parameter's view of it.
+StateId DeclareFlat(GraphBuilder& g, const Bucket& b, Role role, const std::string& what) {
+  const DType dtype = AccumulatorOf(b.live);
+  const StateId flat = g.Declare({"bucket." + b.name + "." + what, role, {dtype, {b.padded}, {}}});
+  for (const Bucket::Entry& e : b.entries) {
+    const State param = g.graph().states[e.param];
+    g.Declare({param.name + "." + what, role, {dtype, param.spec.shape, param.spec.layout}, flat, e.offset});
+  }
+  return flat;
+}
+
+AdamWSpec SpecOf(const Graph& graph, const Bucket& b, const OptimConfig& c) {
+  AdamWSpec spec{.beta1 = c.beta1, .beta2 = c.beta2, .eps = c.eps, .max_norm = c.clip, .segments = {}};
+  for (const Bucket::Entry& e : b.entries) {
+    const double decay = WeightDecay(c, graph.states[e.param].name);
+    if (decay != 0) spec.segments.push_back({{e.offset, e.count}, decay});
+  }
+  return spec;
+}
+
+void UpdateBucket(GraphBuilder& g, const Bucket& b, Value grads, Value norm, const OptimConfig& c) {
+  const bool has_master = b.live != AccumulatorOf(b.live);
+  const StateId m = DeclareFlat(g, b, Role::kMoment1, "exp_avg");
+  const StateId v = DeclareFlat(g, b, Role::kMoment2, "exp_avg_sq");
+  const StateId weights = has_master ? DeclareFlat(g, b, Role::kMaster, "master") : b.params;
+  const AdamWResults next = AdamW(g, SpecOf(g.graph(), b, c),
+                                  {.weights = g.Read(weights), .grads = grads, .m = g.Read(m), .v = g.Read(v), .norm = norm,
+                                   .live = has_master ? g.Read(b.params) : Value{}});
+  g.Update(weights, next.weights);
+  g.Update(m, next.m);
+  g.Update(v, next.v);
+  if (has_master) g.Update(b.params, next.live);
+}
+
+}  // namespace
+
+absl::StatusOr<Graph> ApplyOptimizer(Bucketed bucketed, const Mesh& mesh, const OptimConfig& config) {
+  GraphBuilder g(std::move(bucketed.graph));
+  g.set_phase(Phase::kStep);
+  g.Push("grad_norm");
+  const Value norm = GradNorm(g, bucketed, mesh);
+  g.Output("grad_norm", norm);
+  g.Pop();
+  for (size_t i = 0; i < bucketed.buckets.size(); ++i) {
+    g.Push("bucket." + bucketed.buckets[i].name);
+    UpdateBucket(g, bucketed.buckets[i], bucketed.grads[i], norm, config);
+    g.Pop();
+  }
+  return std::move(g).Build();
+}
+
+}  // namespace strata

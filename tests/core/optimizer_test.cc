@@ -1,0 +1,123 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "core/base/philox.h"
+#include "core/base/thread_pool.h"
+#include "core/kernels/cpu_kernels.h"
+#include "core/ops/optimizer.h"
+
+namespace strata {
+namespace {
+
+constexpr int64_t kCount = 100'003;  // several tiles and a tail
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+std::vector<float> Random(int64_t n, uint64_t stream) {
+  std::vector<float> x(static_cast<size_t>(n));
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(PhiloxNormal(Philox(1, stream, i)));
+  return x;
+}
+
+// Builds `fn` on f32 inputs of the given shapes and returns its last node.
+template <typename Fn>
+absl::StatusOr<Node> NodeOf(std::vector<Shape> shapes, const Fn& fn) {
+  GraphBuilder g;
+  std::vector<Value> in;
+  for (size_t i = 0; i < shapes.size(); ++i) in.push_back(g.Input(std::to_string(i), {DType::kF32, shapes[i], {}}));
+  fn(g, in);
+  absl::StatusOr<Graph> graph = std::move(g).Build();
+  if (!graph.ok()) return graph.status();
+  return graph->nodes.back();
+}
+
+absl::Status RunKernel(const Node& node, std::vector<TensorRef> in, std::vector<TensorRef> out, ThreadPool* pool,
+                       const StepScalars& scalars = {}) {
+  KernelTable table;
+  AddOptimizerKernels(table);
+  const Kernel* kernel = *table.Find(node.op->name(), in[0].dtype);
+  std::vector<std::byte> workspace(
+      kernel->workspace == nullptr ? 0 : static_cast<size_t>(kernel->workspace(*node.op, in)), std::byte{0xff});
+  return kernel->run({*node.op, in, out, false, workspace, &scalars, 0, {}, pool});
+}
+
+float SumSquaresOfRanges(const std::vector<float>& x, const std::vector<FlatRange>& ranges, ThreadPool* pool) {
+  const Shape shape{static_cast<int64_t>(x.size())};
+  const Node node = *NodeOf({shape}, [&](GraphBuilder& g, const std::vector<Value>& in) { SumSquares(g, in[0], ranges); });
+  float sum = static_cast<float>(kNaN);
+  EXPECT_EQ(RunKernel(node, {Contiguous(const_cast<float*>(x.data()), DType::kF32, shape)},
+                      {Contiguous(&sum, DType::kF32, {})}, pool), absl::OkStatus());
+  return sum;
+}
+
+TEST(SumSquaresKernel, SumsItsRangesOnly) {
+  std::vector<float> x = Random(kCount, 0);
+  const std::vector<FlatRange> ranges = {{0, 7}, {64, 40'000}, {kCount - 30'000, 30'000}};
+  double want = 0;
+  std::vector<bool> counted(x.size());
+  for (const FlatRange& r : ranges) {
+    for (int64_t i = r.offset; i < r.offset + r.count; ++i) {
+      want += double{x[i]} * x[i];
+      counted[i] = true;
+    }
+  }
+  for (size_t i = 0; i < x.size(); ++i) {
+    if (!counted[i]) x[i] = static_cast<float>(kNaN);
+  }
+  EXPECT_NEAR(SumSquaresOfRanges(x, ranges, nullptr) / want, 1, 1e-6);
+  EXPECT_EQ(SumSquaresOfRanges(x, {}, nullptr), 0);
+}
+
+TEST(SumSquaresKernel, IsTheSameOnAnyNumberOfThreads) {
+  const std::vector<float> x = Random(kCount, 0);
+  ThreadPool pool(3);
+  for (const std::vector<FlatRange>& ranges : {std::vector<FlatRange>{{0, kCount}}, {{5, 20'000}, {50'001, 33'333}}}) {
+    EXPECT_EQ(SumSquaresOfRanges(x, ranges, nullptr), SumSquaresOfRanges(x, ranges, &pool));
+  }
+}
+
+TEST(AdamWKernel, IsTheSameOnAnyNumberOfThreadsAndDecaysItsSegments) {
+  const Shape shape{kCount};
+  AdamWSpec spec;
+  spec.segments = {{{3, 40'000}, 0.1}, {{60'000, 1}, 0.5}};
+  const Node node = *NodeOf({shape, shape, shape, shape, {}}, [&](GraphBuilder& g, const std::vector<Value>& in) {
+    AdamW(g, spec, {in[0], in[1], in[2], in[3], in[4]});
+  });
+  std::vector<float> grads(kCount), result[2];  // without a gradient only the decay moves a weight
+  ThreadPool pool(3);
+  for (int run = 0; run < 2; ++run) {
+    std::vector<float> w = Random(kCount, 1), m(kCount), v(kCount);
+    float norm = 0;
+    const auto ref = [&](std::vector<float>& x) { return Contiguous(x.data(), DType::kF32, shape); };
+    EXPECT_EQ(RunKernel(node, {ref(w), ref(grads), ref(m), ref(v), Contiguous(&norm, DType::kF32, {})},
+                        {ref(w), ref(m), ref(v)}, run == 0 ? nullptr : &pool, {.lr = 0.5}), absl::OkStatus());
+    result[run] = w;
+  }
+  EXPECT_EQ(result[0], result[1]);
+  const std::vector<float> before = Random(kCount, 1);
+  for (int64_t i = 0; i < kCount; ++i) {
+    const float decay = i >= 3 && i < 40'003 ? 0.1f : i == 60'000 ? 0.5f : 0.0f;
+    ASSERT_FLOAT_EQ(result[0][i], before[i] * (1 - 0.5f * decay)) << i;
+  }
+}
+
+TEST(OptimizerOps, RefuseWhatDoesNotFit) {
+  const Shape flat{100};
+  for (const std::vector<FlatRange>& ranges : {std::vector<FlatRange>{{-1, 2}}, {{90, 11}}, {{0, 10}, {9, 1}}, {{0, -1}}}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(
+        NodeOf({flat}, [&](GraphBuilder& g, const std::vector<Value>& in) { SumSquares(g, in[0], ranges); }).status()));
+  }
+  const auto adamw = [](std::vector<Shape> shapes, bool live) {
+    return NodeOf(std::move(shapes), [&](GraphBuilder& g, const std::vector<Value>& in) {
+             AdamW(g, {}, {in[0], in[1], in[2], in[3], in[4], live ? in[0] : Value{}});
+           }).status();
+  };
+  EXPECT_EQ(adamw({flat, flat, flat, flat, {}}, false), absl::OkStatus());
+  EXPECT_TRUE(absl::IsInvalidArgument(adamw({flat, flat, flat, Shape{99}, {}}, false)));
+  EXPECT_TRUE(absl::IsInvalidArgument(adamw({flat, flat, flat, flat, flat}, false)));
+  EXPECT_TRUE(absl::IsInvalidArgument(adamw({flat, flat, flat, flat, {}}, true)));  // live weights of f32
+}
+
+}  // namespace
+}  // namespace strata
