@@ -39,12 +39,12 @@ void CheckSet(std::string_view key, const std::string& value, ConfigChecks& chec
 }
 
 void CheckFiles(Env& env, const JobConfig& job, ConfigNeeds needs, ConfigChecks& checks) {
-  if (needs.tokenizer) {
-    CheckSet("tokenizer.path", job.tokenizer.path, checks);
-    if (!job.tokenizer.path.empty()) CheckExists(env, "tokenizer.path", job.tokenizer.path, checks);
+  if (needs.tokenizer) CheckSet("tokenizer.path", job.tokenizer.path, checks);
+  if (needs.data) CheckSet("data.train", job.data.train, checks);
+  if ((needs.tokenizer || needs.data) && !job.tokenizer.path.empty()) {
+    CheckExists(env, "tokenizer.path", job.tokenizer.path, checks);
   }
   if (!needs.data) return;
-  CheckSet("data.train", job.data.train, checks);
   for (const auto& [key, prefix] : {std::pair{"data.train", job.data.train}, std::pair{"data.valid", job.data.valid}}) {
     if (prefix.empty()) continue;
     CheckExists(env, key, prefix + ".idx", checks);

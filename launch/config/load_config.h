@@ -20,7 +20,7 @@ struct LoadedJob {
 // What a command will use, and so must be set and exist.
 struct ConfigNeeds {
   bool tokenizer = false;  // tokenizer.path
-  bool data = false;       // data.train, and data.valid where it is set
+  bool data = false;       // data.train; and, where they are set, data.valid and tokenizer.path
 };
 
 // Relative paths in the file are relative to the folder of the file, wherever the command is run.

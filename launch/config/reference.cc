@@ -13,15 +13,15 @@
 namespace strata {
 namespace {
 
-constexpr char kHead[] =
-    "# The config file\n\n"
-    "TOML, read strictly: an unknown key or section, a wrong type or a value outside its limits is an error with "
-    "file,\n"
-    "line and column, and all errors are reported at once. `strata train FILE --print-config` shows every value and "
-    "where\n"
-    "it came from. Every key has a default; `train` needs `data.train` and `tokenizer.path`, and two of the three of\n"
-    "`[batch]`.\n\n"
-    "A relative path is relative to the folder of the config file, wherever the command is run.\n";
+constexpr char kHead[] = R"(# The config file
+
+TOML, read strictly: an unknown key or section, a wrong type or a value outside its limits is an error with file, line
+and column, and all errors are reported at once. `strata train FILE --print-config` shows every value and where it came
+from. Every key has a default; but a command that uses token files or the tokenizer needs their paths, and `[batch]`
+needs two of its three keys.
+
+A relative path is relative to the folder of the config file, wherever the command is run.
+)";
 
 std::string Allowed(const ConfigField& field) {
   if (const ChoiceRef* choice = std::get_if<ChoiceRef>(&field.value)) {

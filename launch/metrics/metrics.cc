@@ -9,20 +9,20 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-bool IsBefore(std::string_view line, int64_t first_step) {
+bool IsKept(std::string_view line, int64_t resumed_step) {
   const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return false;
   const auto step = json.find("step");
-  return step != json.end() && step->is_number_integer() && step->get<int64_t>() < first_step;
+  return step != json.end() && step->is_number_integer() && step->get<int64_t>() <= resumed_step;
 }
 
-std::string LinesBefore(std::string_view text, int64_t first_step) {
+std::string KeptLines(std::string_view text, int64_t resumed_step) {
   std::string kept;
   while (!text.empty()) {
     const size_t end = text.find('\n');
     if (end == std::string_view::npos) break;  // torn
     const std::string_view line = text.substr(0, end);
-    if (IsBefore(line, first_step)) kept.append(line).append("\n");
+    if (IsKept(line, resumed_step)) kept.append(line).append("\n");
     text.remove_prefix(end + 1);
   }
   return kept;
@@ -31,11 +31,11 @@ std::string LinesBefore(std::string_view text, int64_t first_step) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<MetricsWriter>> MetricsWriter::Open(Env& env, const std::string& path,
-                                                                   int64_t first_step) {
+                                                                   int64_t resumed_step) {
   std::string kept;
-  if (first_step > 0 && env.Exists(path)) {
+  if (resumed_step > 0 && env.Exists(path)) {
     ASSIGN_OR_RETURN(const std::string text, ReadText(env, path));
-    kept = LinesBefore(text, first_step);
+    kept = KeptLines(text, resumed_step);
   }
   RETURN_IF_ERROR(WriteTextAtomically(env, path, kept));
   ASSIGN_OR_RETURN(auto file, env.OpenWritable(path, Env::Open::kExisting));

@@ -22,9 +22,9 @@ struct Metric {
 // Not thread-safe: one writer a file. A line is one write, so a killed run leaves whole lines but for the last.
 class MetricsWriter {
  public:
-  // Keeps the lines of an existing file whose "step" is below first_step and drops the rest: those of steps that a resumed
-  // run repeats, and a torn last line. first_step = 0 starts anew. Errors: Env's.
-  static absl::StatusOr<std::unique_ptr<MetricsWriter>> Open(Env& env, const std::string& path, int64_t first_step);
+  // Keeps the lines of an existing file up to the step that the run resumes after, and drops the rest: those of steps
+  // that it repeats, and a torn last line. resumed_step = 0 starts anew. Errors: Env's.
+  static absl::StatusOr<std::unique_ptr<MetricsWriter>> Open(Env& env, const std::string& path, int64_t resumed_step);
 
   // One line, keys in the given order, handed to the system before it returns. NaN and infinities become null.
   absl::Status Write(std::span<const Metric> metrics);

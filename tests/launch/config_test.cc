@@ -295,6 +295,7 @@ TEST_F(ConfigFileTest, LoadsWhereTheFilesAre) {
   Put("run.toml", std::string("[data]\ntrain = \"train\"\n[tokenizer]\npath = \"t.model\"\n") + kBatch);
   EXPECT_EQ(LoadErrors({}), "");
   EXPECT_THAT(LoadErrors({.tokenizer = true}), HasSubstr("error[E0204]: tokenizer.path: "));
+  EXPECT_THAT(LoadErrors({.data = true}), HasSubstr("error[E0204]: tokenizer.path: "));
   Put("t.model", "x");
   EXPECT_EQ(LoadErrors({.tokenizer = true}), "");
   Put("train.idx", "x");
