@@ -45,12 +45,11 @@ absl::StatusOr<Loader> Loader::Create(Env& env, const std::string& prefix, int64
   return Loader(std::move(dataset), seq_len, seed);
 }
 
-void Loader::Sample(int64_t global_index, std::span<int32_t> tokens, std::span<int32_t> targets) const {
-  STRATA_CHECK(global_index >= 0 && std::ssize(tokens) == seq_len_ && std::ssize(targets) == seq_len_);
+void Loader::Sample(int64_t global_index, std::span<int32_t> tokens, std::span<int32_t> targets,
+                    std::span<float> weights) const {
+  STRATA_CHECK(global_index >= 0);
   const int64_t n = samples_per_epoch();
-  const int64_t begin = Permute(seed_, global_index / n, n, global_index % n) * seq_len_;
-  dataset_.Read(begin, tokens);
-  dataset_.Read(begin + 1, targets);
+  Window(Permute(seed_, global_index / n, n, global_index % n), tokens, targets, weights);
 }
 
 void Loader::Window(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets,

@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "core/base/env.h"
 #include "launch/data/indexed_dataset.h"
+#include "launch/job/row_source.h"
 
 namespace strata {
 
@@ -29,7 +30,8 @@ class Loader {
   int64_t samples_per_epoch() const { return (dataset_.num_tokens() - 1) / seq_len_; }  // whole windows
 
   // Training sample `global_index` >= 0. Always whole: its weights are all 1.
-  void Sample(int64_t global_index, std::span<int32_t> tokens, std::span<int32_t> targets) const;
+  void Sample(int64_t global_index, std::span<int32_t> tokens, std::span<int32_t> targets,
+              std::span<float> weights) const;
 
   // Evaluation, in stream order: the windows together have each of the T - 1 targets once. The last one may be short:
   // it is padded with token 0, target 0, weight 0.
@@ -42,6 +44,31 @@ class Loader {
   IndexedDataset dataset_;
   int64_t seq_len_;
   uint64_t seed_;
+};
+
+// The loader's two orders as rows of a job. The loader must outlive them.
+class TrainRows final : public RowSource {
+ public:
+  explicit TrainRows(const Loader& loader) : loader_(loader) {}
+  void Row(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets,
+           std::span<float> weights) const override {
+    loader_.Sample(index, tokens, targets, weights);
+  }
+
+ private:
+  const Loader& loader_;
+};
+
+class WindowRows final : public RowSource {  // index < num_windows
+ public:
+  explicit WindowRows(const Loader& loader) : loader_(loader) {}
+  void Row(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets,
+           std::span<float> weights) const override {
+    loader_.Window(index, tokens, targets, weights);
+  }
+
+ private:
+  const Loader& loader_;
 };
 
 }  // namespace strata

@@ -17,7 +17,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-std::string NovelPath() { return std::string(STRATA_SOURCE_DIR) + "/examples/data/pride-and-prejudice.txt"; }
+std::string NovelPath() { return STRATA_SOURCE_DIR "/examples/data/pride-and-prejudice.txt"; }
 
 std::vector<int32_t> AllTokens(const std::string& prefix) {
   const auto dataset = IndexedDataset::Open(Env::Posix(), prefix);

@@ -11,7 +11,7 @@ namespace {
 using ::testing::HasSubstr;
 
 std::string Novel() {
-  return *ReadText(Env::Posix(), std::string(STRATA_SOURCE_DIR) + "/examples/data/pride-and-prejudice.txt");
+  return *ReadText(Env::Posix(), STRATA_SOURCE_DIR "/examples/data/pride-and-prejudice.txt");
 }
 
 absl::StatusOr<Tokenizer> TrainOn(std::string_view text, int vocab_size) {
