@@ -16,9 +16,7 @@ sed -e '/^\[run\]/,/^\[/ { s/^name *=.*/name = "bench"/; s/^out *=.*/out = "benc
   -e '/^\[checkpoint\]/,/^\[/ s/^every *=.*/every = 0/' examples/tiny.toml >runs/bench.toml
 "$strata" train runs/bench.toml >runs/bench.txt
 
-log=$(find runs/bench -name '*.jsonl' | sort | head -n 1)
-[[ -n $log ]] || { echo "bench: no JSONL log in runs/bench" >&2; exit 1; }
-grep -o '"tokens_per_s": *[0-9.e+]*' "$log" | sed 's/.*: *//' | tail -n +$((warmup + 1)) | sort -g |
+grep -o '"tokens_per_s": *[0-9.e+]*' runs/bench/metrics.jsonl | sed 's/.*: *//' | tail -n +$((warmup + 1)) | sort -g |
   awk '{ v[NR] = $1 }
        END {
          if (!NR) { print "bench: no step was logged" >"/dev/stderr"; exit 1 }

@@ -3,8 +3,9 @@
 if(STRATA_CCACHE)
   find_program(STRATA_CCACHE_PROGRAM ccache)
   if(STRATA_CCACHE_PROGRAM)
-    set(CMAKE_CXX_COMPILER_LAUNCHER ${STRATA_CCACHE_PROGRAM})
-    set(CMAKE_C_COMPILER_LAUNCHER ${STRATA_CCACHE_PROGRAM})
+    # ccache passes sources with a precompiled header by unless it is told that this is fine, and the compiler helps.
+    set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros ${STRATA_CCACHE_PROGRAM})
+    add_compile_options($<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fpch-preprocess>)
   endif()
 endif()
 

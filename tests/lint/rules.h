@@ -101,6 +101,8 @@ inline constexpr Exception kExceptions[] = {
     {"core/base/env_posix.cc", "::open(", "the one place that opens files"},
     {"core/base/env_posix.cc", kStatic, "the one stateless Env::Posix()"},
     {"core/kernels/gemm.cc", kStatic, "std::once_flag: OpenBLAS is set up once a process"},
+    {"checkpoint/internal/hdf5_layout.cc", kStatic, "a lock for the HDF5 library, whose state is the process's"},
+    {"launch/job/interrupt.cc", kStatic, "a signal handler can reach nothing else"},
     {"launch/cli/cli.cc", "throw", "how a CLI11 callback reports wrong usage; caught in the same file"},
     {"launch/", "std::cout", "the command line prints"},
     {"launch/", "std::cerr", "the command line prints"},
