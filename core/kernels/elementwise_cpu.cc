@@ -50,7 +50,8 @@ absl::Status Binary(const KernelArgs& a) {
 template <typename T>
 absl::Status RunScale(const KernelArgs& a) {
   const auto factor = static_cast<ComputeType<T>>(ScaleFactor(a.op));
-  Map(a, [factor](auto x) { return factor * x; }, a.out[0].as<T>(), a.in[0].as<const T>());
+  Map(
+      a, [factor](auto x) { return factor * x; }, a.out[0].as<T>(), a.in[0].as<const T>());
   return absl::OkStatus();
 }
 
@@ -74,7 +75,8 @@ void AddInto(const KernelArgs& a) {
   Acc* acc = a.out[0].as<Acc>();
   const X* x = a.in[1].as<const X>();
   if (a.overwrite) {
-    Map(a, [](auto v) { return v; }, acc, x);
+    Map(
+        a, [](auto v) { return v; }, acc, x);
   } else {
     Map(a, kAdd, acc, a.in[0].as<const Acc>(), x);
   }
