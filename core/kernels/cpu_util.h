@@ -1,5 +1,5 @@
 #pragma once
-// What the CPU kernels share: the type they compute in, registration by dtype, fixed tiles, and [outer, n, inner] views.
+// What the CPU kernels share: the type they compute in, registration by dtype, fixed tiles, [outer, n, inner] views.
 
 #include <algorithm>
 #include <span>

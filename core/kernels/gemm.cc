@@ -56,7 +56,8 @@ Matrix<const To> Convert(Matrix<From> from, int64_t rows, int64_t cols, To* to, 
   const Extent e = Stored(from.trans, rows, cols);
   ForTiles(pool, e.rows, 32, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
-      for (int64_t i = 0; i < e.cols; ++i) to[r * to_ld + i] = static_cast<To>(static_cast<float>(from.data[r * from.ld + i]));
+      for (int64_t i = 0; i < e.cols; ++i)
+        to[r * to_ld + i] = static_cast<To>(static_cast<float>(from.data[r * from.ld + i]));
     }
   });
   return {to, to_ld, from.trans};
@@ -93,15 +94,16 @@ void InitCpuLibraries() {
   std::call_once(once, [] { openblas_set_num_threads(1); });
 }
 
-void SerialGemm(int64_t m, int64_t n, int64_t k, double alpha, Matrix<const float> a, Matrix<const float> b, double beta,
-                Matrix<float> c) {
-  cblas_sgemm(CblasRowMajor, Blas(a.trans), Blas(b.trans), m, n, k, static_cast<float>(alpha), a.data, a.ld, b.data, b.ld,
-              static_cast<float>(beta), c.data, c.ld);
+void SerialGemm(int64_t m, int64_t n, int64_t k, double alpha, Matrix<const float> a, Matrix<const float> b,
+                double beta, Matrix<float> c) {
+  cblas_sgemm(CblasRowMajor, Blas(a.trans), Blas(b.trans), m, n, k, static_cast<float>(alpha), a.data, a.ld, b.data,
+              b.ld, static_cast<float>(beta), c.data, c.ld);
 }
 
-void SerialGemm(int64_t m, int64_t n, int64_t k, double alpha, Matrix<const double> a, Matrix<const double> b, double beta,
-                Matrix<double> c) {
-  cblas_dgemm(CblasRowMajor, Blas(a.trans), Blas(b.trans), m, n, k, alpha, a.data, a.ld, b.data, b.ld, beta, c.data, c.ld);
+void SerialGemm(int64_t m, int64_t n, int64_t k, double alpha, Matrix<const double> a, Matrix<const double> b,
+                double beta, Matrix<double> c) {
+  cblas_dgemm(CblasRowMajor, Blas(a.trans), Blas(b.trans), m, n, k, alpha, a.data, a.ld, b.data, b.ld, beta, c.data,
+              c.ld);
 }
 
 void Gemm(int64_t m, int64_t n, int64_t k, Matrix<const float> a, Matrix<const float> b, Matrix<float> c,

@@ -26,10 +26,10 @@ struct Matrix {
 };
 
 // c[m, n] = alpha a[m, k] b[k, n] + beta c, on the calling thread. c is not transposed; beta = 0 ignores its contents.
-void SerialGemm(int64_t m, int64_t n, int64_t k, double alpha, Matrix<const float> a, Matrix<const float> b, double beta,
-                Matrix<float> c);
-void SerialGemm(int64_t m, int64_t n, int64_t k, double alpha, Matrix<const double> a, Matrix<const double> b, double beta,
-                Matrix<double> c);
+void SerialGemm(int64_t m, int64_t n, int64_t k, double alpha, Matrix<const float> a, Matrix<const float> b,
+                double beta, Matrix<float> c);
+void SerialGemm(int64_t m, int64_t n, int64_t k, double alpha, Matrix<const double> a, Matrix<const double> b,
+                double beta, Matrix<double> c);
 
 // c[m, n] = a[m, k] b[k, n] on the pool (null: the calling thread). The workspace is for bf16 operands; c may then be
 // bf16 or float. Sizes of GemmWorkspace, 4-byte aligned.

@@ -48,7 +48,9 @@ Cost ProductCost(const Op& op, std::span<const TensorRef> in, std::span<const Te
 
 void AddLinearKernels(KernelTable& table) {
   InitCpuLibraries();
-  AddForFloats(table, "linear", []<typename T>() { return Kernel{Run<T, T, Forward>, Workspace<Forward>, ProductCost<Forward>}; });
+  AddForFloats(table, "linear", []<typename T>() {
+    return Kernel{Run<T, T, Forward>, Workspace<Forward>, ProductCost<Forward>};
+  });
   AddForFloats(table, "linear_dx", []<typename T>() { return Kernel{Run<T, T, Dx>, Workspace<Dx>, ProductCost<Dx>}; });
   AddForFloats(table, "linear_dw", []<typename T>() {
     return Kernel{Run<T, ComputeType<T>, Dw>, Workspace<Dw>, ProductCost<Dw>};

@@ -32,9 +32,8 @@ absl::Status RunSlice(const KernelArgs& a) {
   const Piece p = PieceOf(a.op);
   const int64_t row = RowBytes(a.out[0], p.dim);
   const std::byte* in = a.in[0].as<const std::byte>() + p.part * row;
-  ForRows(a.pool, SplitAt(a.out[0].shape, p.dim).outer, row, [&](int64_t o) {
-    std::memcpy(a.out[0].as<std::byte>() + o * row, in + o * row * p.parts, row);
-  });
+  ForRows(a.pool, SplitAt(a.out[0].shape, p.dim).outer, row,
+          [&](int64_t o) { std::memcpy(a.out[0].as<std::byte>() + o * row, in + o * row * p.parts, row); });
   return absl::OkStatus();
 }
 
@@ -108,7 +107,8 @@ absl::Status RunReduceSum(const KernelArgs& a) {
   const OuterInner s = SplitAt(a.in[0].shape, DimOf(a.op));
   const int64_t blocks = (s.inner + kColumnTile - 1) / kColumnTile;
   ParallelFor(a.pool, s.outer * blocks, [&](int64_t tile) {
-    const int64_t o = tile / blocks, begin = tile % blocks * kColumnTile, width = std::min(kColumnTile, s.inner - begin);
+    const int64_t o = tile / blocks, begin = tile % blocks * kColumnTile,
+                  width = std::min(kColumnTile, s.inner - begin);
     const T* x = a.in[0].as<const T>() + o * s.n * s.inner + begin;
     T* y = a.out[0].as<T>() + o * s.inner + begin;
     double sums[kColumnTile];

@@ -45,7 +45,8 @@ class MulOp final : public ElementwiseOp {
  public:
   MulOp() : ElementwiseOp("mul", 2, 1, PartialRule::kStops) {}
   Values Vjp(const VjpArgs& a) const override {
-    return std::vector<Value>{Mul(a.g, a.grads[0], a.inputs[1], a.node.loc), Mul(a.g, a.grads[0], a.inputs[0], a.node.loc)};
+    return std::vector<Value>{Mul(a.g, a.grads[0], a.inputs[1], a.node.loc),
+                              Mul(a.g, a.grads[0], a.inputs[0], a.node.loc)};
   }
 };
 
@@ -110,8 +111,8 @@ class AccumulateOp final : public ElementwiseOp {
   absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override {
     RETURN_IF_ERROR(ExpectArity(in, 2));
     if (!IsFloating(in[1].dtype) || in[0].dtype != AccumulatorOf(in[1].dtype)) {
-      return absl::InvalidArgumentError(absl::StrFormat("cannot add %s to an accumulator of %s", Name(in[1].dtype),
-                                                        Name(in[0].dtype)));
+      return absl::InvalidArgumentError(
+          absl::StrFormat("cannot add %s to an accumulator of %s", Name(in[1].dtype), Name(in[0].dtype)));
     }
     if (in[0].shape != in[1].shape) return absl::InvalidArgumentError("operands differ in shape");
     return std::vector<TensorSpec>{{in[0].dtype, in[0].shape, {}}};

@@ -1,6 +1,7 @@
 #pragma once
 // Table look-up by int32 tokens, and its gradient. A shard of the table covers the rows [origin, origin + rows) of the
-// vocabulary: tokens outside contribute zeros, so shards add up to the whole. Sharding: sharding-notes, rows embedding, dW.
+// vocabulary: tokens outside contribute zeros, so shards add up to the whole.
+// Sharding: token dims; V (the look-up is then Partial); E. The gradient is Partial over sharded token dims.
 
 #include "core/graph/builder.h"
 #include "core/graph/op.h"

@@ -1,6 +1,7 @@
 #pragma once
 // y[..., N] = x[..., K] W[N, K]^T, and its two gradients. Leading dims, in a model [B, S], are rows; W is stored as
-// checkpoints store it. Operands have one dtype; bf16 accumulates in f32. Sharding: sharding-notes, rows linear, dx, dW.
+// checkpoints store it. Operands have one dtype; bf16 accumulates in f32.
+// Sharding: rows, and N or K, may be sharded; a sharded contracted dim gives Partial. Partial passes: all are bilinear.
 
 #include "core/graph/builder.h"
 #include "core/graph/op.h"

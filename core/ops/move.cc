@@ -39,7 +39,9 @@ class SplitDimOp final : public Op {
     }
     return One(in[0].dtype, InsertDim(WithDim(x, dim_, x[dim_] / inner_), dim_ + 1, inner_));
   }
-  Values Vjp(const VjpArgs& a) const override { return std::vector<Value>{MergeDims(a.g, a.grads[0], dim_, a.node.loc)}; }
+  Values Vjp(const VjpArgs& a) const override {
+    return std::vector<Value>{MergeDims(a.g, a.grads[0], dim_, a.node.loc)};
+  }
   std::vector<ShardRule> ShardRules(std::span<const TensorSpec> in) const override {
     std::vector<ShardRule> rules;
     for (int d = 0; d < in[0].shape.rank; ++d) rules.push_back({{Shard(d)}, {Shard(d <= dim_ ? d : d + 1)}});
@@ -194,7 +196,8 @@ class ReduceSumOp final : public DimOp {
   }
   Values Vjp(const VjpArgs& a) const override {
     const Value dy = a.grads[0], x = a.inputs[0];
-    return std::vector<Value>{dim() < 0 ? BroadcastAll(a.g, dy, x, a.node.loc) : Broadcast(a.g, dy, x, dim(), a.node.loc)};
+    return std::vector<Value>{dim() < 0 ? BroadcastAll(a.g, dy, x, a.node.loc)
+                                        : Broadcast(a.g, dy, x, dim(), a.node.loc)};
   }
   std::vector<ShardRule> ShardRules(std::span<const TensorSpec> in) const override {
     std::vector<ShardRule> rules;
@@ -218,7 +221,8 @@ class BroadcastOp final : public DimOp {
   }
   Values Vjp(const VjpArgs& a) const override {
     const Value dy = a.grads[0];
-    return std::vector<Value>{dim() < 0 ? ReduceSumAll(a.g, dy, a.node.loc) : ReduceSum(a.g, dy, dim(), a.node.loc), {}};
+    return std::vector<Value>{dim() < 0 ? ReduceSumAll(a.g, dy, a.node.loc) : ReduceSum(a.g, dy, dim(), a.node.loc),
+                              {}};
   }
   std::vector<ShardRule> ShardRules(std::span<const TensorSpec> in) const override {
     std::vector<ShardRule> rules;

@@ -9,9 +9,11 @@
 
 namespace strata {
 
-// Views. A shard of the split dim is a shard of its outer part, and back: heads of [B, S, H * D] are dim 2 of [B, S, H, D].
-Value SplitDim(GraphBuilder& g, Value x, int dim, int64_t inner, SourceLoc loc = SourceLoc::Here());  // n -> n / inner, inner
-Value MergeDims(GraphBuilder& g, Value x, int dim, SourceLoc loc = SourceLoc::Here());                // dims dim and dim + 1
+// Views. A shard of the split dim is a shard of its outer part, and back: heads of [B, S, H * D] are dim 2 of
+// [B, S, H, D].
+Value SplitDim(GraphBuilder& g, Value x, int dim, int64_t inner,
+               SourceLoc loc = SourceLoc::Here());                                      // n -> n / inner, inner
+Value MergeDims(GraphBuilder& g, Value x, int dim, SourceLoc loc = SourceLoc::Here());  // dims dim and dim + 1
 
 // The part-th of `parts` equal pieces along `dim`; any dtype. PadSlice, its gradient, puts a piece back among zeros.
 Value Slice(GraphBuilder& g, Value x, int dim, int part, int parts, SourceLoc loc = SourceLoc::Here());

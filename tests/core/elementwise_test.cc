@@ -14,8 +14,8 @@ namespace {
 using testing::Call;
 using testing::CheckThreads;
 using testing::GraphFn;
-using testing::Tensor;
 using ::testing::HasSubstr;
+using testing::Tensor;
 
 struct Case {
   std::string name;
@@ -77,9 +77,11 @@ TEST(ElementwiseTest, ResultsDoNotDependOnThreads) {
 }
 
 TEST(ElementwiseTest, KnownValues) {
-  const auto y = Call([](GraphBuilder& g, const std::vector<Value>& in) {
-    return std::vector{Silu(g, in[0]), Scale(g, in[0], 3), Swiglu(g, in[0], in[0])};
-  }, {Tensor::Of({4}, {0, 1, -200, 200})});
+  const auto y = Call(
+      [](GraphBuilder& g, const std::vector<Value>& in) {
+        return std::vector{Silu(g, in[0]), Scale(g, in[0], 3), Swiglu(g, in[0], in[0])};
+      },
+      {Tensor::Of({4}, {0, 1, -200, 200})});
   ASSERT_TRUE(y.ok()) << y.status();
   const double s1 = 1 / (1 + std::exp(-1.0));
   EXPECT_LE(MaxAbsDiff((*y)[0], Tensor::Of({4}, {0, s1, 0, 200})), 1e-15);
@@ -126,9 +128,9 @@ TEST(ElementwiseTest, AccumulateAddsOrOverwrites) {
 }
 
 TEST(ElementwiseTest, OnlyLinearOpsPassPartial) {
-  const std::map<std::string, bool> passes = {{"add", true},  {"scale", true},  {"identity", true},   {"mul", false},
-                                              {"silu", false}, {"swiglu", false}, {"swiglu_dx", false}, {"silu_dx", false},
-                                              {"square", false}};
+  const std::map<std::string, bool> passes = {{"add", true},        {"scale", true},    {"identity", true},
+                                              {"mul", false},       {"silu", false},    {"swiglu", false},
+                                              {"swiglu_dx", false}, {"silu_dx", false}, {"square", false}};
   for (const Case& c : Cases()) {
     GraphBuilder g;
     std::vector<Value> in;
@@ -152,9 +154,11 @@ TEST(ElementwiseTest, ErrorsNameShapesAndPlace) {
   EXPECT_EQ(s.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(s.message()), HasSubstr("elementwise_test.cc:"));
   EXPECT_THAT(std::string(s.message()), HasSubstr("f32[2, 3] f32[3, 2]"));
-  EXPECT_FALSE(testing::BuildError(
-      [](GraphBuilder& g, const std::vector<Value>& in) { return std::vector{Accumulate(g, in[0], in[1])}; },
-      {{DType::kBF16, {2}, {}}, {DType::kBF16, {2}, {}}}).ok());
+  EXPECT_FALSE(
+      testing::BuildError(
+          [](GraphBuilder& g, const std::vector<Value>& in) { return std::vector{Accumulate(g, in[0], in[1])}; },
+          {{DType::kBF16, {2}, {}}, {DType::kBF16, {2}, {}}})
+          .ok());
 }
 
 }  // namespace

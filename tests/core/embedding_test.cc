@@ -11,17 +11,19 @@ namespace {
 
 using testing::Call;
 using testing::GraphFn;
-using testing::Tensor;
 using ::testing::HasSubstr;
+using testing::Tensor;
 
-const GraphFn kForward = [](GraphBuilder& g, const std::vector<Value>& in) { return std::vector{Embedding(g, in[0], in[1])}; };
+const GraphFn kForward = [](GraphBuilder& g, const std::vector<Value>& in) {
+  return std::vector{Embedding(g, in[0], in[1])};
+};
 const GraphFn kDw = [](GraphBuilder& g, const std::vector<Value>& in) {
   return std::vector{EmbeddingDw(g, in[0], in[1], in[2])};
 };
 
 TEST(EmbeddingTest, Gradient) {
-  const auto error = testing::GradientError(
-      kForward, {Tensor::RandomInts({3, 5}, 0, 7, 1), Tensor::Random(DType::kF64, {7, 9}, 2)});
+  const auto error =
+      testing::GradientError(kForward, {Tensor::RandomInts({3, 5}, 0, 7, 1), Tensor::Random(DType::kF64, {7, 9}, 2)});
   ASSERT_TRUE(error.ok()) << error.status();
   EXPECT_LE(*error, 1e-6);
 }
@@ -45,7 +47,8 @@ TEST(EmbeddingTest, NarrowDTypes) {
   const Tensor tokens = Tensor::RandomInts({3, 65}, 0, 7, 1);
   const Tensor table = Tensor::Random(DType::kF64, {7, 9}, 2), dy = Tensor::Random(DType::kF64, {3, 65, 9}, 3);
   for (DType t : {DType::kF32, DType::kBF16}) {
-    const auto y = testing::DTypeError(kForward, {tokens, table}, t), dw = testing::DTypeError(kDw, {tokens, dy, table}, t);
+    const auto y = testing::DTypeError(kForward, {tokens, table}, t),
+               dw = testing::DTypeError(kDw, {tokens, dy, table}, t);
     ASSERT_TRUE(y.ok() && dw.ok());
     EXPECT_EQ(*y, 0);
     EXPECT_LE(*dw, testing::ToleranceOf(DType::kF32)) << "sums are kept in f32 for bf16 too";
@@ -68,7 +71,8 @@ TEST(EmbeddingTest, VocabularyShardsAddUpToTheWhole) {
   ASSERT_TRUE(y.ok() && dw.ok());
 
   GraphBuilder g;
-  const Value in0 = g.Input("tokens", {DType::kI32, tokens.shape, {}}), in1 = g.Input("table", {DType::kF64, table.shape, {}});
+  const Value in0 = g.Input("tokens", {DType::kI32, tokens.shape, {}}),
+              in1 = g.Input("table", {DType::kF64, table.shape, {}});
   const Value out = Embedding(g, in0, in1);
   const Op& forward = *g.graph().nodes[out.node].op;
   const Op& backward = *g.graph().nodes[EmbeddingDw(g, in0, out, in1).node].op;
@@ -102,7 +106,9 @@ TEST(EmbeddingTest, ErrorsNameShapesAndPlace) {
   EXPECT_EQ(s.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(s.message()), HasSubstr("embedding_test.cc:"));
   EXPECT_THAT(std::string(s.message()), HasSubstr("takes i32 tokens"));
-  EXPECT_FALSE(testing::BuildError(kDw, {{DType::kI32, {2, 3}, {}}, {DType::kF32, {2, 3, 4}, {}}, {DType::kF32, {7, 5}, {}}}).ok());
+  EXPECT_FALSE(
+      testing::BuildError(kDw, {{DType::kI32, {2, 3}, {}}, {DType::kF32, {2, 3, 4}, {}}, {DType::kF32, {7, 5}, {}}})
+          .ok());
 }
 
 }  // namespace

@@ -29,7 +29,9 @@ class WrongAddOp final : public Op {
 
 TEST(InterpreterTest, GradientCheckNoticesAWrongGradient) {
   const auto error = testing::GradientError(
-      [](GraphBuilder& g, const std::vector<Value>& in) { return g.Add(std::make_shared<WrongAddOp>(), {in[0], in[1]}); },
+      [](GraphBuilder& g, const std::vector<Value>& in) {
+        return g.Add(std::make_shared<WrongAddOp>(), {in[0], in[1]});
+      },
       {Tensor::Random(DType::kF64, {4}, 1), Tensor::Random(DType::kF64, {4}, 2)});
   ASSERT_TRUE(error.ok()) << error.status();
   EXPECT_GT(*error, 1e-3);

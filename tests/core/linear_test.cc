@@ -14,12 +14,18 @@ namespace {
 
 using testing::Call;
 using testing::GraphFn;
-using testing::Tensor;
 using ::testing::HasSubstr;
+using testing::Tensor;
 
-const GraphFn kForward = [](GraphBuilder& g, const std::vector<Value>& in) { return std::vector{Linear(g, in[0], in[1])}; };
-const GraphFn kDx = [](GraphBuilder& g, const std::vector<Value>& in) { return std::vector{LinearDx(g, in[0], in[1])}; };
-const GraphFn kDw = [](GraphBuilder& g, const std::vector<Value>& in) { return std::vector{LinearDw(g, in[0], in[1])}; };
+const GraphFn kForward = [](GraphBuilder& g, const std::vector<Value>& in) {
+  return std::vector{Linear(g, in[0], in[1])};
+};
+const GraphFn kDx = [](GraphBuilder& g, const std::vector<Value>& in) {
+  return std::vector{LinearDx(g, in[0], in[1])};
+};
+const GraphFn kDw = [](GraphBuilder& g, const std::vector<Value>& in) {
+  return std::vector{LinearDw(g, in[0], in[1])};
+};
 
 Tensor Random(const Shape& shape, uint64_t seed) { return Tensor::Random(DType::kF64, shape, seed); }
 
@@ -90,7 +96,8 @@ TEST(GemmTest, EqualsTheDefinitionAcrossTilesAndPanels) {
         for (int64_t j : {0, 511, 512, 513}) {
           double sum = 0;
           for (int64_t p = 0; p < k; ++p) {
-            sum += a.at(ta == Transpose::kNo ? i * k + p : p * m + i) * b.at(tb == Transpose::kNo ? p * n + j : j * k + p);
+            sum +=
+                a.at(ta == Transpose::kNo ? i * k + p : p * m + i) * b.at(tb == Transpose::kNo ? p * n + j : j * k + p);
           }
           EXPECT_NEAR(c[i * n + j], sum, 1e-3) << i << ", " << j;
         }
@@ -115,7 +122,8 @@ TEST(LinearTest, ErrorsNameShapesAndPlace) {
   const absl::Status s = testing::BuildError(kForward, {{DType::kF32, {2, 3, 5}, {}}, {DType::kF32, {7, 6}, {}}});
   EXPECT_EQ(s.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(s.message()), HasSubstr("linear_test.cc:"));
-  EXPECT_THAT(std::string(s.message()), HasSubstr("linear( f32[2, 3, 5] f32[7, 6] ): rows of 5 do not fit a weight of 6"));
+  EXPECT_THAT(std::string(s.message()),
+              HasSubstr("linear( f32[2, 3, 5] f32[7, 6] ): rows of 5 do not fit a weight of 6"));
   EXPECT_FALSE(testing::BuildError(kForward, {{DType::kF32, {2, 5}, {}}, {DType::kBF16, {7, 5}, {}}}).ok());
   EXPECT_FALSE(testing::BuildError(kDw, {{DType::kF32, {2, 3, 7}, {}}, {DType::kF32, {2, 4, 5}, {}}}).ok());
 }

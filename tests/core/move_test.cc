@@ -12,8 +12,8 @@ namespace {
 
 using testing::Call;
 using testing::GraphFn;
-using testing::Tensor;
 using ::testing::HasSubstr;
+using testing::Tensor;
 using In = const std::vector<Value>&;
 
 struct Case {
@@ -30,9 +30,21 @@ std::vector<Case> Cases() {
       {"slice0", {x}, [](GraphBuilder& g, In in) { return std::vector{Slice(g, in[0], 0, 3, 4)}; }},
       {"slice1", {x}, [](GraphBuilder& g, In in) { return std::vector{Slice(g, in[0], 1, 1, 3)}; }},
       {"pad", {x}, [](GraphBuilder& g, In in) { return std::vector{PadSlice(g, in[0], 2, 1, 3)}; }},
-      {"concat0", {x, x}, [](GraphBuilder& g, In in) { return std::vector{Concat(g, {in[0], in[1]}, 0)}; }},
-      {"concat2", {x, x, x}, [](GraphBuilder& g, In in) { return std::vector{Concat(g, {in[0], in[1], in[2]}, 2)}; }},
-      {"concat same", {x}, [](GraphBuilder& g, In in) { return std::vector{Concat(g, {in[0], in[0]}, 1)}; }},
+      {"concat0",
+       {x, x},
+       [](GraphBuilder& g, In in) {
+         return std::vector{Concat(g, {in[0], in[1]}, 0)};
+       }},
+      {"concat2",
+       {x, x, x},
+       [](GraphBuilder& g, In in) {
+         return std::vector{Concat(g, {in[0], in[1], in[2]}, 2)};
+       }},
+      {"concat same",
+       {x},
+       [](GraphBuilder& g, In in) {
+         return std::vector{Concat(g, {in[0], in[0]}, 1)};
+       }},
       {"sum0", {x}, [](GraphBuilder& g, In in) { return std::vector{ReduceSum(g, in[0], 0)}; }},
       {"sum1", {x}, [](GraphBuilder& g, In in) { return std::vector{ReduceSum(g, in[0], 1)}; }},
       {"sum2", {x}, [](GraphBuilder& g, In in) { return std::vector{ReduceSum(g, in[0], 2)}; }},
@@ -84,11 +96,13 @@ TEST(MoveTest, ResultsDoNotDependOnThreads) {
 }
 
 TEST(MoveTest, KnownValues) {
-  const auto y = Call([](GraphBuilder& g, In in) {
-    return std::vector{Slice(g, in[0], 1, 1, 2),    Concat(g, {in[0], in[0]}, 1), ReduceSum(g, in[0], 0),
-                       ReduceSum(g, in[0], 1),      ReduceSumAll(g, in[0]),       Broadcast(g, in[1], in[0], 1),
-                       PadSlice(g, in[1], 0, 1, 2), SplitDim(g, in[0], 1, 2)};
-  }, {Iota({2, 4}), Tensor::Of({2}, {5, 7})});
+  const auto y = Call(
+      [](GraphBuilder& g, In in) {
+        return std::vector{Slice(g, in[0], 1, 1, 2),    Concat(g, {in[0], in[0]}, 1), ReduceSum(g, in[0], 0),
+                           ReduceSum(g, in[0], 1),      ReduceSumAll(g, in[0]),       Broadcast(g, in[1], in[0], 1),
+                           PadSlice(g, in[1], 0, 1, 2), SplitDim(g, in[0], 1, 2)};
+      },
+      {Iota({2, 4}), Tensor::Of({2}, {5, 7})});
   ASSERT_TRUE(y.ok()) << y.status();
   const std::vector<Tensor> expected = {
       Tensor::Of({2, 2}, {2, 3, 6, 7}),
@@ -106,9 +120,12 @@ TEST(MoveTest, KnownValues) {
 TEST(MoveTest, SlicesJoinToTheWholeInAnyDType) {
   for (DType t : {DType::kF64, DType::kF32, DType::kBF16, DType::kI64, DType::kI32, DType::kU8}) {
     const Tensor x = Iota({3, 6, 2}, t);
-    const auto y = Call([](GraphBuilder& g, In in) {
-      return std::vector{Concat(g, {Slice(g, in[0], 1, 0, 3), Slice(g, in[0], 1, 1, 3), Slice(g, in[0], 1, 2, 3)}, 1)};
-    }, {x});
+    const auto y = Call(
+        [](GraphBuilder& g, In in) {
+          return std::vector{
+              Concat(g, {Slice(g, in[0], 1, 0, 3), Slice(g, in[0], 1, 1, 3), Slice(g, in[0], 1, 2, 3)}, 1)};
+        },
+        {x});
     ASSERT_TRUE(y.ok()) << y.status();
     EXPECT_EQ((*y)[0].data, x.data) << Name(t);
   }
@@ -117,9 +134,11 @@ TEST(MoveTest, SlicesJoinToTheWholeInAnyDType) {
 TEST(MoveTest, CastRoundsToNearestEvenAndBack) {
   const Tensor x = Tensor::Of({4}, {1, 1 + 0x1p-9, 1 + 0x1p-8, 1 + 3 * 0x1p-8});
   for (DType from : {DType::kF64, DType::kF32}) {
-    const auto y = Call([from](GraphBuilder& g, In in) {
-      return std::vector{Cast(g, in[0], DType::kBF16), Cast(g, Cast(g, in[0], DType::kBF16), from)};
-    }, {Converted(x, from)});
+    const auto y = Call(
+        [from](GraphBuilder& g, In in) {
+          return std::vector{Cast(g, in[0], DType::kBF16), Cast(g, Cast(g, in[0], DType::kBF16), from)};
+        },
+        {Converted(x, from)});
     ASSERT_TRUE(y.ok()) << y.status();
     EXPECT_EQ((*y)[0].dtype, DType::kBF16);
     EXPECT_EQ((*y)[1].dtype, from);

@@ -78,7 +78,8 @@ absl::StatusOr<double> GradientError(const GraphFn& fn, const std::vector<Tensor
     const auto it = graph.outputs.find(absl::StrFormat("grad.%d", k));
     if (it != graph.outputs.end()) grad = values[it->second.node][it->second.output];
     const double scale = std::max(1.0, MaxAbs(grad));
-    const int64_t step = std::max<int64_t>(1, x.size() / max_checks_per_input) | 1;  // odd: does not walk along a column
+    const int64_t step =
+        std::max<int64_t>(1, x.size() / max_checks_per_input) | 1;  // odd: does not walk along a column
     for (int64_t i = 0; i < x.size(); i += step) {
       ASSIGN_OR_RETURN(const double expected, CentralDifference(p, x, i));
       const double error = std::abs(grad.at(i) - expected) / scale;

@@ -15,7 +15,8 @@ constexpr std::byte kNaN{0xFF};  // bytes of all ones are a NaN in every floatin
 
 // Copies row by row between a tensor seen as [outer, blocks, row] and blocks that lie one after another.
 enum class Direction : uint8_t { kToBlocks, kFromBlocks };
-void CopyBlocks(std::byte* tensor, const Shape& shape, DType dtype, int dim, int64_t blocks, std::byte* packed, Direction direction) {
+void CopyBlocks(std::byte* tensor, const Shape& shape, DType dtype, int dim, int64_t blocks, std::byte* packed,
+                Direction direction) {
   const OuterInner s = SplitAt(shape, dim);
   const int64_t row = s.n / blocks * s.inner * SizeOf(dtype);
   for (int64_t o = 0; o < s.outer; ++o) {
@@ -39,7 +40,8 @@ class Interpreter {
     for (size_t i = 0; i < graph_.nodes.size(); ++i) {
       const Node& n = graph_.nodes[i];
       const absl::Status s = RunNode(n, values_[i]);
-      if (!s.ok()) return Annotate(s, absl::StrFormat("%s in %s (%s:%d)", n.op->name(), n.scope, n.loc.file, n.loc.line));
+      if (!s.ok())
+        return Annotate(s, absl::StrFormat("%s in %s (%s:%d)", n.op->name(), n.scope, n.loc.file, n.loc.line));
     }
     for (const auto& [state, v] : graph_.updates) {
       const Tensor& value = values_[v.node][v.output];
@@ -104,13 +106,15 @@ class Interpreter {
     if (const InputOp* input = AsInput(n)) {
       ASSIGN_OR_RETURN(const Tensor* t, Bound(input->input()));
       if (t->dtype != out[0].dtype || t->shape != out[0].shape) {
-        return absl::InvalidArgumentError(absl::StrFormat("%s is bound to %s%s", input->input(), Name(t->dtype), ToString(t->shape)));
+        return absl::InvalidArgumentError(
+            absl::StrFormat("%s is bound to %s%s", input->input(), Name(t->dtype), ToString(t->shape)));
       }
       out[0] = *t;
       return absl::OkStatus();
     }
     if (const ReadOp* read = AsRead(n)) {
-      ASSIGN_OR_RETURN(const std::span<std::byte> bytes, StateBytes(read->state(), static_cast<int64_t>(out[0].data.size())));
+      ASSIGN_OR_RETURN(const std::span<std::byte> bytes,
+                       StateBytes(read->state(), static_cast<int64_t>(out[0].data.size())));
       std::copy(bytes.begin(), bytes.end(), out[0].data.begin());
       return absl::OkStatus();
     }
@@ -133,9 +137,11 @@ class Interpreter {
       if (alias >= 0) in_refs[alias].data = out_refs[i].data;
     }
     const auto floating = std::find_if(in.begin(), in.end(), [](const Tensor* t) { return IsFloating(t->dtype); });
-    ASSIGN_OR_RETURN(const Kernel* kernel, kernels_.Find(n.op->name(), floating == in.end() ? out[0].dtype : (*floating)->dtype));
+    ASSIGN_OR_RETURN(const Kernel* kernel,
+                     kernels_.Find(n.op->name(), floating == in.end() ? out[0].dtype : (*floating)->dtype));
     std::vector<std::byte> workspace(kernel->workspace == nullptr ? 0 : kernel->workspace(*n.op, in_refs), kNaN);
-    return kernel->run({*n.op, in_refs, out_refs, options_.overwrite, workspace, &options_.scalars, n.key, Stream{}, options_.pool});
+    return kernel->run(
+        {*n.op, in_refs, out_refs, options_.overwrite, workspace, &options_.scalars, n.key, Stream{}, options_.pool});
   }
 
   // The communicator of an axis set; all ranks run the same graph, so they connect in the same order.

@@ -1,5 +1,5 @@
 #pragma once
-// Runs a graph node by node with the CPU kernels, each value in its own buffer: the oracle that plans are compared with.
+// Runs a graph node by node with the CPU kernels, each value in its own buffer: the oracle for plans.
 // Collectives are carried out over a Communicator per axis set where a World is given (tests/testing/interpreter.cc).
 
 #include <functional>
@@ -26,9 +26,9 @@ struct Tensor {
 
   static Tensor Zeros(DType dtype, Shape shape);
   static Tensor Of(Shape shape, const std::vector<double>& values, DType dtype = DType::kF64);
-  static Tensor Random(DType dtype, Shape shape, uint64_t seed, double scale = 1.0);         // normal
-  static Tensor RandomInts(Shape shape, int64_t low, int64_t high, uint64_t seed);           // i32 in [low, high)
-  double at(int64_t i) const;      // any dtype
+  static Tensor Random(DType dtype, Shape shape, uint64_t seed, double scale = 1.0);  // normal
+  static Tensor RandomInts(Shape shape, int64_t low, int64_t high, uint64_t seed);    // i32 in [low, high)
+  double at(int64_t i) const;                                                         // any dtype
   void set(int64_t i, double v);
   int64_t size() const { return shape.elements(); }
   TensorRef ref();
@@ -36,8 +36,8 @@ struct Tensor {
 double MaxAbsDiff(const Tensor& a, const Tensor& b);
 double MaxAbs(const Tensor& a);
 
-// `bindings`: by name of input and of state; of a state that is a view, its storage is bound. After the run, updates are
-// written back into the state bindings. Outputs and workspaces are NaN before a kernel runs, so holes show.
+// `bindings`: by name of input and of state; of a state that is a view, its storage is bound. After the run, updates
+// are written back into the state bindings. Outputs and workspaces are NaN before a kernel runs, so holes show.
 // overwrite: KernelArgs::overwrite of the accumulating ops. Graphs without collectives need neither mesh nor world;
 // with a mesh, bindings are local parts and TensorRefs carry origin and global extent.
 struct EvalOptions {
@@ -55,6 +55,7 @@ absl::StatusOr<std::vector<std::vector<Tensor>>> Evaluate(const Graph& graph, st
 // sum(outputs * fixed random weights), differentiates it and compares with central differences. Returns the worst error
 // |g - g'| / max(1, |g|_max). Outputs of integer dtype are not part of the loss.
 using GraphFn = std::function<std::vector<Value>(GraphBuilder&, const std::vector<Value>&)>;
-absl::StatusOr<double> GradientError(const GraphFn& fn, const std::vector<Tensor>& inputs, int max_checks_per_input = 200);
+absl::StatusOr<double> GradientError(const GraphFn& fn, const std::vector<Tensor>& inputs,
+                                     int max_checks_per_input = 200);
 
 }  // namespace strata::testing

@@ -9,7 +9,8 @@
 
 namespace strata::testing {
 
-absl::StatusOr<std::vector<Tensor>> Call(const GraphFn& fn, const std::vector<Tensor>& inputs, const EvalOptions& options) {
+absl::StatusOr<std::vector<Tensor>> Call(const GraphFn& fn, const std::vector<Tensor>& inputs,
+                                         const EvalOptions& options) {
   GraphBuilder g;
   std::map<std::string, Tensor> bindings;
   std::vector<Value> args;
@@ -60,7 +61,8 @@ absl::Status CheckThreads(const GraphFn& fn, const std::vector<Tensor>& inputs) 
       ASSIGN_OR_RETURN(const std::vector<Tensor> got, Call(fn, converted, options));
       for (size_t i = 0; i < got.size(); ++i) {
         if (got[i].data != expected[i].data) {
-          return absl::InternalError(absl::StrFormat("output %d in %s differs with %d threads", i, Name(dtype), threads));
+          return absl::InternalError(
+              absl::StrFormat("output %d in %s differs with %d threads", i, Name(dtype), threads));
         }
       }
     }

@@ -9,7 +9,8 @@
 namespace strata::testing {
 
 // Builds `fn` on inputs of the given tensors, runs it and returns its outputs.
-absl::StatusOr<std::vector<Tensor>> Call(const GraphFn& fn, const std::vector<Tensor>& inputs, const EvalOptions& options = {});
+absl::StatusOr<std::vector<Tensor>> Call(const GraphFn& fn, const std::vector<Tensor>& inputs,
+                                         const EvalOptions& options = {});
 
 // x in another dtype; integers stay as they are.
 Tensor Converted(const Tensor& x, DType dtype);
