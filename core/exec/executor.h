@@ -20,6 +20,11 @@ namespace strata {
 class Executor {
  public:
   enum class Freed : uint8_t { kKeep, kPoison };  // kPoison: freed ranges are filled with 0xFF (NaN) after their last use
+#ifdef STRATA_POISON
+  static constexpr Freed kDefaultFreed = Freed::kPoison;
+#else
+  static constexpr Freed kDefaultFreed = Freed::kKeep;
+#endif
   struct Deps {
     Device& device;
     World& world;
@@ -43,11 +48,6 @@ class Executor {
   absl::Status Close();  // collective
 
  private:
-#ifdef STRATA_POISON
-  static constexpr Freed kDefaultFreed = Freed::kPoison;
-#else
-  static constexpr Freed kDefaultFreed = Freed::kKeep;
-#endif
   struct BoundStep {
     const Step* step = nullptr;
     std::vector<TensorRef> in, out;

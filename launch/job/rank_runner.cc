@@ -29,9 +29,10 @@ double Get(const TensorRef& t, int64_t i) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RankRunner>> RankRunner::Create(const Job& job, std::shared_ptr<const Plan> plan,
-                                                               World& world, Device& device, ThreadPool* pool) {
+                                                               World& world, Device& device, ThreadPool* pool,
+                                                               Executor::Freed freed) {
   std::unique_ptr<RankRunner> r(new RankRunner(job));
-  ASSIGN_OR_RETURN(r->executor_, Executor::Create(std::move(plan), {.device = device, .world = world, .pool = pool}));
+  ASSIGN_OR_RETURN(r->executor_, Executor::Create(std::move(plan), {.device = device, .world = world, .pool = pool, .freed = freed}));
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, world.rank()));
   if (const AxisSet dp = mesh.Find("dp"); dp != 0) {
     ASSIGN_OR_RETURN(r->data_, world.Connect({"loader", mesh.Group(dp)}));

@@ -22,7 +22,8 @@ class RankRunner {
  public:
   // Collective over the world. `job` and `device` must outlive the runner.
   static absl::StatusOr<std::unique_ptr<RankRunner>> Create(const Job& job, std::shared_ptr<const Plan> plan, World& world,
-                                                            Device& device, ThreadPool* pool);
+                                                            Device& device, ThreadPool* pool,
+                                                            Executor::Freed freed = Executor::kDefaultFreed);
 
   // Parameters (and master weights) by the model's init scheme: a function of (seed, name, global index), so the same on
   // every layout.

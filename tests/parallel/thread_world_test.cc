@@ -1,6 +1,5 @@
 #include "parallel/comm/thread_world.h"
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -86,6 +85,9 @@ Bytes Part(const Bytes& b, int n, int r) {
 absl::Status Same(const Bytes& got, const Bytes& want, const std::string& what) {
   if (got == want) return absl::OkStatus();
   return absl::InternalError("wrong result: " + what);
+}
+bool Says(const absl::Status& status, std::string_view text) {
+  return std::string_view(status.message().data(), status.message().size()).find(text) != std::string_view::npos;
 }
 absl::Status IssueOne(Communicator& comm, const Collective& c) { return comm.Issue({&c, 1}, kStream); }
 
@@ -238,8 +240,8 @@ std::vector<absl::Status> WhileOthersWait(int n, Collective::Kind kind, std::chr
     absl::Status& mine = seen[static_cast<size_t>(world.rank())];
     RETURN_IF_ERROR(IssueOne(*comm, {}));
     mine = world.rank() < n - 1 ? IssueOne(*comm, call) : last(*comm);
-    const absl::Status again = IssueOne(*comm, call);  // the error is sticky
-    if (!mine.ok() && again != comm->Poll()) return absl::InternalError("an aborted communicator went on");
+    const absl::Status error = comm->Poll();
+    if (!error.ok() && IssueOne(*comm, call) != error) return absl::InternalError("an aborted communicator went on");
     return mine;
   }, {deadline});
   seen.push_back(all);
@@ -274,10 +276,10 @@ TEST(ThreadWorld, ARankThatNeverArrivesIsNamed) {
     });
     for (size_t r = 0; r < 3; ++r) {
       EXPECT_TRUE(absl::IsDeadlineExceeded(seen[r])) << seen[r];
-      EXPECT_THAT(std::string(seen[r].message()), ::testing::HasSubstr("rank 2 did not arrive")) << seen[r];
-      EXPECT_THAT(std::string(seen[r].message()), ::testing::HasSubstr("communicator dp"));
-      EXPECT_THAT(std::string(seen[r].message()), ::testing::HasSubstr(Name(kind)));
-      if (kind == Collective::kAllReduce) EXPECT_THAT(std::string(seen[r].message()), ::testing::HasSubstr("call 2"));
+      EXPECT_TRUE(Says(seen[r], "rank 2 did not arrive")) << seen[r];
+      EXPECT_TRUE(Says(seen[r], "communicator dp")) << seen[r];
+      EXPECT_TRUE(Says(seen[r], Name(kind))) << seen[r];
+      EXPECT_TRUE(kind == Collective::kRecv || Says(seen[r], "call 2")) << seen[r];
     }
   }
 }
@@ -287,7 +289,7 @@ TEST(ThreadWorld, ARankThatNeverConnectsIsNamed) {
     return world.rank() == 1 ? absl::OkStatus() : world.Connect(All("dp", 3)).status();
   }, {std::chrono::milliseconds(50)});
   EXPECT_TRUE(absl::IsDeadlineExceeded(status));
-  EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("rank 1 did not arrive"));
+  EXPECT_TRUE(Says(status, "rank 1 did not arrive")) << status;
 }
 
 TEST(ThreadWorld, DifferentCallsAreAnErrorThatNamesBoth) {
@@ -306,7 +308,7 @@ TEST(ThreadWorld, DifferentCallsAreAnErrorThatNamesBoth) {
       return IssueOne(*comm, world.rank() == 2 ? other : base);
     });
     EXPECT_TRUE(absl::IsInternal(status)) << status;
-    EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("rank 0 issues all-reduce sum of 4 f32, rank 2 issues " + text));
+    EXPECT_TRUE(Says(status, "rank 0 issues all-reduce sum of 4 f32, rank 2 issues " + text)) << status;
   }
   const absl::Status status = RunRanks(2, [&](World& world) -> absl::Status {
     ASSIGN_OR_RETURN(auto comm, world.Connect(All("edge", 2)));
@@ -314,7 +316,7 @@ TEST(ThreadWorld, DifferentCallsAreAnErrorThatNamesBoth) {
     return IssueOne(*comm, {Collective::kRecv, {}, DType::kF32, 5, 0, nullptr, y});
   });
   EXPECT_TRUE(absl::IsInternal(status));
-  EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("rank 0 issues send of 4 f32, rank 1 issues recv of 5 f32"));
+  EXPECT_TRUE(Says(status, "rank 0 issues send of 4 f32, rank 1 issues recv of 5 f32")) << status;
 }
 
 TEST(ThreadWorld, ImpossibleCallsAreRefused) {
@@ -344,6 +346,7 @@ TEST(ThreadWorld, IssueDoesNotAllocate) {
                                 {Collective::kAllToAll, {}, DType::kF32, 300, -1, x.data(), y.data()},
                                 {Collective::kBroadcast, {}, DType::kF32, 300, 1, x.data(), x.data()},
                                 {}};
+    RETURN_IF_ERROR(IssueOne(*comm, {}));  // all buffers are made
     std::unique_ptr<testing::AllocCounter> counter;
     if (world.rank() == 0) counter = std::make_unique<testing::AllocCounter>();
     RETURN_IF_ERROR(IssueOne(*comm, {}));  // counting has begun
@@ -374,7 +377,7 @@ TEST(ThreadWorld, StressOfMixedCollectives) {
       uint64_t h = 1;
       for (uint64_t i = 0; i < 1000; ++i) {
         const PhiloxBlock draw = Philox(3, 0, i);
-        const auto kind = static_cast<Collective::Kind>(draw[0] % 5 == 4 ? Collective::kBroadcast : draw[0] % 5);
+        const auto kind = static_cast<Collective::Kind>(draw[0] % (Collective::kBroadcast + 1));
         const DType t = kDTypes[draw[1] % 6];
         const int64_t count = draw[2] % 1024 * kRanks;
         in = Input(t, count, world.rank() + static_cast<int>(i % 3));
@@ -435,7 +438,7 @@ TEST(Faulty, InjectsAtTheCallThatIsNamed) {
             absl::UnavailableError("rank 1: injected fault: communicator tp, call 3"));
   const absl::Status hung = RunWithFault({CommFault::kHang, "tp", 2, {}}, milliseconds(50));
   EXPECT_TRUE(absl::IsDeadlineExceeded(hung)) << hung;
-  EXPECT_THAT(std::string(hung.message()), ::testing::HasSubstr("communicator tp, call 3, barrier: rank 1 did not arrive"));
+  EXPECT_TRUE(Says(hung, "communicator tp, call 3, barrier: rank 1 did not arrive")) << hung;
 }
 
 }  // namespace

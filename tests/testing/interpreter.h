@@ -36,7 +36,8 @@ struct Tensor {
 double MaxAbsDiff(const Tensor& a, const Tensor& b);
 double MaxAbs(const Tensor& a);
 
-// `bindings`: by name of input and of state. After the run, updates are written back into the state bindings.
+// `bindings`: by name of input and of state; of a state that is a view, its storage is bound. After the run, updates are
+// written back into the state bindings. Outputs and workspaces are NaN before a kernel runs, so holes show.
 // overwrite: KernelArgs::overwrite of the accumulating ops. Graphs without collectives need neither mesh nor world;
 // with a mesh, bindings are local parts and TensorRefs carry origin and global extent.
 struct EvalOptions {
@@ -44,6 +45,7 @@ struct EvalOptions {
   StepScalars scalars{};
   const Mesh* mesh = nullptr;
   World* world = nullptr;
+  ThreadPool* pool = nullptr;
 };
 // Every value of the graph, by [node][output].
 absl::StatusOr<std::vector<std::vector<Tensor>>> Evaluate(const Graph& graph, std::map<std::string, Tensor>& bindings,

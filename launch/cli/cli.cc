@@ -1,0 +1,178 @@
+#include "launch/cli/cli.h"
+
+#include <cstdio>
+#include <memory>
+#include <utility>
+
+#include <CLI/CLI.hpp>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_format.h"
+#include "core/base/check.h"
+#include "launch/cli/exit_codes.h"
+
+namespace strata {
+namespace {
+
+using Run = std::function<absl::Status()>;
+
+// The verb that the arguments name, ready to run once parsing is done.
+class CommandLine {
+ public:
+  explicit CommandLine(const Verbs& verbs) : verbs_(verbs) {
+    app_.require_subcommand(1);
+    app_.footer(
+        "Exit codes: 0 done, 64 wrong arguments or config, 75 interrupted and saved, 124 hung, 1 other failures.");
+    AddTrain();
+    AddPlan();
+    AddData();
+    AddTokenizer();
+    AddGenerate();
+    AddCkpt();
+  }
+
+  CLI::App& app() { return app_; }
+  absl::Status RunParsed() const {
+    for (const auto& [verb, run] : runs_) {
+      if (verb->parsed()) return run();
+    }
+    return absl::InvalidArgumentError("no command given");
+  }
+
+ private:
+  // A command that fills an Options and hands it to `run`.
+  template <class Options>
+  std::pair<CLI::App*, Options*> Add(CLI::App& parent, const std::string& name, const std::string& doc,
+                                     const std::function<absl::Status(const Options&)>& run) {
+    STRATA_CHECK(run != nullptr);
+    auto options = std::make_shared<Options>();
+    CLI::App* verb = parent.add_subcommand(name, doc);
+    runs_.push_back({verb, [options, &run] { return run(*options); }});
+    return {verb, options.get()};
+  }
+  CLI::App& Group(const std::string& name, const std::string& doc) {
+    CLI::App* group = app_.add_subcommand(name, doc);
+    group->require_subcommand(1);
+    return *group;
+  }
+
+  void AddTrain() {
+    auto [verb, o] = Add(app_, "train", "Train a model as a config file says", verbs_.train);
+    verb->add_option("config", o->config, "TOML file")->required();
+    verb->add_option("--resume", o->resume,
+                     "auto: from the newest valid checkpoint of run.out, if any; never; or the folder of a checkpoint")
+        ->type_name("auto|never|DIR")
+        ->capture_default_str();
+    verb->add_flag("--print-config", o->print_config, "Print every value and where it came from, and stop");
+  }
+
+  void AddPlan() {
+    auto [verb, o] =
+        Add(app_, "plan", "Print what training would need: parameters, memory, communication", verbs_.plan);
+    verb->add_option("config", o->config, "TOML file")->required();
+    verb->add_flag("--steps", o->steps, "List every step of the plan");
+  }
+
+  void AddData() {
+    CLI::App& data = Group("data", "Token files");
+    auto [build, o] = Add(data, "build", "Turn text into training and validation tokens", verbs_.data_build);
+    build->add_option("--text", o->text, "Text files")->required()->type_name("FILE");
+    build->add_option("--out", o->out, "Folder for the token files")->required()->type_name("DIR");
+    CLI::Option* vocab = build->add_option("--vocab", o->vocab, "Vocabulary of the tokenizer to train");
+    vocab->type_name("N")->check(CLI::Range(int64_t{2}, int64_t{1} << 24));
+    build->add_option("--valid", o->valid, "Part of the text kept for validation")
+        ->type_name("PART")
+        ->check(CLI::Range(0.0, 0.9))
+        ->capture_default_str();
+    CLI::Option* tokenizer = build->add_option("--tokenizer", o->tokenizer, "Use this tokenizer, train none");
+    tokenizer->type_name("PATH");
+    build->add_flag("--force", o->force, "Replace what is in the folder");
+    build->callback([vocab, tokenizer] {
+      if (vocab->count() + tokenizer->count() == 0) throw CLI::RequiredError("--vocab or --tokenizer");
+    });
+
+    auto [baselines, b] =
+        Add(data, "baselines", "Loss of unigram and bigram counts on the validation tokens", verbs_.data_baselines);
+    baselines->add_option("--data", b->data, "Folder made by data build")->required()->type_name("DIR");
+  }
+
+  void AddTokenizer() {
+    CLI::App& tokenizer = Group("tokenizer", "Text to tokens and back");
+    auto [train, t] = Add(tokenizer, "train", "Train a tokenizer on text", verbs_.tokenizer_train);
+    train->add_option("--text", t->text, "Text files")->required()->type_name("FILE");
+    train->add_option("--out", t->out, "The tokenizer file to write")->required()->type_name("PATH");
+    train->add_option("--vocab", t->vocab, "Vocabulary size")
+        ->required()
+        ->type_name("N")
+        ->check(CLI::Range(int64_t{2}, int64_t{1} << 24));
+
+    auto [encode, e] = Add(tokenizer, "encode", "Print the token ids of a text", verbs_.tokenizer_encode);
+    encode->add_option("--tokenizer", e->tokenizer, "Tokenizer file")->required()->type_name("PATH");
+    encode->add_option("text", e->text, "Text")->required();
+
+    auto [decode, d] = Add(tokenizer, "decode", "Print the text of token ids", verbs_.tokenizer_decode);
+    decode->add_option("--tokenizer", d->tokenizer, "Tokenizer file")->required()->type_name("PATH");
+    decode->add_option("ids", d->ids, "Token ids")->required();
+  }
+
+  void AddGenerate() {
+    auto [verb, o] = Add(app_, "generate", "Continue a text with a trained model", verbs_.generate);
+    verb->add_option("config", o->config, "TOML file that the model was trained with")->required();
+    verb->add_option("--prompt", o->prompt, "Text to continue")->required()->type_name("TEXT");
+    verb->add_option("--tokens", o->tokens, "Tokens to generate")
+        ->required()
+        ->type_name("N")
+        ->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
+    verb->add_option("--temperature", o->temperature, "0 = always the likeliest token")
+        ->type_name("T")
+        ->check(CLI::Range(0.0, 100.0))
+        ->capture_default_str();
+    verb->add_option("--top-k", o->top_k, "Choose among the K likeliest; 0 = all")
+        ->type_name("K")
+        ->check(CLI::Range(int64_t{0}, int64_t{1} << 24))
+        ->capture_default_str();
+    verb->add_option("--seed", o->seed, "Seed of the choices")
+        ->type_name("S")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
+    verb->add_option("--checkpoint", o->checkpoint, "Use this one, not the newest of run.out")->type_name("DIR");
+  }
+
+  void AddCkpt() {
+    CLI::App& ckpt = Group("ckpt", "Checkpoints");
+    auto [ls, l] = Add(ckpt, "ls", "List the checkpoints of a run", verbs_.ckpt_ls);
+    ls->add_option("dir", l->folder, "Folder of the run")->required();
+    auto [verify, v] = Add(ckpt, "verify", "Check every byte of a checkpoint", verbs_.ckpt_verify);
+    verify->add_option("dir", v->folder, "Folder of the checkpoint, or of the run for all of them")->required();
+  }
+
+  const Verbs& verbs_;
+  CLI::App app_{"Strata trains language models that are larger than one device's memory.", "strata"};
+  std::vector<std::pair<CLI::App*, Run>> runs_;
+};
+
+void PrintError(const absl::Status& status) {
+  const std::string message(status.message());
+  const bool formatted = absl::StartsWith(message, "error[");  // by launch/config/errors.h
+  absl::FPrintF(stderr, "%s%s\n", formatted ? "" : "error: ", message);
+}
+
+}  // namespace
+
+int Main(int argc, const char* const* argv, const Verbs& verbs) {
+  CommandLine line(verbs);
+  try {
+    line.app().parse(argc, argv);
+  } catch (const CLI::Success& help) {
+    line.app().exit(help);
+    return kExitOk;
+  } catch (const CLI::ParseError& error) {
+    line.app().exit(error);
+    return kExitUsage;
+  }
+  const absl::Status status = line.RunParsed();
+  if (!status.ok()) PrintError(status);
+  return ExitCode(status);
+}
+
+}  // namespace strata

@@ -1,0 +1,77 @@
+#pragma once
+// The command line: verbs, their options, and the exit code. What a verb does is given to Main as a function.
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+
+namespace strata {
+
+struct TrainOptions {
+  std::string config;
+  std::string resume =
+      "auto";  // auto: from the newest valid checkpoint of run.out, if any; never; or a checkpoint's folder
+  bool print_config = false;  // print the effective config and stop
+};
+struct PlanOptions {
+  std::string config;
+  bool steps = false;  // list every step of the plan
+};
+struct DataBuildOptions {
+  std::vector<std::string> text;  // files
+  std::string out;                // folder
+  int64_t vocab = 0;              // of the tokenizer to train; 0 only where `tokenizer` is given
+  double valid = 0.05;            // part of the text kept for validation
+  std::string tokenizer;          // an existing one; empty: train one
+  bool force = false;             // replace what is in `out`
+};
+struct DataBaselinesOptions {
+  std::string data;  // folder made by data build
+};
+struct TokenizerTrainOptions {
+  std::vector<std::string> text;
+  std::string out;  // the model file
+  int64_t vocab = 0;
+};
+struct TokenizerEncodeOptions {
+  std::string tokenizer, text;
+};
+struct TokenizerDecodeOptions {
+  std::string tokenizer;
+  std::vector<int64_t> ids;
+};
+struct GenerateOptions {
+  std::string config, prompt;
+  int64_t tokens = 0;
+  double temperature = 1.0;  // 0: always the likeliest token
+  int64_t top_k = 0;         // 0: any token
+  int64_t seed = 1;
+  std::string checkpoint;  // folder; empty: the newest valid of run.out
+};
+struct CkptListOptions {
+  std::string folder;
+};
+struct CkptVerifyOptions {
+  std::string folder;
+};
+
+struct Verbs {  // all must be set
+  std::function<absl::Status(const TrainOptions&)> train;
+  std::function<absl::Status(const PlanOptions&)> plan;
+  std::function<absl::Status(const DataBuildOptions&)> data_build;
+  std::function<absl::Status(const DataBaselinesOptions&)> data_baselines;
+  std::function<absl::Status(const TokenizerTrainOptions&)> tokenizer_train;
+  std::function<absl::Status(const TokenizerEncodeOptions&)> tokenizer_encode;
+  std::function<absl::Status(const TokenizerDecodeOptions&)> tokenizer_decode;
+  std::function<absl::Status(const GenerateOptions&)> generate;
+  std::function<absl::Status(const CkptListOptions&)> ckpt_ls;
+  std::function<absl::Status(const CkptVerifyOptions&)> ckpt_verify;
+};
+
+// Parses, calls one verb, prints its error to stderr, returns the exit code (exit_codes.h).
+int Main(int argc, const char* const* argv, const Verbs& verbs);
+
+}  // namespace strata

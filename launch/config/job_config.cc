@@ -1,0 +1,163 @@
+#include "launch/config/job_config.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "launch/config/batch.h"
+
+namespace strata {
+namespace {
+
+constexpr int64_t kMaxSteps = 1'000'000'000;
+constexpr int64_t kMaxRanks = 4096;
+
+static_assert(static_cast<int>(DType::kF64) == 0 && static_cast<int>(DType::kF32) == 1 &&
+              static_cast<int>(DType::kBF16) == 2);
+
+// What tp cuts evenly: the number it must divide, by key.
+std::vector<KeyedInt> CutByTp(const LlamaConfig& model) {
+  return {{"model.heads", model.heads}, {"model.ffn", model.ffn}, {"model.vocab", model.vocab}};
+}
+
+// A rank holds whole kv heads, or several ranks share one.
+bool KvHeadsFit(int64_t kv_heads, int64_t tp) { return kv_heads % tp == 0 || tp % kv_heads == 0; }
+
+bool TpFits(const LlamaConfig& model, int64_t tp) {
+  for (const KeyedInt& number : CutByTp(model)) {
+    if (number.value % tp != 0) return false;
+  }
+  return KvHeadsFit(model.kv_heads, tp);
+}
+
+int64_t NearestTp(const LlamaConfig& model, int64_t tp) {
+  while (!TpFits(model, tp)) --tp;  // 1 always fits
+  return tp;
+}
+
+void CheckTp(const JobConfig& job, ConfigChecks& c) {
+  const int64_t tp = job.parallel.tp;
+  if (!c.Ok({"parallel.tp", "model.heads", "model.kv_heads", "model.ffn", "model.vocab"}) || TpFits(job.model, tp))
+    return;
+  const std::string nearest = absl::StrCat(NearestTp(job.model, tp));
+  for (const KeyedInt& number : CutByTp(job.model)) {
+    if (number.value % tp == 0) continue;
+    c.Add(ConfigErrorKind::kIndivisible, "parallel.tp", absl::StrCat(tp),
+          absl::StrFormat("must divide %s = %d", number.key, number.value), nearest);
+  }
+  if (!KvHeadsFit(job.model.kv_heads, tp)) {
+    c.Add(ConfigErrorKind::kIndivisible, "parallel.tp", absl::StrCat(tp),
+          absl::StrFormat("must divide model.kv_heads = %d, or be a multiple of it", job.model.kv_heads), nearest);
+  }
+}
+
+void CheckRanks(const JobConfig& job, ConfigChecks& c) {
+  if (!c.Ok({"parallel.dp", "parallel.tp"}) || job.parallel.ranks() <= kMaxRanks) return;
+  c.Add(ConfigErrorKind::kTooLarge, "parallel.dp", absl::StrCat(job.parallel.dp),
+        absl::StrFormat("dp * tp = %d ranks, the most is %d", job.parallel.ranks(), kMaxRanks),
+        absl::StrCat(kMaxRanks / job.parallel.tp));
+}
+
+void CheckEval(const JobConfig& job, ConfigChecks& c) {
+  if (job.eval.every == 0 || !job.data.valid.empty() || !c.Ok({"eval.every", "data.valid"})) return;
+  c.Add(ConfigErrorKind::kContradiction, "eval.every", absl::StrCat(job.eval.every),
+        "needs data.valid, which is not set", "0");
+}
+
+}  // namespace
+
+void RunConfig::Describe(ConfigFields& f) {
+  f.Add("name", name, {.doc = "name of the run: letters, digits, '-', '_' and '.'"});
+  f.Add("seed", seed, {.doc = "of the initial weights and the order of the data", .min = 0});
+  f.Add("out", out, {.doc = "folder of logs and checkpoints; empty = runs/NAME", .is_path = true});
+}
+
+void RunConfig::Check(ConfigChecks& c) const {
+  bool good = !name.empty() && name[0] != '.' && name.size() <= 100;
+  for (char ch : name) {
+    good = good && ((ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') || ch == '-' ||
+                    ch == '_' || ch == '.');
+  }
+  if (good) return;
+  c.Add(ConfigErrorKind::kOutOfRange, "run.name", absl::StrFormat("\"%s\"", name),
+        "must be 1 to 100 letters, digits, '-', '_' or '.', and not begin with '.'");
+}
+
+void TokenizerConfig::Describe(ConfigFields& f) {
+  f.Add("path", path, {.doc = "sentencepiece model", .is_path = true});
+}
+
+void DataConfig::Describe(ConfigFields& f) {
+  f.Add("train", train, {.doc = "training tokens: PREFIX of PREFIX.bin and PREFIX.idx", .is_path = true});
+  f.Add("valid", valid, {.doc = "validation tokens: PREFIX; empty = no evaluation", .is_path = true});
+}
+
+void BatchConfig::Describe(ConfigFields& f) {
+  f.Add("tokens", tokens,
+        {.doc = "global batch of a step; 0 = follows", .unit = "tokens", .min = 0, .max = kMaxBatchTokens});
+  f.Add("micro", micro,
+        {.doc = "micro-batch of a data-parallel rank; 0 = follows",
+         .unit = "sequences",
+         .min = 0,
+         .max = kMaxBatchTokens});
+  f.Add("accumulate", accumulate, {.doc = "micro-batches of a step; 0 = follows", .min = 0, .max = kMaxBatchTokens});
+}
+
+void PrecisionConfig::Describe(ConfigFields& f) {
+  f.AddChoice("compute", compute, kComputeNames, {.doc = "of weights, activations and their gradients"});
+}
+
+void ParallelConfig::Describe(ConfigFields& f) {
+  f.Add("dp", dp, {.doc = "data-parallel ranks", .min = 1, .max = kMaxRanks});
+  f.Add("tp", tp, {.doc = "tensor-parallel ranks; must divide heads, ffn and vocab", .min = 1, .max = kMaxRanks});
+}
+
+void CheckpointConfig::Describe(ConfigFields& f) {
+  f.Add("every", every,
+        {.doc = "save every so many; 0 = only at the end", .unit = "steps", .min = 0, .max = kMaxSteps});
+  f.Add("keep", keep, {.doc = "newest checkpoints that are kept", .min = 1, .max = 1e6});
+}
+
+void LogConfig::Describe(ConfigFields& f) {
+  f.Add("every", every, {.doc = "write metrics every so many", .unit = "steps", .min = 1, .max = kMaxSteps});
+}
+
+void EvalConfig::Describe(ConfigFields& f) {
+  f.Add("every", every,
+        {.doc = "evaluate every so many; 0 = only at the end", .unit = "steps", .min = 0, .max = kMaxSteps});
+  f.Add("batches", batches,
+        {.doc = "global batches of an evaluation; 0 = all validation tokens", .min = 0, .max = 1e9});
+}
+
+std::vector<ConfigSection> DescribeJob(JobConfig& job) {
+  return {
+      {"run", "The run as a whole.", DescribeFields(job.run)},
+      {"model", "What is trained.", DescribeFields(job.model)},
+      {"tokenizer", "Text to tokens.", DescribeFields(job.tokenizer)},
+      {"data", "Token files, as `strata data build` writes them.", DescribeFields(job.data)},
+      {"batch", "tokens = micro * accumulate * parallel.dp * model.seq: any two of the three give the third.",
+       DescribeFields(job.batch)},
+      {"optim", "The optimizer.", DescribeFields(job.optim)},
+      {"schedule", "The learning rate over the steps.", DescribeFields(job.schedule)},
+      {"precision", "Number formats.", DescribeFields(job.precision)},
+      {"parallel", "How many ranks, and what they share out. Ranks in all: dp * tp.", DescribeFields(job.parallel)},
+      {"checkpoint", "Saving the state of training.", DescribeFields(job.checkpoint)},
+      {"log", "Metrics and progress.", DescribeFields(job.log)},
+      {"eval", "Loss on the validation tokens.", DescribeFields(job.eval)},
+  };
+}
+
+void CompleteJob(JobConfig& job, ConfigChecks& checks) {
+  for (const ConfigSection& section : DescribeJob(job)) {
+    for (const ConfigField& field : section.fields) CheckLimits(section.name, field, checks);
+  }
+  job.run.Check(checks);
+  job.model.Check(checks);
+  job.optim.Check(checks);
+  job.schedule.Check(checks);
+  CheckTp(job, checks);
+  CheckRanks(job, checks);
+  CompleteBatch(job, checks);
+  CheckEval(job, checks);
+  if (job.run.out.empty()) job.run.out = absl::StrCat("runs/", job.run.name);
+}
+
+}  // namespace strata

@@ -1,0 +1,121 @@
+#pragma once
+// The whole job: every section of a config file. Plain values; docs/config.md is printed from the descriptions here.
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/base/config.h"
+#include "core/tensor/tensor.h"
+#include "models/llama_config.h"
+#include "optim/config.h"
+
+namespace strata {
+
+struct RunConfig {
+  std::string name = "run";
+  int64_t seed = 1;
+  std::string out;  // empty in the file: runs/NAME
+
+  void Describe(ConfigFields& f);
+  void Check(ConfigChecks& c) const;
+  bool operator==(const RunConfig&) const = default;
+};
+
+struct TokenizerConfig {
+  std::string path;
+
+  void Describe(ConfigFields& f);
+  bool operator==(const TokenizerConfig&) const = default;
+};
+
+struct DataConfig {
+  std::string train;  // PREFIX of PREFIX.bin and PREFIX.idx
+  std::string valid;  // empty: no evaluation
+
+  void Describe(ConfigFields& f);
+  bool operator==(const DataConfig&) const = default;
+};
+
+// tokens = micro * accumulate * parallel.dp * model.seq. Any two give the third; once loaded, all three are set.
+struct BatchConfig {
+  int64_t tokens = 0;
+  int64_t micro = 0;
+  int64_t accumulate = 0;
+
+  void Describe(ConfigFields& f);
+  bool operator==(const BatchConfig&) const = default;
+};
+
+inline constexpr std::string_view kComputeNames[] = {"float64", "float32", "bf16"};  // by DType
+
+struct PrecisionConfig {
+  DType compute = DType::kF32;
+
+  void Describe(ConfigFields& f);
+  bool operator==(const PrecisionConfig&) const = default;
+};
+
+struct ParallelConfig {
+  int64_t dp = 1;
+  int64_t tp = 1;
+  int64_t ranks() const { return dp * tp; }
+
+  void Describe(ConfigFields& f);
+  bool operator==(const ParallelConfig&) const = default;
+};
+
+struct CheckpointConfig {
+  int64_t every = 0;
+  int64_t keep = 2;
+
+  void Describe(ConfigFields& f);
+  bool operator==(const CheckpointConfig&) const = default;
+};
+
+struct LogConfig {
+  int64_t every = 10;
+
+  void Describe(ConfigFields& f);
+  bool operator==(const LogConfig&) const = default;
+};
+
+struct EvalConfig {
+  int64_t every = 0;
+  int64_t batches = 0;
+
+  void Describe(ConfigFields& f);
+  bool operator==(const EvalConfig&) const = default;
+};
+
+struct JobConfig {
+  RunConfig run;
+  LlamaConfig model;
+  TokenizerConfig tokenizer;
+  DataConfig data;
+  BatchConfig batch;
+  OptimConfig optim;
+  ScheduleConfig schedule;
+  PrecisionConfig precision;
+  ParallelConfig parallel;
+  CheckpointConfig checkpoint;
+  LogConfig log;
+  EvalConfig eval;
+
+  bool operator==(const JobConfig&) const = default;
+};
+
+struct ConfigSection {
+  std::string name;
+  std::string_view doc;
+  std::vector<ConfigField> fields;  // point into the job
+};
+
+std::vector<ConfigSection> DescribeJob(JobConfig& job);  // every section, in the order of the struct
+
+// Checks limits and everything between fields, and fills in what follows from other fields: batch.* and run.out.
+// `checks` holds what reading found already.
+void CompleteJob(JobConfig& job, ConfigChecks& checks);
+
+}  // namespace strata

@@ -1,0 +1,33 @@
+#pragma once
+// From a config file to a complete, checked job.
+
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/base/env.h"
+#include "launch/config/errors.h"
+#include "launch/config/job_config.h"
+
+namespace strata {
+
+struct LoadedJob {
+  JobConfig config;  // paths are absolute, batch.* and run.out are set
+  Provenance provenance;
+};
+
+// What a command will use, and so must be set and exist.
+struct ConfigNeeds {
+  bool tokenizer = false;  // tokenizer.path
+  bool data = false;       // data.train, and data.valid where it is set
+};
+
+// Relative paths in the file are relative to the folder of the file, wherever the command is run.
+// Errors: InvalidArgument with every mistake in the text of errors.h; nothing is ever written.
+absl::StatusOr<LoadedJob> LoadJobConfig(Env& env, const std::string& path, ConfigNeeds needs = {});
+
+// The same from `text`, without looking at any other file.
+absl::StatusOr<LoadedJob> ParseJobConfig(std::string_view text, const std::string& path);
+
+}  // namespace strata

@@ -1,0 +1,72 @@
+#pragma once
+// Token files in Megatron-LM's indexed format (megatron/core/datasets/indexed_dataset.py), little-endian:
+//   PREFIX.bin  the tokens of all sequences, one after the other
+//   PREFIX.idx  "MMIDIDX\0\0", u64 version = 1, u8 dtype code (4: int32, 8: uint16), u64 num_sequences,
+//               u64 num_document_indices, int32 length of each sequence in tokens, int64 byte offset of each sequence
+//               in the .bin, int64 document indices (first sequence of each document, then num_sequences)
+// The writer makes one sequence a document, and uint16 tokens where the vocabulary allows it.
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/base/env.h"
+
+namespace strata {
+
+// Memory-mapped reader; immutable, thread-safe. Both files must stay as they are while it is open.
+class IndexedDataset {
+ public:
+  // Checks magic, version, dtype, both file sizes and every length, offset and document index.
+  // InvalidArgument names the file and what is wrong in it; a missing file is the Env's NotFound.
+  static absl::StatusOr<IndexedDataset> Open(Env& env, const std::string& prefix);
+
+  const std::string& prefix() const { return prefix_; }
+  int token_bytes() const { return token_bytes_; }  // 2 or 4
+  int64_t num_tokens() const { return begins_.back(); }
+  int64_t num_sequences() const { return static_cast<int64_t>(begins_.size()) - 1; }
+  int64_t num_documents() const { return num_documents_; }
+  // Tokens [SequenceBegin(i), SequenceBegin(i + 1)) of the stream are sequence i; i <= num_sequences.
+  int64_t SequenceBegin(int64_t i) const { return begins_[i]; }
+
+  // Copies tokens [begin, begin + out.size()) of the concatenated stream, which must be in [0, num_tokens]. No allocation.
+  void Read(int64_t begin, std::span<int32_t> out) const;
+
+ private:
+  std::string prefix_;
+  std::unique_ptr<MappedFile> bin_;
+  int token_bytes_ = 0;
+  int64_t num_documents_ = 0;
+  std::vector<int64_t> begins_;  // num_sequences + 1
+};
+
+// Writes PREFIX.bin.tmp; Finish gives it its name and then writes the index atomically, so that a half-written dataset
+// has no index. One thread. Without Finish the destructor removes what was written.
+class IndexedDatasetWriter {
+ public:
+  static absl::StatusOr<std::unique_ptr<IndexedDatasetWriter>> Create(Env& env, const std::string& prefix,
+                                                                      int64_t vocab_size);
+  ~IndexedDatasetWriter();
+  IndexedDatasetWriter(const IndexedDatasetWriter&) = delete;
+  IndexedDatasetWriter& operator=(const IndexedDatasetWriter&) = delete;
+
+  absl::Status AddDocument(std::span<const int32_t> tokens);  // InvalidArgument: an id outside the vocabulary
+  absl::Status Finish();
+
+ private:
+  IndexedDatasetWriter(Env& env, std::string prefix, int64_t vocab_size, std::unique_ptr<WritableFile> bin);
+  std::string Index() const;
+
+  Env& env_;
+  const std::string prefix_;
+  const int64_t vocab_size_;
+  const std::unique_ptr<WritableFile> bin_;
+  std::vector<int32_t> lengths_;
+  bool finished_ = false;
+};
+
+}  // namespace strata

@@ -1,0 +1,47 @@
+#pragma once
+// Samples of seq_len tokens from one indexed dataset, read as one stream of T tokens (documents end with EOS, and the
+// next one follows in the same sample). Window i: inputs are tokens [i*S, i*S + S), targets the tokens one further on,
+// weights 1 for a real target and 0 for padding. Inputs and targets are int32 [S], weights float32 [S].
+//
+// Training order is a pure function of (seed, global sample index): epoch e = index / samples_per_epoch, and within it
+// sample = Permute(seed, e, ...). Resuming anywhere on any number of ranks is O(1), and no sample is dropped or repeated.
+// Thread-safe; Sample and Window do not allocate.
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "core/base/env.h"
+#include "launch/data/indexed_dataset.h"
+
+namespace strata {
+
+class Loader {
+ public:
+  // Reads all tokens once. InvalidArgument naming the file: fewer than one whole sample, or a token id >= vocab_size
+  // (vocabulary mismatch).
+  static absl::StatusOr<Loader> Create(Env& env, const std::string& prefix, int64_t seq_len, uint64_t seed,
+                                       int64_t vocab_size);
+
+  const IndexedDataset& dataset() const { return dataset_; }
+  int64_t seq_len() const { return seq_len_; }
+  int64_t samples_per_epoch() const { return (dataset_.num_tokens() - 1) / seq_len_; }  // whole windows
+
+  // Training sample `global_index` >= 0. Always whole: its weights are all 1.
+  void Sample(int64_t global_index, std::span<int32_t> tokens, std::span<int32_t> targets) const;
+
+  // Evaluation, in stream order: the windows together have each of the T - 1 targets once. The last one may be short:
+  // it is padded with token 0, target 0, weight 0.
+  int64_t num_windows() const { return (dataset_.num_tokens() - 2) / seq_len_ + 1; }
+  void Window(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets, std::span<float> weights) const;
+
+ private:
+  Loader(IndexedDataset dataset, int64_t seq_len, uint64_t seed);
+
+  IndexedDataset dataset_;
+  int64_t seq_len_;
+  uint64_t seed_;
+};
+
+}  // namespace strata

@@ -1,0 +1,83 @@
+#include "launch/job/checkpoint_io.h"
+
+#include "absl/strings/str_format.h"
+#include "checkpoint/commit.h"
+#include "core/base/status.h"
+#include "launch/config/print_config.h"
+#include "launch/job/gather.h"
+
+namespace strata {
+namespace {
+
+bool IsSaved(const PlannedState& s) {
+  const bool flat = s.name.compare(0, 7, "bucket.") == 0;
+  return !flat && s.role != Role::kGrad && s.role != Role::kBuffer;
+}
+
+TensorBox BoxOf(const PlannedState& s) { return {s.name, s.spec.dtype, s.spec.shape, s.box.origin, s.box.shape}; }
+
+}  // namespace
+
+std::string MeshText(const Job& job) {
+  std::string text;
+  for (const MeshAxis& a : job.axes) text += absl::StrFormat("%s%s=%d", text.empty() ? "" : " ", a.name, a.size);
+  return text.empty() ? "one rank" : text;
+}
+
+absl::StatusOr<std::vector<SavedBox>> BoxesToSave(const Job& job, Executor& executor, int rank) {
+  ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, rank));
+  std::vector<SavedBox> boxes;
+  for (const PlannedState& s : executor.plan().states) {
+    bool owner = IsSaved(s);
+    for (int a = 0; a < mesh.num_axes(); ++a) owner &= s.spec.layout[a].is_shard() || mesh.Coord(a) == 0;
+    if (owner) boxes.push_back({BoxOf(s), executor.StateBytes(s).data()});
+  }
+  return boxes;
+}
+
+absl::StatusOr<std::string> SaveCheckpoint(Env& env, const Job& job, Executor& executor, int rank, Communicator& control,
+                                           int64_t step, int64_t next_sample) {
+  const std::string root = job.config.run.out + "/checkpoints";
+  absl::StatusOr<std::string> begun = "";
+  if (rank == 0) begun = BeginSave(env, root, step);
+  RETURN_IF_ERROR(AgreeOn(control, begun.status()));
+  ASSIGN_OR_RETURN(const std::string folder, BroadcastText(control, *begun));
+
+  ASSIGN_OR_RETURN(const std::vector<SavedBox> boxes, BoxesToSave(job, executor, rank));
+  const absl::StatusOr<ShardRecord> record = WriteShard(env, folder, rank, boxes);
+  RETURN_IF_ERROR(AgreeOn(control, record.status()));
+  ASSIGN_OR_RETURN(const std::vector<std::string> texts, AllGatherText(control, ToJson(*record)));
+
+  absl::StatusOr<std::string> path = "";
+  if (rank == 0) {
+    path = [&]() -> absl::StatusOr<std::string> {
+      std::vector<ShardRecord> records;
+      for (const std::string& text : texts) {
+        ASSIGN_OR_RETURN(records.emplace_back(), ParseShardRecord(text));
+      }
+      const CheckpointMeta meta{.mesh = MeshText(job), .next_sample = next_sample,
+                                .seed = static_cast<uint64_t>(job.config.run.seed), .config = PrintConfig(job.config, {})};
+      ASSIGN_OR_RETURN(const Committed done, CommitCheckpoint(env, root, step, folder, records, meta,
+                                                              static_cast<int>(job.config.checkpoint.keep)));
+      RETURN_IF_ERROR(done.cleanup);
+      return done.path;
+    }();
+  }
+  RETURN_IF_ERROR(AgreeOn(control, path.status()));
+  return BroadcastText(control, *path);
+}
+
+absl::Status LoadStates(CheckpointReader& reader, const Job& job, Executor& executor, Match match) {
+  if (match == Match::kLayout && reader.meta().mesh != MeshText(job)) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("the checkpoint was written with %s, this job runs with %s; resuming needs the same layout: set "
+                        "parallel.dp and parallel.tp as they were, or start a new run with --resume never",
+                        reader.meta().mesh, MeshText(job)));
+  }
+  for (const PlannedState& s : executor.plan().states) {
+    if (IsSaved(s)) RETURN_IF_ERROR(reader.Read(BoxOf(s), executor.StateBytes(s)));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace strata

@@ -1,0 +1,16 @@
+#pragma once
+// Ctrl-C and SIGTERM as a request that the training loop honours at the end of a step. A second signal ends the process.
+
+namespace strata {
+
+class InterruptGuard {  // installs handlers for its lifetime; one at a time
+ public:
+  InterruptGuard();
+  ~InterruptGuard();
+  InterruptGuard(const InterruptGuard&) = delete;
+  InterruptGuard& operator=(const InterruptGuard&) = delete;
+
+  static bool Requested();
+};
+
+}  // namespace strata

@@ -1,0 +1,106 @@
+#include "launch/job/plan_report.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cmath>
+#include <thread>
+
+#include "absl/strings/str_format.h"
+#include "core/base/env.h"
+#include "core/kernels/gemm.h"
+
+namespace strata {
+
+namespace {
+
+template <typename T>
+double GemmRate(int64_t n) {
+  const std::vector<T> a(n * n, T{1}), b(n * n, T{1});
+  std::vector<T> c(n * n);
+  using Clock = std::chrono::steady_clock;
+  const auto start = Clock::now();
+  double flops = 0, seconds = 0;
+  while (seconds < 0.05) {
+    SerialGemm(n, n, n, 1, Matrix<const T>{a.data(), n}, Matrix<const T>{b.data(), n, Transpose::kYes}, 0, Matrix<T>{c.data(), n});
+    flops += 2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n);
+    seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  }
+  return flops / seconds;
+}
+
+}  // namespace
+
+double FlopsPerToken(const LlamaConfig& m) {
+  const double head = static_cast<double>(m.vocab) * m.dim;
+  const double matmul = static_cast<double>(m.num_parameters()) - (m.tied ? 0 : head) - (2.0 * m.layers + 1) * m.dim;
+  return 6 * matmul + 6.0 * m.layers * m.dim * m.seq;
+}
+
+int64_t OutsideBytes(const Job& job) {
+  constexpr int64_t kProcess = 48 << 20, kRank = 6 << 20;  // measured: code, libraries and heap; stack and BLAS buffer
+  const JobConfig& c = job.config;
+  const int64_t feeds = c.batch.accumulate * c.batch.micro * c.model.seq * 16;
+  return kProcess + job.ranks * (kRank + feeds);
+}
+
+double MeasureFlops(DType dtype, int threads) {
+  constexpr int64_t kN = 384;
+  const auto rate = [&] { return dtype == DType::kF64 ? GemmRate<double>(kN) : GemmRate<float>(kN); };
+  std::vector<double> rates(threads);
+  std::vector<std::thread> workers;
+  for (int i = 0; i < threads; ++i) workers.emplace_back([&, i] { rates[i] = rate(); });
+  double sum = 0;
+  for (int i = 0; i < threads; ++i) {
+    workers[i].join();
+    sum += rates[i];
+  }
+  return sum;
+}
+
+int64_t PeakResidentBytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss * 1024;
+}
+
+int64_t ResidentBytes() {
+  const absl::StatusOr<std::string> statm = ReadText(Env::Posix(), "/proc/self/statm");
+  long long size = 0, resident = 0;
+  if (!statm.ok() || std::sscanf(statm->c_str(), "%lld %lld", &size, &resident) != 2) return 0;
+  return resident * sysconf(_SC_PAGE_SIZE);
+}
+
+std::string PlanReport(const Job& job, const std::vector<Plan>& plans, double flops_per_s, PrintDetail detail) {
+  const JobConfig& c = job.config;
+  std::string mesh;
+  for (const MeshAxis& a : job.axes) mesh += absl::StrFormat("%s%s=%d", mesh.empty() ? "" : " x ", a.name, a.size);
+  const double params = static_cast<double>(c.model.num_parameters()), flops = FlopsPerToken(c.model);
+  std::string text = absl::StrFormat("plan of %s: %d rank%s%s, %s\n", c.run.name, job.ranks, job.ranks == 1 ? "" : "s",
+                                     mesh.empty() ? "" : " (" + mesh + ")", Name(c.precision.compute));
+  absl::StrAppendFormat(&text, "  parameters               %.0f (%.2f M)\n", params, params / 1e6);
+  absl::StrAppendFormat(&text, "  FLOPs a token            %.3e (6 a matmul weight + 6 L E S of causal attention)\n", flops);
+  absl::StrAppendFormat(&text, "  batch                    %d tokens: %d sequences of %d, in %d micro-batch%s\n", c.batch.tokens,
+                        c.batch.tokens / c.model.seq, c.model.seq, c.batch.accumulate, c.batch.accumulate == 1 ? "" : "es");
+  int64_t arenas = 0;
+  bool equal = true;
+  for (const Plan& p : plans) {
+    arenas += p.arena_bytes[0];
+    equal &= p.arena_bytes[0] == plans[0].arena_bytes[0];
+  }
+  text += Print(plans[0], detail);
+  absl::StrAppendFormat(&text, "all ranks%s: arenas %s (exact), outside %s (estimated), together %s\n",
+                        equal ? "" : " (arenas differ)", HumanBytes(static_cast<double>(arenas)),
+                        HumanBytes(static_cast<double>(OutsideBytes(job))), HumanBytes(static_cast<double>(arenas + OutsideBytes(job))));
+  if (flops_per_s > 0) {
+    const double step_s = flops * static_cast<double>(c.batch.tokens) / flops_per_s;
+    absl::StrAppendFormat(&text,
+                          "time: at least %.3f s a step, %.0f s for %d steps (matmul and attention FLOPs at the %.0f GFLOP/s "
+                          "just measured here)\n",
+                          step_s, step_s * static_cast<double>(c.schedule.steps), c.schedule.steps, flops_per_s / 1e9);
+  }
+  return text;
+}
+
+}  // namespace strata

@@ -1,0 +1,28 @@
+#pragma once
+// What `strata plan` and the head of a run print: size, work, exact memory by class, outside memory estimated apart, time.
+
+#include <string>
+#include <vector>
+
+#include "core/plan/plan.h"
+#include "launch/job/compile.h"
+
+namespace strata {
+
+// Floating-point operations of one trained token: 6 per matmul weight (the head too, the embedding not) and 12 L E S / 2 of
+// causal attention (PaLM, Chowdhery et al. 2022, appendix B, halved for the causal mask).
+double FlopsPerToken(const LlamaConfig& model);
+
+// Memory of the process outside the ranks' arenas: code and libraries, BLAS buffers, data, host buffers. An estimate.
+int64_t OutsideBytes(const Job& job);
+
+// flops_per_s: of the whole machine, measured; 0 leaves the time out.
+std::string PlanReport(const Job& job, const std::vector<Plan>& plans, double flops_per_s, PrintDetail detail);
+
+// Achieved float32 or float64 matmul rate of this machine's cores together, from about 50 ms of GEMM.
+double MeasureFlops(DType dtype, int threads);
+
+int64_t ResidentBytes();      // of this process now
+int64_t PeakResidentBytes();  // its highest
+
+}  // namespace strata

@@ -1,0 +1,212 @@
+#include "launch/job/trainer.h"
+
+#include <chrono>
+#include <cmath>
+#include <optional>
+#include <thread>
+
+#include "absl/strings/str_format.h"
+#include "checkpoint/catalog.h"
+#include "core/base/status.h"
+#include "core/base/thread_pool.h"
+#include "core/exec/cpu_device.h"
+#include "launch/config/print_config.h"
+#include "launch/data/loader.h"
+#include "launch/job/checkpoint_io.h"
+#include "launch/job/gather.h"
+#include "launch/job/interrupt.h"
+#include "launch/job/plan_report.h"
+#include "launch/job/rank_runner.h"
+#include "launch/metrics/metrics.h"
+#include "launch/metrics/progress.h"
+#include "parallel/comm/thread_world.h"
+
+namespace strata {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double Seconds(Clock::time_point since) { return std::chrono::duration<double>(Clock::now() - since).count(); }
+
+// All that the ranks of a run share; read-only while they run.
+struct Run {
+  Env& env;
+  Job job;
+  std::vector<Plan> plans;
+  Loader train;
+  std::optional<Loader> valid;
+  std::string resume_from;  // a checkpoint's folder, or empty
+
+  std::string CheckpointRoot() const { return job.config.run.out + "/checkpoints"; }
+};
+
+// One rank's part of a run. Rank 0 prints and logs.
+class RankTraining {
+ public:
+  RankTraining(const Run& run, World& world)
+      : run_(run), config_(run.job.config), world_(world), rows_(run.train), progress_(stdout),
+        pool_(std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / run.job.ranks)) {}
+
+  absl::Status Go() {
+    const auto plan = std::make_shared<const Plan>(run_.plans[world_.rank()]);
+    ASSIGN_OR_RETURN(runner_, RankRunner::Create(run_.job, plan, world_, device_, &pool_));
+    std::vector<int> everyone;
+    for (int r = 0; r < world_.size(); ++r) everyone.push_back(r);
+    ASSIGN_OR_RETURN(control_, world_.Connect({"control", everyone}));
+    RETURN_IF_ERROR(Start());
+    if (first() && run_.resume_from.empty()) RETURN_IF_ERROR(OpenLog());
+    if (run_.resume_from.empty()) RETURN_IF_ERROR(Evaluate("untrained"));
+    start_ = Clock::now();
+    for (int64_t step = first_step_; step <= config_.schedule.steps; ++step) RETURN_IF_ERROR(Step(step));
+    if (first()) progress_.Finish();
+    RETURN_IF_ERROR(Evaluate("final"));
+    if (saved_step_ != config_.schedule.steps) RETURN_IF_ERROR(Save(config_.schedule.steps));
+    if (first()) ReportEnd();
+    if (log_ != nullptr) RETURN_IF_ERROR(log_->Close());
+    RETURN_IF_ERROR(runner_->Close());
+    return control_->Close();
+  }
+
+ private:
+  bool first() const { return world_.rank() == 0; }
+
+  absl::Status OpenLog() {
+    ASSIGN_OR_RETURN(log_, MetricsWriter::Open(run_.env, config_.run.out + "/metrics.jsonl", first_step_ - 1));
+    return absl::OkStatus();
+  }
+
+  absl::Status Start() {
+    if (run_.resume_from.empty()) {
+      runner_->InitParameters(static_cast<uint64_t>(config_.run.seed));
+      return absl::OkStatus();
+    }
+    const absl::Status loaded = [&]() -> absl::Status {
+      ASSIGN_OR_RETURN(CheckpointReader reader, CheckpointReader::Open(run_.env, run_.resume_from));
+      RETURN_IF_ERROR(LoadStates(reader, run_.job, runner_->executor(), Match::kLayout));
+      first_step_ = reader.step() + 1;
+      next_sample_ = reader.meta().next_sample;
+      saved_step_ = reader.step();
+      return absl::OkStatus();
+    }();
+    RETURN_IF_ERROR(AgreeOn(*control_, loaded));
+    if (first()) {
+      RETURN_IF_ERROR(OpenLog());
+      progress_.Print(absl::StrFormat("resumed %s: step %d of %d", run_.resume_from, first_step_ - 1, config_.schedule.steps));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Step(int64_t step) {
+    const auto begun = Clock::now();
+    ASSIGN_OR_RETURN(const StepReport report, runner_->TrainStep(step, next_sample_, rows_));
+    next_sample_ += runner_->rows_per_step();
+    if (!std::isfinite(report.loss)) {
+      return absl::InternalError(absl::StrFormat("step %d: the loss is %f; the last checkpoint is of step %d", step, report.loss,
+                                                 saved_step_));
+    }
+    const double step_s = Seconds(begun), rate = static_cast<double>(report.tokens) / step_s;
+    smooth_rate_ = smooth_rate_ == 0 ? rate : 0.9 * smooth_rate_ + 0.1 * rate;
+    if (first()) RETURN_IF_ERROR(Log(step, report, step_s));
+    const bool last = step == config_.schedule.steps;
+    if (config_.eval.every > 0 && step % config_.eval.every == 0 && !last) {
+      RETURN_IF_ERROR(Evaluate(absl::StrFormat("step %d", step)));
+    }
+    ASSIGN_OR_RETURN(const int64_t interrupted, AllMax(*control_, InterruptGuard::Requested() ? 1 : 0));
+    if (interrupted != 0 || (config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0)) RETURN_IF_ERROR(Save(step));
+    if (interrupted == 0 || last) return absl::OkStatus();
+    return absl::CancelledError(absl::StrFormat("interrupted at step %d, saved %s; the same command goes on from there", step,
+                                                saved_path_));
+  }
+
+  absl::Status Log(int64_t step, const StepReport& r, double step_s) {
+    const bool last = step == config_.schedule.steps;
+    if (step % config_.log.every != 0 && step != first_step_ && !last) return absl::OkStatus();
+    const double eta = static_cast<double>(config_.schedule.steps - step) * static_cast<double>(config_.batch.tokens) / smooth_rate_;
+    progress_.Update({.step = step, .steps = config_.schedule.steps, .loss = r.loss, .tokens_per_s = smooth_rate_, .eta_s = eta});
+    return log_->Write(std::vector<Metric>{{"step", step}, {"loss", r.loss}, {"lr", r.lr}, {"grad_norm", r.grad_norm},
+                                           {"tokens", r.tokens}, {"step_s", step_s}, {"tokens_per_s", r.tokens / step_s}});
+  }
+
+  absl::Status Evaluate(const std::string& when) {
+    if (!run_.valid) return absl::OkStatus();
+    int64_t rows = run_.valid->num_windows();
+    if (config_.eval.batches > 0) rows = std::min(rows, config_.eval.batches * run_.job.batch_rows);
+    ASSIGN_OR_RETURN(const RankRunner::LossSum sum, runner_->Evaluate(rows, WindowRows(*run_.valid)));
+    if (!first()) return absl::OkStatus();
+    const double loss = sum.nats / static_cast<double>(sum.tokens);
+    progress_.Print(absl::StrFormat("%s: validation loss %.4f nats a token on %d tokens%s", when, loss, sum.tokens,
+                                    when == "untrained" ? absl::StrFormat(" (ln(vocab) = %.4f)", std::log(config_.model.vocab)) : ""));
+    const int64_t step = next_sample_ / runner_->rows_per_step();
+    return log_->Write(std::vector<Metric>{{"step", step}, {"valid_loss", loss}, {"valid_tokens", sum.tokens}});
+  }
+
+  absl::Status Save(int64_t step) {
+    const auto begun = Clock::now();
+    ASSIGN_OR_RETURN(saved_path_, SaveCheckpoint(run_.env, run_.job, runner_->executor(), world_.rank(), *control_, step, next_sample_));
+    saved_step_ = step;
+    if (!first()) return absl::OkStatus();
+    return log_->Write(std::vector<Metric>{{"step", step}, {"checkpoint", std::string_view(saved_path_)}, {"save_s", Seconds(begun)}});
+  }
+
+  void ReportEnd() {
+    int64_t arenas = 0;
+    for (const Plan& p : run_.plans) arenas += p.arena_bytes[0];
+    const int64_t outside = OutsideBytes(run_.job), peak = PeakResidentBytes();
+    progress_.Print(absl::StrFormat("trained %d steps in %s, %s tokens/s", config_.schedule.steps - first_step_ + 1,
+                                    FormatDuration(Seconds(start_)), FormatRate(smooth_rate_)));
+    progress_.Print(absl::StrFormat("memory: planned %s (arenas %s, exact; outside %s, estimated), measured peak %s",
+                                    HumanBytes(static_cast<double>(arenas + outside)), HumanBytes(static_cast<double>(arenas)),
+                                    HumanBytes(static_cast<double>(outside)), HumanBytes(static_cast<double>(peak))));
+    progress_.Print(absl::StrFormat("checkpoint %s\nmetrics %s/metrics.jsonl", saved_path_, config_.run.out));
+  }
+
+  const Run& run_;
+  const JobConfig& config_;
+  World& world_;
+  const TrainRows rows_;
+  Progress progress_;
+  ThreadPool pool_;
+  CpuDevice device_;
+  std::unique_ptr<RankRunner> runner_;
+  std::unique_ptr<Communicator> control_;
+  std::unique_ptr<MetricsWriter> log_;  // rank 0
+  int64_t first_step_ = 1, next_sample_ = 0, saved_step_ = -1;
+  std::string saved_path_;
+  double smooth_rate_ = 0;
+  Clock::time_point start_;
+};
+
+absl::StatusOr<std::string> FindResume(Env& env, const std::string& root, const std::string& resume) {
+  if (resume == "never") return "";
+  if (resume != "auto") return resume;
+  const absl::StatusOr<NewestValid> newest = FindNewestValid(env, root);
+  if (absl::IsNotFound(newest.status())) {
+    const absl::StatusOr<std::vector<CheckpointEntry>> all = ListCheckpoints(env, root);
+    if (!all.ok() || all->empty()) return "";
+    return newest.status();  // there are checkpoints, and none is whole: do not silently start anew
+  }
+  if (!newest.ok()) return newest.status();
+  for (const std::string& why : newest->skipped) std::fprintf(stderr, "skipped %s\n", why.c_str());
+  return newest->path;
+}
+
+}  // namespace
+
+absl::Status Train(Env& env, const LoadedJob& loaded, const TrainOptions& options) {
+  const JobConfig& c = loaded.config;
+  const KernelTable kernels = CpuKernels();
+  ASSIGN_OR_RETURN(Job job, CompileTraining(c, kernels));
+  ASSIGN_OR_RETURN(std::vector<Plan> plans, PlanRanks(job, kernels));
+  ASSIGN_OR_RETURN(Loader train, Loader::Create(env, c.data.train, c.model.seq, static_cast<uint64_t>(c.run.seed), c.model.vocab));
+  std::optional<Loader> valid;
+  if (!c.data.valid.empty()) {
+    ASSIGN_OR_RETURN(valid, Loader::Create(env, c.data.valid, c.model.seq, static_cast<uint64_t>(c.run.seed), c.model.vocab));
+  }
+  Run run{env, std::move(job), std::move(plans), std::move(train), std::move(valid), ""};
+  ASSIGN_OR_RETURN(run.resume_from, FindResume(env, run.CheckpointRoot(), options.resume));
+  RETURN_IF_ERROR(env.MakeDirs(c.run.out));
+  RETURN_IF_ERROR(WriteTextAtomically(env, c.run.out + "/config.toml", PrintConfig(c, loaded.provenance)));
+  const InterruptGuard interrupts;
+  return RunRanks(run.job.ranks, [&](World& world) { return RankTraining(run, world).Go(); });
+}
+
+}  // namespace strata

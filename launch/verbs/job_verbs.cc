@@ -1,0 +1,107 @@
+// train, plan, generate.
+
+#include <cstdio>
+#include <thread>
+
+#include "absl/strings/str_format.h"
+#include "checkpoint/catalog.h"
+#include "core/base/status.h"
+#include "core/base/thread_pool.h"
+#include "core/exec/cpu_device.h"
+#include "launch/config/load_config.h"
+#include "launch/config/print_config.h"
+#include "launch/job/checkpoint_io.h"
+#include "launch/job/plan_report.h"
+#include "launch/job/rank_runner.h"
+#include "launch/job/sampler.h"
+#include "launch/job/trainer.h"
+#include "launch/tokenizer/tokenizer.h"
+#include "launch/verbs/verbs.h"
+#include "parallel/comm/thread_world.h"
+
+namespace strata {
+namespace {
+
+int Cores() { return std::max(1, static_cast<int>(std::thread::hardware_concurrency())); }
+
+void Print(const std::string& text) { std::fputs(text.c_str(), stdout); }
+
+// Vocabulary of the tokenizer against the model's, addressed to the config file.
+absl::StatusOr<Tokenizer> LoadTokenizer(const LoadedJob& job) {
+  ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::Load(Env::Posix(), job.config.tokenizer.path));
+  if (tokenizer.vocab_size() == job.config.model.vocab) return tokenizer;
+  const ConfigIssue issue{ConfigErrorKind::kMismatch, "model.vocab",
+                          absl::StrFormat("model.vocab = %d: the tokenizer %s has %d pieces", job.config.model.vocab,
+                                          job.config.tokenizer.path, tokenizer.vocab_size()),
+                          absl::StrFormat("vocab = %d", tokenizer.vocab_size())};
+  return ConfigError(job.provenance, {&issue, 1});
+}
+
+absl::StatusOr<std::string> PickCheckpoint(const JobConfig& c, const std::string& named) {
+  if (!named.empty()) return named;
+  ASSIGN_OR_RETURN(const NewestValid newest, FindNewestValid(Env::Posix(), c.run.out + "/checkpoints"));
+  return newest.path;
+}
+
+// Continues the prompt one token at a time on the last `seq` tokens, printing as it goes.
+absl::Status Generate(const GenerateOptions& options, const JobConfig& c, const Tokenizer& tokenizer, RankRunner& runner) {
+  std::vector<int32_t> tokens = tokenizer.Encode(options.prompt);
+  if (tokens.empty()) return absl::InvalidArgumentError("--prompt is empty");
+  const SamplerOptions sampler{options.temperature, options.top_k, static_cast<uint64_t>(options.seed)};
+  Print(options.prompt);
+  for (int64_t i = 0; i < options.tokens; ++i) {
+    const size_t from = tokens.size() > static_cast<size_t>(c.model.seq) ? tokens.size() - c.model.seq : 0;
+    ASSIGN_OR_RETURN(const std::vector<double> logits, runner.NextLogits(std::span(tokens).subspan(from)));
+    const int32_t next = SampleToken(logits, sampler, tokens.size());
+    if (next == tokenizer.eos_id()) break;
+    tokens.push_back(next);
+    Print(tokenizer.Decode({&next, 1}));
+    std::fflush(stdout);
+  }
+  Print("\n");
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status RunTrain(const TrainOptions& options) {
+  Env& env = Env::Posix();
+  ASSIGN_OR_RETURN(const LoadedJob job, LoadJobConfig(env, options.config, {.data = !options.print_config}));
+  if (options.print_config) {
+    Print(PrintConfig(job.config, job.provenance));
+    return absl::OkStatus();
+  }
+  if (!job.config.tokenizer.path.empty()) RETURN_IF_ERROR(LoadTokenizer(job).status());
+  return Train(env, job, options);
+}
+
+absl::Status RunPlan(const PlanOptions& options) {
+  ASSIGN_OR_RETURN(const LoadedJob loaded, LoadJobConfig(Env::Posix(), options.config));
+  const KernelTable kernels = CpuKernels();
+  ASSIGN_OR_RETURN(const Job job, CompileTraining(loaded.config, kernels));
+  ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, kernels));
+  const double flops = MeasureFlops(loaded.config.precision.compute, std::min(job.ranks, Cores()));
+  Print(PlanReport(job, plans, flops, options.steps ? PrintDetail::kSteps : PrintDetail::kSummary));
+  return absl::OkStatus();
+}
+
+absl::Status RunGenerate(const GenerateOptions& options) {
+  ASSIGN_OR_RETURN(const LoadedJob loaded, LoadJobConfig(Env::Posix(), options.config, {.tokenizer = true}));
+  const JobConfig& c = loaded.config;
+  ASSIGN_OR_RETURN(const Tokenizer tokenizer, LoadTokenizer(loaded));
+  ASSIGN_OR_RETURN(const std::string folder, PickCheckpoint(c, options.checkpoint));
+  ASSIGN_OR_RETURN(CheckpointReader reader, CheckpointReader::Open(Env::Posix(), folder));
+  const KernelTable kernels = CpuKernels();
+  ASSIGN_OR_RETURN(const Job job, CompileGeneration(c, kernels));
+  ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, kernels));
+  ThreadPool pool(Cores());
+  return RunRanks(1, [&](World& world) -> absl::Status {
+    CpuDevice device;
+    ASSIGN_OR_RETURN(const auto runner, RankRunner::Create(job, std::make_shared<const Plan>(plans[0]), world, device, &pool));
+    RETURN_IF_ERROR(LoadStates(reader, job, runner->executor(), Match::kAny));
+    RETURN_IF_ERROR(Generate(options, c, tokenizer, *runner));
+    return runner->Close();
+  });
+}
+
+}  // namespace strata

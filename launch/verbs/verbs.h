@@ -1,0 +1,19 @@
+#pragma once
+// What each verb of the command line does. Output goes to stdout, logs and errors to stderr.
+
+#include "launch/cli/cli.h"
+
+namespace strata {
+
+absl::Status RunTrain(const TrainOptions& options);
+absl::Status RunPlan(const PlanOptions& options);
+absl::Status RunDataBuild(const DataBuildOptions& options);
+absl::Status RunDataBaselines(const DataBaselinesOptions& options);
+absl::Status RunTokenizerTrain(const TokenizerTrainOptions& options);
+absl::Status RunTokenizerEncode(const TokenizerEncodeOptions& options);
+absl::Status RunTokenizerDecode(const TokenizerDecodeOptions& options);
+absl::Status RunGenerate(const GenerateOptions& options);
+absl::Status RunCkptList(const CkptListOptions& options);
+absl::Status RunCkptVerify(const CkptVerifyOptions& options);
+
+}  // namespace strata

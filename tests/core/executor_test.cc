@@ -1,0 +1,154 @@
+// The executor on a whole training job over thread ranks: no allocation, poison, errors.
+
+#include "core/exec/executor.h"
+
+#include <gtest/gtest.h>
+
+#include <barrier>
+
+#include "core/exec/cpu_device.h"
+#include "launch/job/plan_report.h"
+#include "launch/job/rank_runner.h"
+#include "parallel/comm/faulty.h"
+#include "parallel/comm/thread_world.h"
+#include "tests/testing/alloc_counter.h"
+#include "tests/testing/small_job.h"
+
+namespace strata {
+namespace {
+
+using testing::SmallJob;
+using testing::TableRows;
+
+struct Compiled {
+  KernelTable kernels = CpuKernels();
+  Job job;
+  std::vector<Plan> plans;
+};
+
+std::unique_ptr<Compiled> Compile(const JobConfig& config) {
+  auto c = std::make_unique<Compiled>();
+  absl::StatusOr<Job> job = CompileTraining(config, c->kernels);
+  EXPECT_TRUE(job.ok()) << job.status();
+  c->job = *std::move(job);
+  absl::StatusOr<std::vector<Plan>> plans = PlanRanks(c->job, c->kernels);
+  EXPECT_TRUE(plans.ok()) << plans.status();
+  c->plans = *std::move(plans);
+  return c;
+}
+
+TEST(Executor, AllocatesNothingAfterTheFirstStepAndMemoryStaysFlat) {
+  JobConfig config = SmallJob(2, 2, 2);
+  config.precision.compute = DType::kF32;
+  const auto c = Compile(config);
+  const TableRows rows(config.model.vocab, 3);
+  std::barrier sync(4);
+  std::unique_ptr<testing::AllocCounter> counter;
+  int64_t allocations = -1, grown = -1, before = 0;
+  const absl::Status status = RunRanks(4, [&](World& world) -> absl::Status {
+    CpuDevice device;
+    ThreadPool pool(2);
+    auto runner = RankRunner::Create(c->job, std::make_shared<const Plan>(c->plans[world.rank()]), world, device, &pool);
+    if (!runner.ok()) return runner.status();
+    (*runner)->InitParameters(1);
+    absl::Status error;
+    for (int step = 1; step <= 102; ++step) {
+      if (step == 3) {
+        sync.arrive_and_wait();
+        if (world.rank() == 0) {
+          before = ResidentBytes();
+          counter = std::make_unique<testing::AllocCounter>();
+        }
+        sync.arrive_and_wait();
+      }
+      error.Update((*runner)->TrainStep(step, (step - 1) * 8, rows).status());
+    }
+    sync.arrive_and_wait();
+    if (world.rank() == 0) {
+      allocations = counter->count();
+      counter.reset();
+      grown = ResidentBytes() - before;
+    }
+    sync.arrive_and_wait();
+    return error;
+  });
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_EQ(allocations, 0);
+  EXPECT_LE(grown, 1 << 20);
+}
+
+class FillCounter final : public CpuDevice {
+ public:
+  absl::Status Fill(void* dst, uint8_t byte, int64_t bytes, Stream s) override {
+    filled += bytes;
+    return CpuDevice::Fill(dst, byte, bytes, s);
+  }
+  int64_t filled = 0;
+};
+
+std::vector<std::byte> ParametersAfter(const Compiled& c, Executor::Freed freed, int64_t* filled) {
+  std::vector<std::byte> result;
+  const TableRows rows(c.job.config.model.vocab, 3);
+  const absl::Status status = RunRanks(1, [&](World& world) -> absl::Status {
+    FillCounter device;
+    auto runner = RankRunner::Create(c.job, std::make_shared<const Plan>(c.plans[0]), world, device, nullptr, freed);
+    if (!runner.ok()) return runner.status();
+    (*runner)->InitParameters(1);
+    for (int step = 1; step <= 3; ++step) {
+      if (absl::StatusOr<StepReport> r = (*runner)->TrainStep(step, (step - 1) * 8, rows); !r.ok()) return r.status();
+    }
+    for (const PlannedState& s : (*runner)->executor().plan().states) {
+      const std::span<std::byte> bytes = (*runner)->executor().StateBytes(s);
+      if (s.role == Role::kParam) result.insert(result.end(), bytes.begin(), bytes.end());
+    }
+    *filled = device.filled;
+    return absl::OkStatus();
+  });
+  EXPECT_TRUE(status.ok()) << status;
+  return result;
+}
+
+TEST(Executor, PoisoningFreedRangesChangesNoResult) {
+  const auto c = Compile(SmallJob(1, 1, 2));
+  int64_t kept = 0, poisoned = 0;
+  const std::vector<std::byte> a = ParametersAfter(*c, Executor::Freed::kKeep, &kept);
+  const std::vector<std::byte> b = ParametersAfter(*c, Executor::Freed::kPoison, &poisoned);
+  EXPECT_EQ(kept, 0);
+  EXPECT_GT(poisoned, 10000);
+  EXPECT_EQ(a, b);
+}
+
+TEST(Executor, PoisonExposesAReadAfterFree) {
+  auto c = Compile(SmallJob(1, 1, 2));
+  Segment& forward = c->plans[0].programs[0].segments[0];
+  const Operand& out = forward.steps[0].out[0];
+  forward.frees.insert(forward.frees.begin(), {0, out.ref, out.view.bytes()});
+  int64_t filled = 0;
+  const std::vector<std::byte> spoiled = ParametersAfter(*c, Executor::Freed::kPoison, &filled);
+  const double* values = reinterpret_cast<const double*>(spoiled.data());
+  EXPECT_TRUE(std::any_of(values, values + spoiled.size() / 8, [](double v) { return v != v; }));
+}
+
+TEST(Executor, AFailingRankEndsThePeersWithItsCause) {
+  const auto c = Compile(SmallJob(2, 1, 1));
+  const TableRows rows(c->job.config.model.vocab, 3);
+  std::vector<absl::Status> ends(2);
+  RunRanks(2, [&](World& plain) -> absl::Status {
+    FaultyWorld world(plain, {.action = FaultyWorld::Action::kError, .rank = 1, .call = 4});
+    CpuDevice device;
+    auto runner = RankRunner::Create(c->job, std::make_shared<const Plan>(c->plans[plain.rank()]), world, device, nullptr);
+    if (!runner.ok()) return runner.status();
+    for (int step = 1; step <= 5 && ends[plain.rank()].ok(); ++step) {
+      ends[plain.rank()] = (*runner)->TrainStep(step, 0, rows).status();
+    }
+    // The error is sticky.
+    EXPECT_EQ((*runner)->executor().Run("train", {}, {}).ok(), false);
+    return absl::OkStatus();
+  }).IgnoreError();
+  EXPECT_FALSE(ends[0].ok());
+  EXPECT_FALSE(ends[1].ok());
+  EXPECT_NE(ends[0].message().find("rank 1"), std::string::npos) << ends[0];
+}
+
+}  // namespace
+}  // namespace strata

@@ -1,0 +1,195 @@
+#include "launch/cli/cli.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "launch/cli/exit_codes.h"
+
+namespace strata {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+// Runs the command line with verbs that record what they got and return `result`.
+struct Recorder {
+  absl::Status result;
+  std::string called;
+  TrainOptions train;
+  PlanOptions plan;
+  DataBuildOptions data_build;
+  DataBaselinesOptions data_baselines;
+  TokenizerTrainOptions tokenizer_train;
+  TokenizerEncodeOptions tokenizer_encode;
+  TokenizerDecodeOptions tokenizer_decode;
+  GenerateOptions generate;
+  CkptListOptions ckpt_ls;
+  CkptVerifyOptions ckpt_verify;
+  std::string out, err;
+
+  template <class Options>
+  std::function<absl::Status(const Options&)> Record(const char* name, Options& options) {
+    return [this, name, &options](const Options& got) {
+      called = name;
+      options = got;
+      return result;
+    };
+  }
+
+  int Run(std::vector<const char*> args) {
+    args.insert(args.begin(), "strata");
+    const Verbs verbs{Record("train", train),
+                      Record("plan", plan),
+                      Record("data build", data_build),
+                      Record("data baselines", data_baselines),
+                      Record("tokenizer train", tokenizer_train),
+                      Record("tokenizer encode", tokenizer_encode),
+                      Record("tokenizer decode", tokenizer_decode),
+                      Record("generate", generate),
+                      Record("ckpt ls", ckpt_ls),
+                      Record("ckpt verify", ckpt_verify)};
+    called.clear();
+    testing::internal::CaptureStdout();
+    testing::internal::CaptureStderr();
+    const int code = Main(static_cast<int>(args.size()), args.data(), verbs);
+    out = testing::internal::GetCapturedStdout();
+    err = testing::internal::GetCapturedStderr();
+    return code;
+  }
+};
+
+TEST(Cli, TrainAndPlan) {
+  Recorder r;
+  EXPECT_EQ(r.Run({"train", "run.toml"}), 0);
+  EXPECT_EQ(r.called, "train");
+  EXPECT_EQ(r.train.config, "run.toml");
+  EXPECT_EQ(r.train.resume, "auto");
+  EXPECT_FALSE(r.train.print_config);
+  EXPECT_EQ(r.Run({"train", "--resume", "never", "run.toml", "--print-config"}), 0);
+  EXPECT_EQ(r.train.resume, "never");
+  EXPECT_TRUE(r.train.print_config);
+  EXPECT_EQ(r.Run({"plan", "run.toml"}), 0);
+  EXPECT_EQ(r.called, "plan");
+  EXPECT_FALSE(r.plan.steps);
+  EXPECT_EQ(r.Run({"plan", "run.toml", "--steps"}), 0);
+  EXPECT_TRUE(r.plan.steps);
+}
+
+TEST(Cli, Data) {
+  Recorder r;
+  EXPECT_EQ(r.Run({"data", "build", "--text", "a.txt", "b.txt", "--out", "dir", "--vocab", "2048"}), 0);
+  EXPECT_EQ(r.called, "data build");
+  EXPECT_THAT(r.data_build.text, ElementsAre("a.txt", "b.txt"));
+  EXPECT_EQ(r.data_build.out, "dir");
+  EXPECT_EQ(r.data_build.vocab, 2048);
+  EXPECT_EQ(r.data_build.valid, 0.05);
+  EXPECT_FALSE(r.data_build.force);
+  EXPECT_EQ(r.Run({"data", "build", "--text", "a", "--out", "d", "--tokenizer", "t", "--valid", "0.1", "--force"}), 0);
+  EXPECT_EQ(r.data_build.tokenizer, "t");
+  EXPECT_EQ(r.data_build.vocab, 0);
+  EXPECT_EQ(r.data_build.valid, 0.1);
+  EXPECT_TRUE(r.data_build.force);
+  EXPECT_EQ(r.Run({"data", "baselines", "--data", "dir"}), 0);
+  EXPECT_EQ(r.called, "data baselines");
+  EXPECT_EQ(r.data_baselines.data, "dir");
+}
+
+TEST(Cli, Tokenizer) {
+  Recorder r;
+  EXPECT_EQ(r.Run({"tokenizer", "train", "--text", "a", "--out", "t.model", "--vocab", "64"}), 0);
+  EXPECT_EQ(r.called, "tokenizer train");
+  EXPECT_EQ(r.tokenizer_train.vocab, 64);
+  EXPECT_EQ(r.Run({"tokenizer", "encode", "--tokenizer", "t.model", "It is a truth"}), 0);
+  EXPECT_EQ(r.called, "tokenizer encode");
+  EXPECT_EQ(r.tokenizer_encode.text, "It is a truth");
+  EXPECT_EQ(r.Run({"tokenizer", "decode", "--tokenizer", "t.model", "5", "6"}), 0);
+  EXPECT_EQ(r.called, "tokenizer decode");
+  EXPECT_THAT(r.tokenizer_decode.ids, ElementsAre(5, 6));
+}
+
+TEST(Cli, GenerateAndCkpt) {
+  Recorder r;
+  EXPECT_EQ(r.Run({"generate", "run.toml", "--prompt", "It is", "--tokens", "100"}), 0);
+  EXPECT_EQ(r.called, "generate");
+  EXPECT_EQ(r.generate.temperature, 1.0);
+  EXPECT_EQ(r.generate.top_k, 0);
+  EXPECT_EQ(r.Run({"generate", "run.toml", "--prompt", "It is", "--tokens", "5", "--temperature", "0.8", "--top-k",
+                   "40", "--seed", "7", "--checkpoint", "dir"}),
+            0);
+  EXPECT_EQ(r.generate.prompt, "It is");
+  EXPECT_EQ(r.generate.tokens, 5);
+  EXPECT_EQ(r.generate.temperature, 0.8);
+  EXPECT_EQ(r.generate.top_k, 40);
+  EXPECT_EQ(r.generate.seed, 7);
+  EXPECT_EQ(r.generate.checkpoint, "dir");
+  EXPECT_EQ(r.Run({"ckpt", "ls", "dir"}), 0);
+  EXPECT_EQ(r.called, "ckpt ls");
+  EXPECT_EQ(r.ckpt_ls.folder, "dir");
+  EXPECT_EQ(r.Run({"ckpt", "verify", "dir2"}), 0);
+  EXPECT_EQ(r.called, "ckpt verify");
+  EXPECT_EQ(r.ckpt_verify.folder, "dir2");
+}
+
+TEST(Cli, UsageErrorsExit64AndRunNothing) {
+  Recorder r;
+  const std::vector<std::vector<const char*>> wrong = {
+      {},
+      {"fly"},
+      {"train"},
+      {"train", "a.toml", "b.toml"},
+      {"train", "a.toml", "--resum", "never"},
+      {"data"},
+      {"data", "build", "--text", "a", "--out", "d"},  // neither --vocab nor --tokenizer
+      {"data", "build", "--text", "a", "--out", "d", "--vocab", "many"},
+      {"data", "build", "--text", "a", "--out", "d", "--vocab", "64", "--valid", "1.5"},
+      {"generate", "a.toml", "--prompt", "x"},
+      {"generate", "a.toml", "--prompt", "x", "--tokens", "0"},
+      {"tokenizer", "decode", "--tokenizer", "t", "five"},
+  };
+  for (const std::vector<const char*>& args : wrong) {
+    EXPECT_EQ(r.Run(args), kExitUsage) << testing::PrintToString(args);
+    EXPECT_EQ(r.called, "") << testing::PrintToString(args);
+    EXPECT_NE(r.err, "") << testing::PrintToString(args);
+  }
+  r.Run({"data", "build", "--text", "a", "--out", "d"});
+  EXPECT_THAT(r.err, HasSubstr("--vocab or --tokenizer"));
+}
+
+TEST(Cli, HelpIsNoError) {
+  Recorder r;
+  EXPECT_EQ(r.Run({"--help"}), 0);
+  EXPECT_THAT(r.out, HasSubstr("generate"));
+  EXPECT_EQ(r.Run({"train", "--help"}), 0);
+  EXPECT_THAT(r.out, HasSubstr("auto|never|DIR"));
+  EXPECT_EQ(r.called, "");
+}
+
+TEST(Cli, ExitCodeOfWhatTheVerbReturns) {
+  const std::pair<absl::Status, int> kCases[] = {
+      {absl::OkStatus(), 0},
+      {absl::InvalidArgumentError("x"), 64},
+      {absl::CancelledError("x"), 75},
+      {absl::DeadlineExceededError("x"), 124},
+      {absl::UnavailableError("x"), 1},
+      {absl::DataLossError("x"), 1},
+      {absl::InternalError("x"), 1},
+  };
+  for (const auto& [status, code] : kCases) {
+    Recorder r{.result = status};
+    EXPECT_EQ(r.Run({"train", "run.toml"}), code) << status;
+    EXPECT_EQ(ExitCode(status), code);
+  }
+}
+
+TEST(Cli, ErrorsGoToStderrAndConfigErrorsAreUntouched) {
+  Recorder r{.result = absl::UnavailableError("rank 3 lost")};
+  r.Run({"train", "run.toml"});
+  EXPECT_EQ(r.err, "error: rank 3 lost\n");
+  EXPECT_EQ(r.out, "");
+  r.result = absl::InvalidArgumentError("error[E0107]: unknown key\n  --> run.toml:1:1");
+  r.Run({"train", "run.toml"});
+  EXPECT_EQ(r.err, "error[E0107]: unknown key\n  --> run.toml:1:1\n");
+}
+
+}  // namespace
+}  // namespace strata

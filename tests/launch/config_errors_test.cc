@@ -1,0 +1,291 @@
+#include "launch/config/errors.h"
+
+#include <set>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "launch/config/load_config.h"
+#include "launch/config/nearest.h"
+
+namespace strata {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr char kBatch[] = "[batch]\nmicro = 1\naccumulate = 1\n";
+
+// The whole error text of a config, or "" if it is fine. kBatch is put behind `text`, so that it changes no line number.
+std::string Errors(const std::string& text) {
+  const auto job = ParseJobConfig(text + kBatch, "run.toml");
+  if (job.ok()) return "";
+  EXPECT_EQ(job.status().code(), absl::StatusCode::kInvalidArgument);
+  return std::string(job.status().message());
+}
+
+std::string BatchErrors(const std::string& text) {
+  const auto job = ParseJobConfig(text, "run.toml");
+  return job.ok() ? "" : std::string(job.status().message());
+}
+
+// What the reader finds.
+
+TEST(ConfigErrors, UnknownKey) {
+  EXPECT_EQ(Errors("# first\n[optim]\nlr = 1\nweigth_decay = 0.1\n"),
+            "error[E0107]: unknown key `weigth_decay` in [optim]\n"
+            "  --> run.toml:4:1    did you mean `weight_decay`?");
+  EXPECT_EQ(Errors("[optim]\n  steps = 4\n"),
+            "error[E0107]: unknown key `steps` in [optim]\n"
+            "  --> run.toml:2:3    did you mean `steps` in [schedule]?");
+  EXPECT_EQ(Errors("[parallel]\nbanana = 4\n"),
+            "error[E0107]: unknown key `banana` in [parallel]\n"
+            "  --> run.toml:2:1    the keys of [parallel] are dp, tp");
+  EXPECT_EQ(Errors("lr = 4\n"),
+            "error[E0107]: unknown key `lr` outside of any section\n"
+            "  --> run.toml:1:1    did you mean `lr` in [optim]?");
+  EXPECT_EQ(Errors("[model]\n[model.attention]\nheads = 4\n"),
+            "error[E0107]: unknown key `attention` in [model]\n"
+            "  --> run.toml:2:8    the keys of [model] are arch, vocab, layers, dim, heads, kv_heads, ffn, seq, "
+            "rope_theta, norm_eps, tied, init_std");
+}
+
+TEST(ConfigErrors, UnknownSection) {
+  EXPECT_EQ(Errors("[optm]\nlr = 1\n"),
+            "error[E0106]: unknown section [optm]\n"
+            "  --> run.toml:1:2    did you mean [optim]?");
+  EXPECT_EQ(Errors("[banana]\n"),
+            "error[E0106]: unknown section [banana]\n"
+            "  --> run.toml:1:2    the sections are run, model, tokenizer, data, batch, optim, schedule, precision, "
+            "parallel, checkpoint, log, eval");
+}
+
+TEST(ConfigErrors, WrongType) {
+  EXPECT_EQ(Errors("[model]\ndim = \"256\"\n"),
+            "error[E0108]: model.dim: expected an integer, found a string\n"
+            "  --> run.toml:2:7");
+  EXPECT_EQ(Errors("[schedule]\nsteps = 1e3\n"),
+            "error[E0108]: schedule.steps: expected an integer, found a float\n"
+            "  --> run.toml:2:9    did you mean 1000?");
+  EXPECT_EQ(Errors("[optim]\nlr = true\n"),
+            "error[E0108]: optim.lr: expected a number, found a boolean\n"
+            "  --> run.toml:2:6");
+  EXPECT_EQ(Errors("[model]\ntied = 1\n"),
+            "error[E0108]: model.tied: expected true or false, found an integer\n"
+            "  --> run.toml:2:8");
+  EXPECT_EQ(Errors("[run]\nname = 1979-05-27\n"),
+            "error[E0108]: run.name: expected a string, found a date\n"
+            "  --> run.toml:2:8");
+  EXPECT_EQ(Errors("[model]\narch = 1\n"),
+            "error[E0108]: model.arch: expected a string, found an integer\n"
+            "  --> run.toml:2:8");
+  EXPECT_EQ(Errors("[optim]\nno_decay = \"*norm*\"\n"),
+            "error[E0108]: optim.no_decay: expected an array of strings, found a string\n"
+            "  --> run.toml:2:12");
+  EXPECT_EQ(Errors("[optim]\nno_decay = [\"a\", 3]\n"),
+            "error[E0108]: optim.no_decay: expected a string, found an integer\n"
+            "  --> run.toml:2:18");
+  EXPECT_EQ(Errors("model = 3\n"),
+            "error[E0108]: model: expected a section, found an integer\n"
+            "  --> run.toml:1:1    write [model] above its keys");
+}
+
+TEST(ConfigErrors, NotAChoice) {
+  EXPECT_EQ(Errors("[schedule]\ntype = \"cosin\"\n"),
+            "error[E0111]: schedule.type = \"cosin\": must be one of \"cosine\", \"linear\", \"wsd\"\n"
+            "  --> run.toml:2:8    did you mean \"cosine\"?");
+  EXPECT_EQ(Errors("[model]\narch = \"banana\"\n"),
+            "error[E0111]: model.arch = \"banana\": must be \"llama\"\n"
+            "  --> run.toml:2:8");
+}
+
+TEST(ConfigErrors, OutOfRange) {
+  EXPECT_EQ(Errors("[optim]\nbeta1 = 2\n"),
+            "error[E0110]: optim.beta1 = 2.0: must be from 0.0 to 0.999999\n"
+            "  --> run.toml:2:9    nearest valid: 0.999999");
+  EXPECT_EQ(Errors("[model]\nlayers = 0\n"),
+            "error[E0110]: model.layers = 0: must be from 1 to 4096\n"
+            "  --> run.toml:2:10    nearest valid: 1");
+  EXPECT_THAT(Errors("[model]\nseq = 9223372036854775807\n"),
+              HasSubstr("error[E0110]: model.seq = 9223372036854775807:"));
+  EXPECT_THAT(Errors("[optim]\nlr = nan\n"), HasSubstr("error[E0110]: optim.lr = nan:"));
+  EXPECT_THAT(Errors("[optim]\nlr = inf\n"), HasSubstr("nearest valid: 100.0"));
+  EXPECT_THAT(Errors("[run]\nname = \"../x\"\n"), HasSubstr("error[E0110]: run.name = \"../x\":"));
+  EXPECT_THAT(Errors("[optim]\nno_decay = [\"\"]\n"), HasSubstr("error[E0110]: optim.no_decay"));
+}
+
+TEST(ConfigErrors, SyntaxAndDuplicates) {
+  EXPECT_EQ(Errors("[optim]\nlr = = 3\n"),
+            "error[E0102]: could not determine value type\n"
+            "  --> run.toml:2:6");
+  EXPECT_THAT(Errors("[optim]\nlr = 1\nlr = 2\n"),
+              testing::MatchesRegex("error.E0103.: cannot redefine existing integer 'lr'\n  --> run.toml:3:.*"));
+  EXPECT_EQ(Errors("[optim]\nlr = 1\n[optim]\n"),
+            "error[E0103]: cannot redefine existing table 'optim'\n"
+            "  --> run.toml:3:1");
+}
+
+// What one field cannot tell.
+
+TEST(ConfigErrors, ModelSizes) {
+  EXPECT_EQ(Errors("[model]\ndim = 64\nheads = 7\nkv_heads = 7\n"),
+            "error[E0201]: model.heads = 7: must divide model.dim = 64 into heads of even size\n"
+            "  --> run.toml:3:9    nearest valid: 8");
+  EXPECT_EQ(Errors("[model]\ndim = 64\nheads = 64\n"),  // head size 1
+            "error[E0201]: model.heads = 64: must divide model.dim = 64 into heads of even size\n"
+            "  --> run.toml:3:9    nearest valid: 32");
+  EXPECT_EQ(Errors("[model]\nkv_heads = 3\n"),
+            "error[E0201]: model.kv_heads = 3: must divide model.heads = 8\n"
+            "  --> run.toml:2:12    nearest valid: 2");
+  EXPECT_EQ(Errors("[model]\nheads = 4\n"),
+            "error[E0201]: model.kv_heads = 8: must divide model.heads = 4\n"
+            "  --> run.toml (model.kv_heads is not set there)    nearest valid: 4");
+  EXPECT_EQ(Errors("[model]\nlayers = 4096\ndim = 262144\nffn = 1048576\n"),
+            "error[E0203]: model.dim = 262144: the model would have 4503602848858112 parameters, the most is 10^13\n"
+            "  --> run.toml:3:7");
+}
+
+TEST(ConfigErrors, TensorParallel) {
+  EXPECT_EQ(Errors("[model]\nheads = 8\nkv_heads = 8\nffn = 100\n[parallel]\ntp = 8\n"),
+            "error[E0201]: parallel.tp = 8: must divide model.ffn = 100\n"
+            "  --> run.toml:6:6    nearest valid: 4");
+  EXPECT_EQ(Errors("[model]\ndim = 192\nheads = 12\nkv_heads = 6\nvocab = 2050\n[parallel]\ntp = 4\n"),
+            "error[E0201]: parallel.tp = 4: must divide model.vocab = 2050\n"
+            "  --> run.toml:7:6    nearest valid: 2\n"
+            "error[E0201]: parallel.tp = 4: must divide model.kv_heads = 6, or be a multiple of it\n"
+            "  --> run.toml:7:6    nearest valid: 2");
+  EXPECT_THAT(Errors("[parallel]\ntp = 3\n"), HasSubstr("must divide model.heads = 8"));
+  EXPECT_EQ(Errors("[model]\nkv_heads = 2\n[parallel]\ntp = 4\n"), "");
+  EXPECT_EQ(Errors("[parallel]\ndp = 4096\ntp = 8\n"),
+            "error[E0203]: parallel.dp = 4096: dp * tp = 32768 ranks, the most is 4096\n"
+            "  --> run.toml:2:6    nearest valid: 512");
+}
+
+TEST(ConfigErrors, Schedule) {
+  EXPECT_EQ(Errors("[schedule]\nsteps = 50\nwarmup = 51\n"),
+            "error[E0202]: schedule.warmup = 51: must be at most schedule.steps = 50\n"
+            "  --> run.toml:3:10    nearest valid: 50");
+  EXPECT_EQ(Errors("[schedule]\ndecay = 5\n"),
+            "error[E0202]: schedule.decay = 5: is used by schedule.type = \"wsd\" only\n"
+            "  --> run.toml:2:9    nearest valid: 0");
+  EXPECT_EQ(Errors("[schedule]\ntype = \"wsd\"\nsteps = 50\nwarmup = 20\ndecay = 31\n"),
+            "error[E0202]: schedule.decay = 31: must be at most schedule.steps - schedule.warmup = 30\n"
+            "  --> run.toml:5:9    nearest valid: 30");
+  EXPECT_EQ(Errors("[schedule]\ntype = \"wsd\"\nsteps = 50\nwarmup = 20\ndecay = 30\n"), "");
+}
+
+TEST(ConfigErrors, EvaluationNeedsValidationTokens) {
+  EXPECT_EQ(Errors("[eval]\nevery = 5\n"),
+            "error[E0202]: eval.every = 5: needs data.valid, which is not set\n"
+            "  --> run.toml:2:9    nearest valid: 0");
+  EXPECT_EQ(Errors("[data]\nvalid = \"v\"\n[eval]\nevery = 5\n"), "");
+}
+
+TEST(ConfigErrors, AllAtOnceInTheOrderOfTheFileAndEachOnce) {
+  EXPECT_EQ(Errors("[parallel]\ntp = 5\n"  // hidden: heads is wrong itself
+                   "[model]\nheads = \"8\"\nlayer = 3\n"
+                   "[optim]\nlr = -1\n"
+                   "[schedul]\nsteps = 5\n"),
+            "error[E0108]: model.heads: expected an integer, found a string\n"
+            "  --> run.toml:4:9\n"
+            "error[E0107]: unknown key `layer` in [model]\n"
+            "  --> run.toml:5:1    did you mean `layers`?\n"
+            "error[E0110]: optim.lr = -1.0: must be from 0.0 to 100.0\n"
+            "  --> run.toml:7:6    nearest valid: 0.0\n"
+            "error[E0106]: unknown section [schedul]\n"
+            "  --> run.toml:8:2    did you mean [schedule]?");
+}
+
+// Batch arithmetic; dp 2 and seq 64 where not said otherwise.
+
+constexpr char kTwoRanks[] = "[model]\nseq = 64\n[parallel]\ndp = 2\n[batch]\n";  // keys of [batch] start on line 6
+
+BatchConfig Batch(const std::string& keys) {
+  const auto job = ParseJobConfig(kTwoRanks + keys, "run.toml");
+  EXPECT_TRUE(job.ok()) << job.status().message();
+  return job.ok() ? job->config.batch : BatchConfig{};
+}
+
+TEST(ConfigBatch, AnyTwoGiveTheThird) {
+  const BatchConfig want{.tokens = 3072, .micro = 4, .accumulate = 6};
+  EXPECT_EQ(Batch("micro = 4\naccumulate = 6\n"), want);
+  EXPECT_EQ(Batch("tokens = 3072\naccumulate = 6\n"), want);
+  EXPECT_EQ(Batch("tokens = 3072\nmicro = 4\n"), want);
+  EXPECT_EQ(Batch("tokens = 3072\nmicro = 4\naccumulate = 6\n"), want);
+}
+
+TEST(ConfigBatch, WhatDoesNotDivideOrContradicts) {
+  const std::string two_ranks = kTwoRanks;
+  EXPECT_EQ(BatchErrors(two_ranks + "tokens = 3000\nmicro = 4\n"),
+            "error[E0201]: batch.tokens = 3000: must be a multiple of batch.micro * parallel.dp * model.seq = "
+            "4 * 2 * 64 = 512\n"
+            "  --> run.toml:6:10    nearest valid: 3072");
+  EXPECT_EQ(BatchErrors(two_ranks + "accumulate = 4\ntokens = 1\n"),
+            "error[E0201]: batch.tokens = 1: must be a multiple of batch.accumulate * parallel.dp * model.seq = "
+            "4 * 2 * 64 = 512\n"
+            "  --> run.toml:7:10    nearest valid: 512");
+  EXPECT_EQ(BatchErrors(two_ranks + "tokens = 512\nmicro = 4\naccumulate = 2\n"),
+            "error[E0202]: batch.tokens = 512: micro * accumulate * parallel.dp * model.seq = 4 * 2 * 2 * 64 = 1024; "
+            "leave one out\n"
+            "  --> run.toml:6:10    nearest valid: 1024");
+}
+
+TEST(ConfigBatch, NeedsTwo) {
+  EXPECT_EQ(BatchErrors(""),
+            "error[E0109]: [batch] needs two of tokens, micro and accumulate; 0 given\n"
+            "  --> run.toml (batch.tokens is not set there)");
+  EXPECT_EQ(BatchErrors("[batch]\nmicro = 3\n"),
+            "error[E0109]: [batch] needs two of tokens, micro and accumulate; 1 given\n"
+            "  --> run.toml:2:9");
+}
+
+TEST(ConfigBatch, NothingOverflows) {
+  const std::string big = "[model]\nseq = 16777216\n[parallel]\ndp = 4096\n[batch]\n";
+  EXPECT_EQ(
+      BatchErrors(big + "micro = 4294967296\naccumulate = 4294967296\n"),
+      "error[E0203]: batch.micro = 4294967296: a micro-batch of micro * model.seq = 72057594037927936 tokens, the "
+      "most is 2^31 - 1\n"
+      "  --> run.toml:6:9");
+  EXPECT_EQ(BatchErrors(big + "micro = 1\naccumulate = 4294967296\n"),
+            "error[E0203]: batch.accumulate = 4294967296: the batch would be of 295147905179352825856 tokens or more, "
+            "the most is 4294967296\n"
+            "  --> run.toml:7:14");
+  EXPECT_THAT(BatchErrors(big + "micro = 1\ntokens = 4096\n"), HasSubstr("error[E0203]: batch.micro = 1:"));
+  EXPECT_THAT(BatchErrors("[batch]\ntokens = 4294967296\naccumulate = 1\n"), HasSubstr("error[E0203]: batch.micro"));
+}
+
+// Tables and helpers.
+
+TEST(ConfigErrors, CodesAreDistinctAndEveryKindHasOne) {
+  std::set<std::string_view> codes;
+  for (const ErrorCode& row : kErrorCodes) codes.insert(row.code);
+  EXPECT_EQ(codes.size(), std::size(kErrorCodes));
+  EXPECT_EQ(std::size(kErrorCodes), static_cast<size_t>(ConfigErrorKind::kMismatch) + 1);
+  EXPECT_EQ(CodeOf(ConfigErrorKind::kUnknownKey), "E0107");
+}
+
+TEST(ConfigErrors, LaterChecksPointIntoTheFileToo) {
+  const auto job = ParseJobConfig(std::string("[model]\nvocab = 4096\n") + kBatch, "run.toml");
+  ASSERT_TRUE(job.ok());
+  ConfigChecks checks;
+  checks.Add(ConfigErrorKind::kMismatch, "model.vocab", "4096", "the tokenizer has 2048 pieces", "2048");
+  EXPECT_EQ(ConfigError(job->provenance, checks.issues()).message(),
+            "error[E0205]: model.vocab = 4096: the tokenizer has 2048 pieces\n"
+            "  --> run.toml:2:9    nearest valid: 2048");
+  EXPECT_TRUE(ConfigError(job->provenance, {}).ok());
+}
+
+TEST(Nearest, DistanceAndChoice) {
+  EXPECT_EQ(EditDistance("", "abc"), 3);
+  EXPECT_EQ(EditDistance("weigth", "weight"), 1);  // a swap
+  EXPECT_EQ(EditDistance("kitten", "sitting"), 3);
+  EXPECT_EQ(EditDistance("same", "same"), 0);
+  const std::vector<std::string> names = {"dp", "tp", "heads", "kv_heads"};
+  EXPECT_EQ(NearestName("head", names), "heads");
+  EXPECT_EQ(NearestName("kvheads", names), "kv_heads");
+  EXPECT_EQ(NearestName("pp", names), "dp");
+  EXPECT_EQ(NearestName("banana", names), "");
+  EXPECT_EQ(NearestName(std::string(1000, 'x'), names), "");
+}
+
+}  // namespace
+}  // namespace strata

@@ -1,0 +1,319 @@
+#include "launch/config/job_config.h"
+
+#include <filesystem>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "launch/config/load_config.h"
+#include "launch/config/print_config.h"
+#include "launch/config/reference.h"
+
+namespace strata {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::Not;
+
+constexpr char kBatch[] = "[batch]\nmicro = 1\naccumulate = 1\n";  // what every config needs
+
+// Values, printing and provenance.
+
+constexpr char kFull[] = R"(
+[run]
+name = "full"
+seed = 42
+out = "o\"ut"
+[model]
+arch = "llama"
+vocab = 512
+layers = 3
+dim = 96
+heads = 6
+kv_heads = 2
+ffn = 128
+seq = 32
+rope_theta = 500000
+norm_eps = 1e-6
+tied = true
+init_std = 0.03
+[tokenizer]
+path = "t.model"
+[data]
+train = "d/train"
+valid = "/abs/valid"
+[batch]
+tokens = 512
+micro = 4
+accumulate = 2
+[optim]
+type = "adamw"
+lr = 0.1
+beta1 = 0.8
+beta2 = 0.9
+eps = 1e-4
+weight_decay = 0.01
+clip = 0.5
+no_decay = ["a*", 'b"c\']
+[schedule]
+type = "wsd"
+steps = 99
+warmup = 9
+decay = 10
+min_lr = 0.2
+[precision]
+compute = "bf16"
+[parallel]
+dp = 2
+tp = 2
+[checkpoint]
+every = 7
+keep = 5
+[log]
+every = 3
+[eval]
+every = 11
+batches = 13
+)";
+
+JobConfig Full() {
+  JobConfig c;
+  c.run = {.name = "full", .seed = 42, .out = "/cfg/o\"ut"};
+  c.model = {.arch = ModelArch::kLlama,
+             .vocab = 512,
+             .layers = 3,
+             .dim = 96,
+             .heads = 6,
+             .kv_heads = 2,
+             .ffn = 128,
+             .seq = 32,
+             .rope_theta = 500000,
+             .norm_eps = 1e-6,
+             .tied = true,
+             .init_std = 0.03};
+  c.tokenizer = {.path = "/cfg/t.model"};
+  c.data = {.train = "/cfg/d/train", .valid = "/abs/valid"};
+  c.batch = {.tokens = 512, .micro = 4, .accumulate = 2};
+  c.optim = {.type = OptimizerType::kAdamW,
+             .lr = 0.1,
+             .beta1 = 0.8,
+             .beta2 = 0.9,
+             .eps = 1e-4,
+             .weight_decay = 0.01,
+             .clip = 0.5,
+             .no_decay = {"a*", "b\"c\\"}};
+  c.schedule = {.type = ScheduleType::kWsd, .steps = 99, .warmup = 9, .decay = 10, .min_lr = 0.2};
+  c.precision = {.compute = DType::kBF16};
+  c.parallel = {.dp = 2, .tp = 2};
+  c.checkpoint = {.every = 7, .keep = 5};
+  c.log = {.every = 3};
+  c.eval = {.every = 11, .batches = 13};
+  return c;
+}
+
+TEST(Config, EveryKeyReachesItsField) {
+  const auto job = ParseJobConfig(kFull, "/cfg/run.toml");
+  ASSERT_TRUE(job.ok()) << job.status().message();
+  EXPECT_TRUE(job->config == Full()) << PrintConfig(job->config, job->provenance);
+  EXPECT_THAT(PrintConfig(job->config, job->provenance), Not(HasSubstr("# default")));
+}
+
+// Fails to compile when a member is added to a struct, and fails when a member is not described.
+template <class Section, class... Members>
+void ExpectDescribed(Section& section, Members&... members) {
+  std::vector<const void*> described;
+  for (const ConfigField& field : DescribeFields(section)) {
+    if (const ChoiceRef* choice = std::get_if<ChoiceRef>(&field.value)) {
+      described.push_back(choice->value);
+    } else {
+      described.push_back(std::visit(
+          [](const auto& value) -> const void* {
+            if constexpr (std::is_pointer_v<std::decay_t<decltype(value)>>) return value;
+            return nullptr;
+          },
+          field.value));
+    }
+    EXPECT_FALSE(field.info.doc.empty()) << field.name;
+  }
+  EXPECT_THAT(described, ElementsAre(static_cast<const void*>(&members)...));
+}
+
+TEST(Config, EveryMemberOfEveryStructIsDescribed) {
+  JobConfig job;
+  auto& [run, model, tokenizer, data, batch, optim, schedule, precision, parallel, checkpoint, log, eval] = job;
+  EXPECT_EQ(DescribeJob(job).size(), 12u);
+  const auto check = [](auto& section, auto&... members) { ExpectDescribed(section, members...); };
+  {
+    auto& [a, b, c] = run;
+    check(run, a, b, c);
+  }
+  {
+    auto& [a, b, c, d, e, f, g, h, i, j, k, l] = model;
+    check(model, a, b, c, d, e, f, g, h, i, j, k, l);
+  }
+  {
+    auto& [a] = tokenizer;
+    check(tokenizer, a);
+  }
+  {
+    auto& [a, b] = data;
+    check(data, a, b);
+  }
+  {
+    auto& [a, b, c] = batch;
+    check(batch, a, b, c);
+  }
+  {
+    auto& [a, b, c, d, e, f, g, h] = optim;
+    check(optim, a, b, c, d, e, f, g, h);
+  }
+  {
+    auto& [a, b, c, d, e] = schedule;
+    check(schedule, a, b, c, d, e);
+  }
+  {
+    auto& [a] = precision;
+    check(precision, a);
+  }
+  {
+    auto& [a, b] = parallel;
+    check(parallel, a, b);
+  }
+  {
+    auto& [a, b] = checkpoint;
+    check(checkpoint, a, b);
+  }
+  {
+    auto& [a] = log;
+    check(log, a);
+  }
+  {
+    auto& [a, b] = eval;
+    check(eval, a, b);
+  }
+}
+
+TEST(Config, PrintHoldsEveryFieldAndLoadsBackFromAnyFolder) {
+  for (const std::string& text : {std::string(kFull), std::string(kBatch)}) {
+    const auto job = ParseJobConfig(text, "/cfg/run.toml");
+    ASSERT_TRUE(job.ok()) << job.status().message();
+    const std::string printed = PrintConfig(job->config, job->provenance);
+    JobConfig copy = job->config;
+    for (const ConfigSection& section : DescribeJob(copy)) {
+      EXPECT_THAT(printed, HasSubstr("[" + section.name + "]\n"));
+      const size_t start = printed.find("[" + section.name + "]\n");
+      for (const ConfigField& field : section.fields) {
+        EXPECT_NE(printed.find("\n" + field.name + " = ", start), std::string::npos)
+            << section.name << "." << field.name;
+      }
+    }
+    const auto again = ParseJobConfig(printed, "/elsewhere/effective.toml");
+    ASSERT_TRUE(again.ok()) << again.status().message();
+    EXPECT_TRUE(again->config == job->config) << printed;
+  }
+}
+
+TEST(Config, PrintSaysWhereEachValueCameFrom) {
+  const auto job = ParseJobConfig("[optim]\n\nlr = 0.5\n[batch]\ntokens = 1024\nmicro = 2\n", "dir/run.toml");
+  ASSERT_TRUE(job.ok()) << job.status().message();
+  const std::string printed = PrintConfig(job->config, job->provenance);
+  EXPECT_THAT(printed, HasSubstr("lr = 0.5                         # dir/run.toml:3\n"
+                                 "beta1 = 0.9                      # default\n"));
+  EXPECT_THAT(printed, HasSubstr("[batch]\n"
+                                 "tokens = 1024   # dir/run.toml:5\n"
+                                 "micro = 2       # dir/run.toml:6\n"
+                                 "accumulate = 2  # from batch.tokens and batch.micro\n"));
+}
+
+TEST(Config, StringsSurvivePrinting) {
+  JobConfig job;
+  job.optim.no_decay = {"quote\" back\\slash", "tab\t newline\n bell\x07 del\x7f", "\xc3\xa9"};
+  job.batch = {.tokens = 256, .micro = 1, .accumulate = 1};
+  const auto again = ParseJobConfig(PrintConfig(job, {}), "run.toml");
+  ASSERT_TRUE(again.ok()) << again.status().message();
+  EXPECT_EQ(again->config.optim.no_decay, job.optim.no_decay);
+}
+
+TEST(Config, RelativePathsAreRelativeToTheConfigFile) {
+  const std::string text =
+      std::string("[data]\ntrain = \"../tokens/train\"\n[tokenizer]\npath = \"/abs/t.model\"\n") + kBatch;
+  const auto job = ParseJobConfig(text, "/cfg/jobs/run.toml");
+  ASSERT_TRUE(job.ok()) << job.status().message();
+  EXPECT_EQ(job->config.data.train, "/cfg/tokens/train");
+  EXPECT_EQ(job->config.data.valid, "");
+  EXPECT_EQ(job->config.tokenizer.path, "/abs/t.model");
+  EXPECT_EQ(job->config.run.out, "/cfg/jobs/runs/run");
+  const auto here = ParseJobConfig(text, "jobs/run.toml");
+  ASSERT_TRUE(here.ok());
+  EXPECT_EQ(here->config.data.train, (std::filesystem::current_path() / "tokens/train").string());
+}
+
+TEST(Config, ModelParameters) {
+  LlamaConfig model{.vocab = 10, .layers = 2, .dim = 8, .heads = 4, .kv_heads = 2, .ffn = 6};
+  // blocks: wq, wo 64 + 64; wk, wv 32 + 32; gate, up, down 144; norms 16. Then the last norm 8 and two tables of 80.
+  EXPECT_EQ(model.num_parameters(), 2 * 352 + 8 + 160);
+  model.tied = true;
+  EXPECT_EQ(model.num_parameters(), 2 * 352 + 8 + 80);
+}
+
+// Files.
+
+class ConfigFileTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    const testing::TestInfo& info = *testing::UnitTest::GetInstance()->current_test_info();
+    folder_ = testing::TempDir() + "strata_config_" + info.name();
+    std::filesystem::remove_all(folder_);
+    std::filesystem::create_directories(folder_);
+    path_ = folder_ + "/run.toml";
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  void Put(const std::string& name, const std::string& text) {
+    ASSERT_TRUE(WriteTextAtomically(Env::Posix(), folder_ + "/" + name, text).ok());
+  }
+  std::string LoadErrors(ConfigNeeds needs) {
+    const auto job = LoadJobConfig(Env::Posix(), path_, needs);
+    if (job.ok()) return "";
+    EXPECT_EQ(job.status().code(), absl::StatusCode::kInvalidArgument);
+    return std::string(job.status().message());
+  }
+
+  std::string folder_, path_;
+};
+
+TEST_F(ConfigFileTest, NeedsAreReportedWithTheOtherMistakes) {
+  Put("run.toml", std::string("[data]\ntrain = \"train\"\n[model]\nheads = 7\n") + kBatch);
+  EXPECT_EQ(LoadErrors({.tokenizer = true, .data = true}),
+            "error[E0204]: data.train: " + folder_ + "/train.idx does not exist\n  --> " + path_ + ":2:9\n" +
+                "error[E0201]: model.heads = 7: must divide model.dim = 256 into heads of even size\n  --> " + path_ +
+                ":4:9    nearest valid: 8\n" + "error[E0109]: tokenizer.path is needed by this command\n  --> " +
+                path_ + " (tokenizer.path is not set there)");
+}
+
+TEST_F(ConfigFileTest, LoadsWhereTheFilesAre) {
+  Put("run.toml", std::string("[data]\ntrain = \"train\"\n[tokenizer]\npath = \"t.model\"\n") + kBatch);
+  EXPECT_EQ(LoadErrors({}), "");
+  EXPECT_THAT(LoadErrors({.tokenizer = true}), HasSubstr("error[E0204]: tokenizer.path: "));
+  Put("t.model", "x");
+  EXPECT_EQ(LoadErrors({.tokenizer = true}), "");
+  Put("train.idx", "x");
+  EXPECT_THAT(LoadErrors({.data = true}), HasSubstr("train.bin does not exist"));
+  Put("train.bin", "x");
+  EXPECT_EQ(LoadErrors({.tokenizer = true, .data = true}), "");
+}
+
+TEST_F(ConfigFileTest, MissingOrHugeConfig) {
+  EXPECT_THAT(LoadErrors({}), testing::AllOf(HasSubstr("error[E0101]: "), HasSubstr("\n  --> " + path_)));
+  Put("run.toml", std::string((1 << 20) + 1, '#'));
+  EXPECT_THAT(LoadErrors({}), HasSubstr("error[E0101]: "));
+}
+
+TEST(ConfigReference, DocsPageIsUpToDate) {
+  const auto page = ReadText(Env::Posix(), STRATA_SOURCE_DIR "/docs/config.md");
+  ASSERT_TRUE(page.ok()) << page.status();
+  EXPECT_EQ(*page, ConfigReference());
+}
+
+}  // namespace
+}  // namespace strata

@@ -1,0 +1,103 @@
+#include "tests/testing/small_job.h"
+
+#include <mutex>
+
+#include "absl/strings/str_format.h"
+#include "core/base/philox.h"
+#include "core/base/status.h"
+#include "core/exec/cpu_device.h"
+#include "launch/job/init_parameters.h"
+#include "parallel/comm/counting.h"
+#include "parallel/comm/thread_world.h"
+
+namespace strata::testing {
+
+JobConfig SmallJob(int64_t dp, int64_t tp, int64_t accumulate) {
+  JobConfig c;
+  c.model = {.vocab = 32, .layers = 2, .dim = 16, .heads = 4, .kv_heads = 2, .ffn = 24, .seq = 8, .init_std = 0.1};
+  c.precision.compute = DType::kF64;
+  c.parallel = {.dp = dp, .tp = tp};
+  c.batch = {.tokens = 64, .micro = 8 / (dp * accumulate), .accumulate = accumulate};
+  c.optim.lr = 1e-2;
+  c.optim.eps = 1e-4;
+  c.schedule.steps = 10;
+  c.schedule.warmup = 2;
+  c.run.seed = 7;
+  return c;
+}
+
+void TableRows::Row(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets, std::span<float> weights) const {
+  const uint64_t row = static_cast<uint64_t>(index);
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const PhiloxBlock r = Philox(seed_, row, i);
+    tokens[i] = static_cast<int32_t>(r[0] % static_cast<uint64_t>(vocab_));
+    targets[i] = static_cast<int32_t>(r[1] % static_cast<uint64_t>(vocab_));
+    weights[i] = r[2] % 8 < row % 7 + 1 ? 1.0f : 0.0f;
+  }
+}
+
+namespace {
+
+double Element(std::span<const std::byte> bytes, DType dtype, int64_t i) {
+  if (dtype == DType::kF64) return reinterpret_cast<const double*>(bytes.data())[i];
+  if (dtype == DType::kF32) return reinterpret_cast<const float*>(bytes.data())[i];
+  return static_cast<float>(reinterpret_cast<const BF16*>(bytes.data())[i]);
+}
+
+// Writes this rank's part; false where an element that is there already differs.
+bool Merge(const PlannedState& s, std::span<const std::byte> bytes, std::vector<double>& whole, std::vector<bool>& set) {
+  bool equal = true;
+  whole.resize(s.spec.shape.elements());
+  set.resize(whole.size());
+  ForEachElement(s.box, s.spec.shape, [&](int64_t local, int64_t global) {
+    const double v = Element(bytes, s.spec.dtype, local);
+    equal &= !set[global] || whole[global] == v;
+    whole[global] = v;
+    set[global] = true;
+  });
+  return equal;
+}
+
+}  // namespace
+
+absl::StatusOr<JobRun> RunJob(const JobConfig& config, int steps) {
+  const KernelTable kernels = CpuKernels();
+  ASSIGN_OR_RETURN(const Job job, CompileTraining(config, kernels));
+  ASSIGN_OR_RETURN(std::vector<Plan> plans, PlanRanks(job, kernels));
+  const TableRows rows(config.model.vocab, 3);
+  JobRun run;
+  std::mutex mutex;
+  std::map<std::string, std::vector<bool>> set;
+  RETURN_IF_ERROR(RunRanks(job.ranks, [&](World& thread_world) -> absl::Status {
+    CountingWorld world(thread_world);
+    CpuDevice device;
+    const auto plan = std::make_shared<const Plan>(plans[world.rank()]);
+    ASSIGN_OR_RETURN(auto runner, RankRunner::Create(job, plan, world, device, nullptr));
+    runner->InitParameters(static_cast<uint64_t>(config.run.seed));
+    for (int s = 1; s <= steps; ++s) {
+      world.Reset();
+      ASSIGN_OR_RETURN(const StepReport report, runner->TrainStep(s, (s - 1) * runner->rows_per_step(), rows));
+      if (world.rank() == 0) run.steps.push_back(report);
+    }
+    if (world.rank() == 0) {
+      for (const auto& [name, kinds] : world.counts()) {
+        for (size_t k = 0; k < kinds.size(); ++k) {
+          if (kinds[k].calls > 0) run.calls[name + " " + Name(static_cast<Collective::Kind>(k))] = kinds[k].calls;
+        }
+      }
+    }
+    ASSIGN_OR_RETURN(const RankRunner::LossSum eval, runner->Evaluate(5, rows));
+    const std::lock_guard lock(mutex);
+    if (world.rank() == 0) run.eval_nats = eval.nats, run.eval_tokens = eval.tokens;
+    for (const PlannedState& s : plan->states) {
+      if (s.role != Role::kParam || s.name.compare(0, 7, "bucket.") == 0) continue;
+      if (!Merge(s, runner->executor().StateBytes(s), run.parameters[s.name], set[s.name])) {
+        return absl::InternalError(absl::StrFormat("%s differs between its replicas", s.name));
+      }
+    }
+    return runner->Close();
+  }));
+  return run;
+}
+
+}  // namespace strata::testing

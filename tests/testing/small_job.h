@@ -1,0 +1,39 @@
+#pragma once
+// A tiny Llama job without files: its config, a table of random rows with uneven masks, and a run of it on thread ranks.
+
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "launch/config/job_config.h"
+#include "launch/job/rank_runner.h"
+
+namespace strata::testing {
+
+// V 32, L 2, E 16, H 4, Hk 2, F 24, S 8, float64, AdamW eps 1e-4; 8 sequences a step whatever dp and accumulation.
+JobConfig SmallJob(int64_t dp, int64_t tp, int64_t accumulate);
+
+// Random tokens; row i has weight on only some of its positions, a different number for every row.
+class TableRows final : public RowSource {
+ public:
+  TableRows(int64_t vocab, uint64_t seed) : vocab_(vocab), seed_(seed) {}
+  void Row(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets, std::span<float> weights) const override;
+
+ private:
+  int64_t vocab_;
+  uint64_t seed_;
+};
+
+struct JobRun {
+  std::vector<StepReport> steps;
+  double eval_nats = 0;
+  int64_t eval_tokens = 0;
+  std::map<std::string, std::vector<double>> parameters;  // whole tensors, put together from all ranks
+  std::map<std::string, int64_t> calls;                   // "dp all-reduce" -> calls of rank 0 in ONE train step
+};
+// Trains on thread ranks, then evaluates 5 rows. Fails if a replicated part of a parameter differs between ranks.
+absl::StatusOr<JobRun> RunJob(const JobConfig& config, int steps);
+
+}  // namespace strata::testing
