@@ -28,7 +28,7 @@ template <typename T>
 absl::Status Forward(const KernelArgs& a) {
   using C = ComputeType<T>;
   const int64_t E = a.in[0].shape[2];
-  const C eps = static_cast<C>(RmsNormEps(a.op));
+  const C eps = static_cast<C>(EpsOf(a.op));
   const T* w = a.in[1].as<T>();
   ForTokens(a.pool, Tokens(a.in[0]), [&](int64_t t) {
     const T* x = a.in[0].as<T>() + t * E;
@@ -37,6 +37,18 @@ absl::Status Forward(const KernelArgs& a) {
     const C rstd = 1 / std::sqrt(sum / static_cast<C>(E) + eps);
     for (int64_t e = 0; e < E; ++e) y[e] = static_cast<T>(static_cast<C>(x[e]) * rstd * static_cast<C>(w[e]));
     a.out[1].as<C>()[t] = rstd;
+  });
+  return absl::OkStatus();
+}
+
+template <typename T>
+absl::Status RunRsqrt(const KernelArgs& a) {
+  using C = ComputeType<T>;
+  const C eps = static_cast<C>(EpsOf(a.op));
+  ForTiles(a.pool, a.out[0].shape.elements(), kFlatTile, [&](int64_t begin, int64_t end) {
+    const T* x = a.in[0].as<T>();
+    T* y = a.out[0].as<T>();
+    for (int64_t i = begin; i < end; ++i) y[i] = static_cast<T>(1 / std::sqrt(static_cast<C>(x[i]) + eps));
   });
   return absl::OkStatus();
 }
@@ -96,6 +108,7 @@ absl::Status Dw(const KernelArgs& a) {
 
 void AddNormKernels(KernelTable& table) {
   AddForFloats(table, "rms_norm", []<typename T>() { return Kernel{Forward<T>, nullptr, StreamingCost}; });
+  AddForFloats(table, "rsqrt", []<typename T>() { return Kernel{RunRsqrt<T>, nullptr, StreamingCost}; });
   AddForFloats(table, "rms_norm_dx", []<typename T>() { return Kernel{Dx<T>, nullptr, StreamingCost}; });
   AddForFloats(table, "rms_norm_dw", []<typename T>() { return Kernel{Dw<T>, DwWorkspace<T>, StreamingCost}; });
 }

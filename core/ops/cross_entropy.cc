@@ -4,6 +4,7 @@
 #include "core/base/status.h"
 #include "core/graph/op.h"
 #include "core/ops/elementwise.h"
+#include "core/ops/infer.h"
 
 namespace strata {
 namespace {
@@ -30,6 +31,7 @@ class CrossEntropyOp final : public Op {
   std::string_view name() const override { return piece_.name; }
 
   absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override {
+    RETURN_IF_ERROR(ExpectArity(in, piece_.in.size()));
     const TensorSpec& first = in[0];
     const bool from_logits = piece_.in[0] == kLogits;
     if (!IsFloating(first.dtype) || first.shape.rank != (from_logits ? 3 : 2)) {

@@ -1,7 +1,11 @@
 #include "core/ops/rms_norm.h"
 
 #include "absl/strings/str_format.h"
+#include "core/base/status.h"
 #include "core/graph/op.h"
+#include "core/ops/elementwise.h"
+#include "core/ops/infer.h"
+#include "core/ops/move.h"
 
 namespace strata {
 namespace {
@@ -21,13 +25,40 @@ absl::Status CheckOperands(const TensorSpec& x, const TensorSpec* dy, const Tens
   return absl::OkStatus();
 }
 
-class RmsNormOp final : public Op {
+class EpsOp : public Op {
  public:
-  explicit RmsNormOp(double eps) : eps_(eps) {}
-  std::string_view name() const override { return "rms_norm"; }
+  explicit EpsOp(double eps) : eps_(eps) {}
   std::string attributes() const override { return absl::StrFormat("eps=%g", eps_); }
+  double eps() const { return eps_; }
+
+ private:
+  double eps_;
+};
+
+class RsqrtOp final : public EpsOp {
+ public:
+  using EpsOp::EpsOp;
+  std::string_view name() const override { return "rsqrt"; }
   absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override {
-    if (absl::Status s = CheckOperands(in[0], nullptr, &in[1], nullptr); !s.ok()) return s;
+    RETURN_IF_ERROR(ExpectAlike(in, 1));
+    return std::vector<TensorSpec>{{in[0].dtype, in[0].shape, {}}};
+  }
+  absl::StatusOr<std::vector<Value>> Vjp(const VjpArgs& a) const override {  // -y^3 / 2
+    const Value y = a.outputs[0], cube = Mul(a.g, Mul(a.g, y, y), y);
+    return std::vector<Value>{Scale(a.g, Mul(a.g, a.grads[0], cube), -0.5)};
+  }
+  std::vector<ShardRule> ShardRules(std::span<const TensorSpec> in) const override {
+    return ElementwiseRules(in[0].shape.rank, 1, 1);
+  }
+};
+
+class RmsNormOp final : public EpsOp {
+ public:
+  using EpsOp::EpsOp;
+  std::string_view name() const override { return "rms_norm"; }
+  absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override {
+    RETURN_IF_ERROR(ExpectArity(in, 2));
+    RETURN_IF_ERROR(CheckOperands(in[0], nullptr, &in[1], nullptr));
     const Shape& x = in[0].shape;
     return std::vector<TensorSpec>{{in[0].dtype, x, {}}, {AccumulatorOf(in[0].dtype), {x[0], x[1], 1}, {}}};
   }
@@ -43,17 +74,23 @@ class RmsNormOp final : public Op {
     for (Placement p : {Shard(0), Shard(1), R}) rules.push_back({{p, R}, {p, p}});
     return rules;
   }
-  double eps() const { return eps_; }
-
- private:
-  double eps_;
+  absl::StatusOr<std::vector<Value>> Decompose(GraphBuilder& g, std::span<const Value> in) const override {
+    const DType dtype = g.spec(in[0]).dtype, accumulator = AccumulatorOf(dtype);
+    const Value x = Cast(g, in[0], accumulator), w = Cast(g, in[1], accumulator);
+    const double over_E = 1 / static_cast<double>(std::max<int64_t>(1, g.spec(x).shape.dim[2]));
+    const Value rstd_BS = Rsqrt(g, Scale(g, ReduceSum(g, Mul(g, x, x), 2), over_E), eps());
+    const Value w_SE = Broadcast(g, w, ReduceSum(g, x, 0), 0);  // of the sum, only the shape is used
+    const Value y = Mul(g, Mul(g, x, Broadcast(g, rstd_BS, x, 2)), Broadcast(g, w_SE, x, 0));
+    return std::vector<Value>{Cast(g, y, dtype), SplitDim(g, rstd_BS, 1, 1)};
+  }
 };
 
 class RmsNormDxOp final : public Op {
  public:
   std::string_view name() const override { return "rms_norm_dx"; }
   absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override {
-    if (absl::Status s = CheckOperands(in[1], &in[0], &in[2], &in[3]); !s.ok()) return s;
+    RETURN_IF_ERROR(ExpectArity(in, 4));
+    RETURN_IF_ERROR(CheckOperands(in[1], &in[0], &in[2], &in[3]));
     return std::vector<TensorSpec>{{in[1].dtype, in[1].shape, {}}};
   }
   std::vector<ShardRule> ShardRules(std::span<const TensorSpec>) const override {
@@ -68,7 +105,8 @@ class RmsNormDwOp final : public Op {
  public:
   std::string_view name() const override { return "rms_norm_dw"; }
   absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override {
-    if (absl::Status s = CheckOperands(in[1], &in[0], nullptr, &in[2]); !s.ok()) return s;
+    RETURN_IF_ERROR(ExpectArity(in, 3));
+    RETURN_IF_ERROR(CheckOperands(in[1], &in[0], nullptr, &in[2]));
     return std::vector<TensorSpec>{{AccumulatorOf(in[1].dtype), {in[1].shape[2]}, {}}};
   }
   std::vector<ShardRule> ShardRules(std::span<const TensorSpec>) const override {
@@ -90,6 +128,9 @@ Value RmsNormDx(GraphBuilder& g, Value dy, Value x, Value weight, Value rstd, So
 Value RmsNormDw(GraphBuilder& g, Value dy, Value x, Value rstd, SourceLoc loc) {
   return g.Add(std::make_shared<RmsNormDwOp>(), {dy, x, rstd}, loc)[0];
 }
-double RmsNormEps(const Op& op) { return static_cast<const RmsNormOp&>(op).eps(); }
+Value Rsqrt(GraphBuilder& g, Value a, double eps, SourceLoc loc) {
+  return g.Add(std::make_shared<RsqrtOp>(eps), {a}, loc)[0];
+}
+double EpsOf(const Op& op) { return static_cast<const EpsOp&>(op).eps(); }
 
 }  // namespace strata

@@ -16,6 +16,9 @@ Value RmsNormDx(GraphBuilder& g, Value dy_BSE, Value x_BSE, Value weight_E, Valu
 // d weight[E] = sum over tokens of dy * x * rstd; AccumulatorOf the dtype of x.
 Value RmsNormDw(GraphBuilder& g, Value dy_BSE, Value x_BSE, Value rstd_BS1, SourceLoc loc = SourceLoc::Here());
 
-double RmsNormEps(const Op& op);  // of an "rms_norm"; for its kernels
+// 1 / sqrt(a + eps), elementwise: the plain op of RmsNorm's decomposition.
+Value Rsqrt(GraphBuilder& g, Value a, double eps, SourceLoc loc = SourceLoc::Here());
+
+double EpsOf(const Op& op);  // of an "rms_norm" or "rsqrt"; for their kernels
 
 }  // namespace strata

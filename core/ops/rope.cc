@@ -1,7 +1,9 @@
 #include "core/ops/rope.h"
 
 #include "absl/strings/str_format.h"
+#include "core/base/status.h"
 #include "core/graph/op.h"
+#include "core/ops/infer.h"
 
 namespace strata {
 namespace {
@@ -15,6 +17,7 @@ class RopeOp final : public Op {
                            attributes_.direction == RopeDirection::kInverse ? " inverse" : "");
   }
   absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override {
+    RETURN_IF_ERROR(ExpectArity(in, 2));
     const Shape& x = in[0].shape;
     if (!IsFloating(in[0].dtype) || x.rank != 4 || x[3] % 2 != 0) {
       return absl::InvalidArgumentError("x must be a floating [B, S, H, D] with even D");

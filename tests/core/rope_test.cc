@@ -1,0 +1,68 @@
+#include "core/ops/rope.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/testing/op_checks.h"
+#include "tests/testing/shard_checks.h"
+
+namespace strata::testing {
+namespace {
+
+using Values = std::vector<Value>;
+constexpr double kTheta = 100;
+const Shape kX = {2, 6, 4, 8};
+
+Values Forward(GraphBuilder& g, const Values& in) { return {Rope(g, in[0], in[1], kTheta)}; }
+Values Inverse(GraphBuilder& g, const Values& in) { return {Rope(g, in[0], in[1], kTheta, RopeDirection::kInverse)}; }
+Values There(GraphBuilder& g, const Values& in) { return Inverse(g, {Forward(g, in)[0], in[1]}); }
+
+Tensor X() { return Tensor::Random(DType::kF64, kX, 1); }
+Tensor Positions() { return Tensor::Of({6}, {5, 0, 3, 11, 2, 70000}, DType::kI32); }
+
+TEST(Rope, RotatesThePairsOfTheTwoHalves) {
+  const Tensor x = X(), positions = Positions();
+  const auto out = Call(Forward, {x, positions});
+  ASSERT_TRUE(out.ok()) << out.status();
+  for (int64_t row = 0; row < 2 * 6 * 4; ++row) {
+    for (int64_t i = 0; i < 4; ++i) {
+      const double angle = positions.at(row / 4 % 6) * std::pow(kTheta, -2.0 * i / 8);
+      const double u = x.at(row * 8 + i), v = x.at(row * 8 + i + 4);
+      ASSERT_NEAR((*out)[0].at(row * 8 + i), u * std::cos(angle) - v * std::sin(angle), 1e-12);
+      ASSERT_NEAR((*out)[0].at(row * 8 + i + 4), v * std::cos(angle) + u * std::sin(angle), 1e-12);
+    }
+  }
+}
+
+TEST(Rope, InverseUndoesIt) {
+  const auto out = Call(There, {X(), Positions()});
+  ASSERT_TRUE(out.ok()) << out.status();
+  EXPECT_LE(MaxAbsDiff((*out)[0], X()), 1e-14);
+}
+
+TEST(Rope, Gradient) {
+  for (const GraphFn& fn : {GraphFn(Forward), GraphFn(Inverse)}) {
+    const auto error = GradientError(fn, {X(), Positions()});
+    ASSERT_TRUE(error.ok()) << error.status();
+    EXPECT_LE(*error, 1e-6);
+  }
+}
+
+TEST(Rope, DTypesThreadsAndRules) {
+  for (DType t : {DType::kF32, DType::kBF16}) {
+    const auto error = DTypeError(Forward, {X(), Positions()}, t);
+    ASSERT_TRUE(error.ok()) << error.status();
+    EXPECT_LE(*error, ToleranceOf(t));
+  }
+  EXPECT_EQ(CheckThreads(Forward, {X(), Positions()}), absl::OkStatus());
+  EXPECT_EQ(CheckShardRules(Forward, {X(), Positions()}, 5), absl::OkStatus());
+}
+
+TEST(Rope, RefusesAnOddHead) {
+  const absl::Status s = BuildError(Forward, {{DType::kF32, {1, 2, 1, 3}, {}}, {DType::kI32, {2}, {}}});
+  EXPECT_EQ(s.code(), absl::StatusCode::kInvalidArgument) << s;
+}
+
+}  // namespace
+}  // namespace strata::testing
