@@ -12,7 +12,7 @@ endif()
 add_library(strata_options INTERFACE)
 target_include_directories(strata_options INTERFACE ${CMAKE_SOURCE_DIR})
 target_compile_options(strata_options INTERFACE
-  -Wall -Wextra -Werror -Wno-missing-field-initializers $<$<CONFIG:Release>:-O2> -fno-math-errno -ffp-contract=off)
+  -Wall -Wextra -Werror -Wno-missing-field-initializers -fno-math-errno -ffp-contract=off)
 if(STRATA_SANITIZE STREQUAL "address")
   target_compile_options(strata_options INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
   target_link_options(strata_options INTERFACE -fsanitize=address,undefined)

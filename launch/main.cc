@@ -1,7 +1,14 @@
+#include <cstdio>
+
 #include "launch/cli/cli.h"
+#include "launch/cli/exit_codes.h"
 #include "launch/verbs/verbs.h"
 
 int main(int argc, char** argv) {
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
+    std::fputs("strata needs a CPU with AVX2 and FMA (x86-64-v3); build with -DSTRATA_MARCH=x86-64 for others\n", stderr);
+    return strata::kExitFailure;
+  }
   return strata::Main(argc, argv,
                       {.train = strata::RunTrain,
                        .plan = strata::RunPlan,
