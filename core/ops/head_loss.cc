@@ -70,16 +70,19 @@ class HeadLossOp final : public Op {
       const Chunk c = EmitChunk(g, x, w, targets, weights, seed);
       return std::vector<Value>{c.loss, c.dx_BSE, c.dw_VE};
     }
+    // Chunk i is every chunks-th position from i on: as [B, S / chunks, chunks, ...] a sharded sequence stays sharded.
+    const auto split = [&](Value v) { return SplitDim(g, v, 1, chunks_); };
+    const Value split_x = split(x), split_targets = split(targets), split_weights = split(weights);
     Value loss, dw;
     std::vector<Value> dx;
     for (int i = 0; i < chunks_; ++i) {
-      const auto part = [&](Value v) { return Slice(g, v, 1, i, chunks_); };
-      const Chunk c = EmitChunk(g, part(x), w, part(targets), part(weights), seed);
+      const auto part = [&](Value v) { return MergeDims(g, Slice(g, v, 2, i, chunks_), 1); };
+      const Chunk c = EmitChunk(g, part(split_x), w, part(split_targets), part(split_weights), seed);
       loss = i == 0 ? c.loss : Add(g, loss, c.loss);
       dw = i == 0 ? c.dw_VE : Add(g, dw, c.dw_VE);
-      dx.push_back(c.dx_BSE);
+      dx.push_back(SplitDim(g, c.dx_BSE, 1, 1));
     }
-    return std::vector<Value>{loss, Concat(g, dx, 1), dw};
+    return std::vector<Value>{loss, MergeDims(g, Concat(g, dx, 2), 1), dw};
   }
 
  private:

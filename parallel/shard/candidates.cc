@@ -146,7 +146,7 @@ absl::Status AxisSites::NoteShardedClasses() {
 
 absl::Status AxisSites::AddNode(NodeId id) {
   const Node& n = facts_->graph.nodes[id];
-  Site site{Site::Kind::kNode, id, "", n.inputs, {}, facts_->is_accumulator[id], false, false};
+  Site site{Site::Kind::kNode, id, "", n.inputs, {}, facts_->is_accumulator[id], false, false, {}};
   if (const ReadOp* read = AsRead(n); read != nullptr) {
     ASSIGN_OR_RETURN(const std::vector<Placement> placements, StatePlacements(read->state()));
     site.rows = AlikeRows(placements, 0, 1);
@@ -167,6 +167,10 @@ absl::Status AxisSites::AddNode(NodeId id) {
     }
   }
   site.free = !site.pinned && site.rows.size() > 1;
+  site.taken.resize(n.inputs.size());
+  for (const Row& row : site.rows) {
+    for (size_t k = 0; k < row.in.size(); ++k) site.taken[k].push_back(row.in[k]);
+  }
   sites_.push_back(std::move(site));
   if (!sites_.back().rows.empty()) return absl::OkStatus();
   std::string wanted;
@@ -182,7 +186,7 @@ absl::Status AxisSites::AddNode(NodeId id) {
 // Losses stay as they are: the step reduces them once. Other outputs are not left unreduced, and shards are not gathered.
 absl::Status AxisSites::AddOutput(const std::string& name, Value v) {
   const Shape& shape = facts_->graph.spec(v).shape;
-  Site site{Site::Kind::kOutput, v.node, name, {v}, {}, false, false, false};
+  Site site{Site::Kind::kOutput, v.node, name, {v}, {}, false, false, false, {}};
   ASSIGN_OR_RETURN(const Pin* pin, PinOf(name, facts_->graph.spec(v), chosen_->in[sites_.size()][0]));
   std::vector<Placement> wanted;
   if (pin != nullptr) {
@@ -202,7 +206,7 @@ absl::Status AxisSites::AddState(StateId id) {
   const std::vector<Value>& values = facts_->state_values.at(id);
   ASSIGN_OR_RETURN(const std::vector<Placement> placements, StatePlacements(id));
   sites_.push_back({Site::Kind::kState, values[0].node, facts_->graph.states[id].name, values,
-                    AlikeRows(placements, values.size(), 0), true, false, false});
+                    AlikeRows(placements, values.size(), 0), true, false, false, {}});
   return absl::OkStatus();
 }
 
@@ -218,8 +222,11 @@ bool AxisSites::MayFeed(const Site& site, const Row& row, int k, Placement have)
     return have.is_partial() && want.is_replicate() && !MatchesPattern("loss*", site.name);
   }
   if (!site.free) return true;
-  if (have.is_replicate() && want.is_shard()) return AsInput(producer) != nullptr;  // slices: of inputs and at pins only
-  return !(have.is_shard() && IsReplicated(row.in) && IsReplicated(row.out));  // no gathering to compute the same everywhere
+  // Slices and all-to-alls: of graph inputs and at pins only.
+  if (!have.is_partial() && want.is_shard()) return AsInput(producer) != nullptr;
+  // No gathering to compute the same everywhere, where the shard could be used as it is.
+  const bool usable = std::find(site.taken[k].begin(), site.taken[k].end(), have) != site.taken[k].end();
+  return !(have.is_shard() && usable && IsReplicated(row.in) && IsReplicated(row.out));
 }
 
 absl::Status AxisSites::NoPlacement(const Site& site, int k) const {

@@ -31,6 +31,7 @@ struct Site {
   bool direct = false;        // takes its inputs as they are
   bool pinned = false;        // a pin names its result: replicated values may be sliced here, shards gathered
   bool free = false;          // not pinned, and more than one row is legal
+  std::vector<std::vector<Placement>> taken;  // by input: what the rows take, before any row is dropped
 };
 
 // What the pass knows before it solves an axis. Graph, mesh and pins must outlive it.

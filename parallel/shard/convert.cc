@@ -1,5 +1,8 @@
 #include "parallel/shard/convert.h"
 
+#include <algorithm>
+#include <limits>
+#include <numeric>
 #include <queue>
 #include <set>
 
@@ -33,16 +36,16 @@ struct Hop {
   Placement from, to;
 };
 struct Visit {
-  double bytes;
+  double seconds;
   int order;  // of discovery: breaks ties
   Layout layout;
   std::vector<Hop> hops;
-  bool operator>(const Visit& o) const { return bytes != o.bytes ? bytes > o.bytes : order > o.order; }
+  bool operator>(const Visit& o) const { return seconds != o.seconds ? seconds > o.seconds : order > o.order; }
 };
 
 Route Merge(const Visit& visit) {
   Route route;
-  route.bytes = visit.bytes;
+  route.seconds = visit.seconds;
   for (const Hop& h : visit.hops) {
     const AxisSet axis = static_cast<AxisSet>(1 << h.axis);
     ConversionStep* last = route.steps.empty() ? nullptr : &route.steps.back();
@@ -80,7 +83,8 @@ double ConversionSeconds(Placement from, Placement to, double bytes, int n, cons
   return StepBytes(from, to, bytes, n) / options.bandwidth + options.latency_s;
 }
 
-absl::StatusOr<Route> FindRoute(const TensorSpec& spec, const Layout& from, const Layout& to, const Mesh& mesh) {
+absl::StatusOr<Route> FindRoute(const TensorSpec& spec, const Layout& from, const Layout& to, const Mesh& mesh,
+                                const ShardOptions& options) {
   const double whole = static_cast<double>(spec.shape.elements() * SizeOf(spec.dtype));
   std::priority_queue<Visit, std::vector<Visit>, std::greater<Visit>> queue;
   std::set<std::string> done;
@@ -97,21 +101,55 @@ absl::StatusOr<Route> FindRoute(const TensorSpec& spec, const Layout& from, cons
       for (const Placement next : {to[axis], Replicate()}) {
         const Placement have = now.layout[axis];
         if (!IsStep(have, next) || !IsNestedLegally(now.layout, axis, have, next, mesh.num_axes())) continue;
-        Visit v{now.bytes, order++, now.layout, now.hops};
+        Visit v{now.seconds, order++, now.layout, now.hops};
         v.layout[axis] = next;
         if (!LocalBoxOf(spec.shape, v.layout, mesh).ok()) continue;
         double bytes = whole;
         for (int a = 0; a < mesh.num_axes(); ++a) {
           if (a != axis && now.layout[a].is_shard()) bytes /= mesh.axes()[a].size;
         }
-        constexpr double kPerStep = 1e-3;  // fewer steps win among equals
-        v.bytes += StepBytes(have, next, bytes, mesh.axes()[axis].size) + kPerStep;
+        constexpr double kPerStep = 1e-12;  // fewer steps win among equals
+        v.seconds += ConversionSeconds(have, next, bytes, mesh.axes()[axis].size, options) + kPerStep;
         v.hops.push_back({axis, have, next});
         queue.push(std::move(v));
       }
     }
   }
   return absl::InvalidArgumentError(absl::StrFormat("%s cannot become %s", ToString(from, mesh), ToString(to, mesh)));
+}
+
+absl::StatusOr<std::vector<int>> PlanCopies(const TensorSpec& spec, const Layout& from, const std::vector<Layout>& wanted,
+                                            const Mesh& mesh, const ShardOptions& options) {
+  const int n = static_cast<int>(wanted.size());
+  // seconds[i][j]: from copy i to copy j; row n is the value itself.
+  std::vector<std::vector<double>> seconds(n + 1, std::vector<double>(n, std::numeric_limits<double>::infinity()));
+  for (int i = 0; i <= n; ++i) {
+    for (int j = 0; j < n; ++j) {
+      if (i == j) continue;
+      const absl::StatusOr<Route> route = FindRoute(spec, i < n ? wanted[i] : from, wanted[j], mesh, options);
+      if (route.ok()) seconds[i][j] = route->seconds;
+      else if (i == n) return route.status();
+    }
+  }
+  std::vector<int> order(n), best_source(n, -1);
+  std::iota(order.begin(), order.end(), 0);
+  double best = std::numeric_limits<double>::infinity();
+  constexpr int kMostPermuted = 5;  // more copies are made in their order of use
+  do {
+    double total = 0;
+    std::vector<int> owned = {n}, source(n);
+    for (int j : order) {
+      const int i = *std::min_element(owned.begin(), owned.end(), [&](int a, int b) { return seconds[a][j] < seconds[b][j]; });
+      source[j] = i < n ? i : -1;
+      total += seconds[i][j];
+      owned.push_back(j);
+    }
+    if (total < best) {
+      best = total;
+      best_source = source;
+    }
+  } while (n <= kMostPermuted && std::next_permutation(order.begin(), order.end()));
+  return best_source;
 }
 
 }  // namespace strata

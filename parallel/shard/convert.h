@@ -27,14 +27,21 @@ struct ConversionStep {
   Placement from, to;
 };
 struct Route {
-  double bytes = 0;  // sent by one rank, all steps
+  double seconds = 0;
   std::vector<ConversionStep> steps;
 };
 
-// The route that sends the fewest bytes (Dijkstra over layouts; a step may pass through Replicate). A dim that several axes
+// The cheapest route (Dijkstra over layouts; a step may pass through Replicate). A dim that several axes
 // shard is nested in mesh order, so the inner axis leaves first and enters last. Equal consecutive steps over different
 // axes are merged into one over the product group. Ties break on axis order, so every rank finds the same route.
 // Errors: InvalidArgument if there is none (something would have to become Partial).
-absl::StatusOr<Route> FindRoute(const TensorSpec& spec, const Layout& from, const Layout& to, const Mesh& mesh);
+absl::StatusOr<Route> FindRoute(const TensorSpec& spec, const Layout& from, const Layout& to, const Mesh& mesh,
+                                const ShardOptions& options);
+
+// How to make copies of a value that is `from` in all of `wanted` (distinct, none is `from`) in the least time: for each the
+// index of the copy that it is converted from, -1 for the value itself. "All-reduce, then slice" beats "reduce-scatter, then
+// gather" where both results are wanted. Errors: as FindRoute.
+absl::StatusOr<std::vector<int>> PlanCopies(const TensorSpec& spec, const Layout& from, const std::vector<Layout>& wanted,
+                                            const Mesh& mesh, const ShardOptions& options);
 
 }  // namespace strata

@@ -1,6 +1,6 @@
 #include "parallel/shard/emit.h"
 
-#include <limits>
+#include <algorithm>
 
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
@@ -22,6 +22,7 @@ class Emitter {
     for (const auto& [id, values] : facts_.state_values) {
       g_.mutable_graph().states[id].spec.layout = OldLayout(values[0]);
     }
+    RETURN_IF_ERROR(PlanAllCopies());
     for (NodeId id = 0; id < static_cast<NodeId>(old_.nodes.size()); ++id) {
       RETURN_IF_ERROR(EmitNode(id));
       RETURN_IF_ERROR(g_.status());
@@ -34,42 +35,58 @@ class Emitter {
  private:
   struct Copy {
     Layout layout;
-    Value value;
+    int source = -1;  // the copy that it is made from; -1: the value itself
+    Value value;      // once made
   };
 
   const Layout& OldLayout(Value v) const { return choice_.layouts.out[v.node][v.output]; }
   TensorSpec& NewSpec(Value v) { return g_.mutable_graph().nodes[v.node].outputs[v.output]; }
   Value New(Value v) const { return v.valid() ? map_[v.node][v.output] : Value{}; }
 
-  // `v` in layout `want`, for a user like `user`: an earlier copy, or one converted from the cheapest of them.
+  std::vector<Copy>& CopiesOf(Value v, Phase user) { return copies_[{v, CopyScope(old_, v, user, options_)}]; }
+
+  void NoteWanted(Value v, const Layout& want, Phase user) {
+    if (want == OldLayout(v)) return;
+    std::vector<Copy>& list = CopiesOf(v, user);
+    if (std::none_of(list.begin(), list.end(), [&](const Copy& c) { return c.layout == want; })) list.push_back({want, -1, {}});
+  }
+
+  absl::Status PlanAllCopies() {
+    for (NodeId id = 0; id < static_cast<NodeId>(old_.nodes.size()); ++id) {
+      const Node& n = old_.nodes[id];
+      for (size_t k = 0; k < n.inputs.size(); ++k) NoteWanted(n.inputs[k], choice_.layouts.in[id][k], n.phase);
+    }
+    size_t site = old_.nodes.size();  // outputs follow the nodes
+    for (const auto& [name, v] : old_.outputs) NoteWanted(v, choice_.layouts.in[site++][0], old_.nodes[v.node].phase);
+    for (auto& [key, copies] : copies_) {
+      const Value v = key.first;
+      std::vector<Layout> wanted;
+      for (const Copy& c : copies) wanted.push_back(c.layout);
+      absl::StatusOr<std::vector<int>> source = PlanCopies(old_.spec(v), OldLayout(v), wanted, facts_.mesh, options_);
+      if (!source.ok()) return Annotate(source.status(), old_.nodes[v.node].scope);
+      for (size_t i = 0; i < wanted.size(); ++i) copies[i].source = (*source)[i];
+    }
+    return absl::OkStatus();
+  }
+
+  // `v` in layout `want`, for a user like `user`: made once, at its first use.
   absl::StatusOr<Value> Fetch(Value v, const Layout& want, const Node& user) {
-    std::vector<Copy>& copies = copies_[{v, CopyScope(old_, v, user.phase, options_)}];
-    if (copies.empty()) copies.push_back({OldLayout(v), New(v)});
-    for (const Copy& c : copies) {
-      if (c.layout == want) return c.value;
-    }
-    Route best;
-    best.bytes = std::numeric_limits<double>::infinity();
-    Copy from;
-    absl::Status error;
-    for (const Copy& c : copies) {
-      absl::StatusOr<Route> route = FindRoute(old_.spec(v), c.layout, want, facts_.mesh);
-      if (!route.ok()) error = route.status();
-      if (!route.ok() || route->bytes >= best.bytes) continue;
-      best = *std::move(route);
-      from = c;
-    }
-    if (best.steps.empty()) return Annotate(error, user.scope);
+    if (want == OldLayout(v)) return New(v);
+    std::vector<Copy>& list = CopiesOf(v, user.phase);
+    Copy& copy = *std::find_if(list.begin(), list.end(), [&](const Copy& c) { return c.layout == want; });
+    if (copy.value.valid()) return copy.value;
+    const Layout& from = copy.source < 0 ? OldLayout(v) : list[copy.source].layout;
+    ASSIGN_OR_RETURN(Value value, Fetch(v, from, user));
+    ASSIGN_OR_RETURN(const Route route, FindRoute(old_.spec(v), from, want, facts_.mesh, options_));
     g_.PushLike(user);
     g_.set_phase(user.phase);
-    for (const ConversionStep& step : best.steps) {
-      from.value = Convert(g_, from.value, step.axes, step.from, step.to, CollectiveOp::Storage::kNew, user.loc);
-      RETURN_IF_ERROR(g_.status());
-      from.layout = NewSpec(from.value).layout;
-      copies.push_back(from);
+    for (const ConversionStep& step : route.steps) {
+      value = Convert(g_, value, step.axes, step.from, step.to, CollectiveOp::Storage::kNew, user.loc);
     }
     g_.Pop();
-    return from.value;
+    RETURN_IF_ERROR(g_.status());
+    copy.value = value;
+    return value;
   }
 
   absl::Status EmitNode(NodeId id) {

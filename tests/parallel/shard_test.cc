@@ -61,6 +61,18 @@ TEST_P(ShardLayouts, EveryValueEqualsOneRank) {
   EXPECT_LE(*worst, 1e-10);
   printf("worst %g\n", *worst);
 }
+TEST_P(ShardLayouts, Big) {
+  TinyLlama config{8, 8192, 4096, 32, 2, 128, 14336, 131072, 2, DType::kBF16};
+  const absl::StatusOr<Graph> graph = testing::BuildTinyLlama(config);
+  ASSERT_TRUE(graph.ok()) << graph.status();
+  const Mesh mesh = *Mesh::Make(GetParam().axes, [&]{int r=1; for (auto&a:GetParam().axes) r*=a.size; return r;}(), 0);
+  for (bool keep : {true, false}) {
+  ShardOptions o; o.keep_gathered=keep;
+  const absl::StatusOr<Graph> sharded = Sharded(*graph, GetParam(), config,o);
+  ASSERT_TRUE(sharded.ok()) << sharded.status();
+  printf("%s keep=%d\nall\n%sblock\n%s", GetParam().name.c_str(), keep, ToString(CountCollectives(*sharded, mesh), mesh).c_str(), ToString(CountCollectives(*sharded, mesh,1), mesh).c_str());
+  }
+}
 INSTANTIATE_TEST_SUITE_P(All, ShardLayouts, ::testing::ValuesIn(kLayouts), [](const auto& info) { return info.param.name; });
 
 }  // namespace
