@@ -42,17 +42,20 @@ class MappedFile {  // read-only memory map
 
 class Env {
  public:
-  enum class Open : uint8_t { kTruncate, kExisting };  // create or empty it | open an existing file for writing in place
+  enum class Open : uint8_t {
+    kTruncate,
+    kExisting
+  };  // create or empty it | open an existing file for writing in place
 
   virtual ~Env() = default;
   virtual absl::StatusOr<std::unique_ptr<WritableFile>> OpenWritable(const std::string& path, Open mode) = 0;
   virtual absl::StatusOr<std::unique_ptr<ReadableFile>> OpenReadable(const std::string& path) = 0;  // O_NOFOLLOW
   virtual absl::StatusOr<std::unique_ptr<MappedFile>> Map(const std::string& path) = 0;
-  virtual absl::Status MakeDirs(const std::string& path) = 0;                            // mkdir -p
+  virtual absl::Status MakeDirs(const std::string& path) = 0;  // mkdir -p
   virtual absl::Status Rename(const std::string& from, const std::string& to) = 0;
-  virtual absl::Status RemoveAll(const std::string& path) = 0;                           // rm -rf; OK if absent
+  virtual absl::Status RemoveAll(const std::string& path) = 0;  // rm -rf; OK if absent
   virtual absl::Status SyncDir(const std::string& path) = 0;
-  virtual absl::StatusOr<std::vector<std::string>> List(const std::string& path) = 0;    // names, sorted
+  virtual absl::StatusOr<std::vector<std::string>> List(const std::string& path) = 0;  // names, sorted
   virtual bool Exists(const std::string& path) = 0;
 
   static Env& Posix();

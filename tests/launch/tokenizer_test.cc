@@ -10,9 +10,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-std::string Novel() {
-  return *ReadText(Env::Posix(), STRATA_SOURCE_DIR "/examples/data/pride-and-prejudice.txt");
-}
+std::string Novel() { return *ReadText(Env::Posix(), STRATA_SOURCE_DIR "/examples/data/pride-and-prejudice.txt"); }
 
 absl::StatusOr<Tokenizer> TrainOn(std::string_view text, int vocab_size) {
   return Tokenizer::Train(std::span(&text, 1), vocab_size);
