@@ -9,6 +9,7 @@
 #include "core/ops/cross_entropy.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/embedding.h"
+#include "core/ops/head_loss.h"
 #include "core/ops/linear.h"
 #include "core/ops/move.h"
 #include "core/ops/rms_norm.h"
@@ -40,16 +41,16 @@ class Model {
       g_.Pop();
     }
     x = RmsNorm(g_, x, Param("norm", {c_.E}), kEps);
-    const Value z = Linear(g_, x, Param("head", {c_.V, c_.E}));
-    const Value m = VocabMax(g_, z);
-    const Value loss = Nll(g_, m, VocabSumExp(g_, z, m), VocabPick(g_, z, targets), weights);
+    const Value head = Param("head", {c_.V, c_.E});
+    const Value loss = c_.head_chunks > 0 ? HeadLoss(g_, x, head, targets, weights, seed, c_.head_chunks)
+                                          : Loss(Linear(g_, x, head), targets, weights);
     const StateId sum = g_.Declare({"loss_sum", Role::kBuffer, {acc, {}, {}}});
     g_.Update(sum, Add(g_, g_.Read(sum), loss));
     g_.Output("loss", loss);
-    g_.Output("logits", z);
     ASSIGN_OR_RETURN(const Graph forward, std::move(g_).Build());
     ASSIGN_OR_RETURN(const Graph both, Differentiate(forward, loss, seed, values_));
-    return AccumulateGradients(both, states_);
+    ASSIGN_OR_RETURN(const Graph plain, DecomposeOps(both, [](const Op& op) { return op.name() == "head_loss"; }));
+    return AccumulateGradients(plain, states_);
   }
 
  private:
@@ -66,6 +67,11 @@ class Model {
   }
   Value Heads(Value y, const std::string& name, int64_t heads) {
     return SplitDim(g_, Linear(g_, y, Param(name, {heads * c_.D, c_.E})), 2, c_.D);
+  }
+  Value Loss(Value z, Value targets, Value weights) {
+    g_.Output("logits", z);
+    const Value m = VocabMax(g_, z);
+    return Nll(g_, m, VocabSumExp(g_, z, m), VocabPick(g_, z, targets), weights);
   }
   Value Block(Value x) {
     g_.Push("attn");

@@ -16,9 +16,10 @@ struct TinyLlama {
   int64_t B = 4, S = 8, E = 16, H = 4, Hk = 2, D = 4, F = 24, V = 32;
   int layers = 2;
   DType dtype = DType::kF64;
+  int head_chunks = 0;  // 0: logits whole, and an output; else HeadLoss, decomposed
 };
 
-// Inputs tokens, targets, weights [B, S], positions [S], loss_scale []; outputs "loss" and "logits". Parameters "embed",
+// Inputs tokens, targets, weights [B, S], positions [S], loss_scale []; outputs "loss" and, without chunks, "logits". Parameters "embed",
 // "blocks.0.attn.q", ..., "norm", "head"; residual boundaries "embed.residual", "blocks.0.mid.residual",
 // "blocks.0.residual". The running sum "loss_sum" is a buffer.
 absl::StatusOr<Graph> BuildTinyLlama(const TinyLlama& config);
