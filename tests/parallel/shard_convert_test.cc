@@ -26,7 +26,8 @@ Mesh MeshOf(const std::vector<MeshAxis>& axes) {
 std::string StepsText(const Route& route, const Mesh& mesh) {
   std::string text;
   for (const ConversionStep& s : route.steps) {
-    absl::StrAppendFormat(&text, "%s%s %s->%s", text.empty() ? "" : ", ", mesh.Name(s.axes), ToString(s.from), ToString(s.to));
+    absl::StrAppendFormat(&text, "%s%s %s->%s", text.empty() ? "" : ", ", mesh.Name(s.axes), ToString(s.from),
+                          ToString(s.to));
   }
   return text;
 }
@@ -78,7 +79,8 @@ void ExpectAllConversions(const std::vector<MeshAxis>& axes) {
     for (const auto& rank : *values) parts.push_back(rank[v.node][v.output]);
     const absl::StatusOr<Tensor> whole = testing::Reassemble(parts, graph->spec(v), axes);
     ASSERT_TRUE(whole.ok()) << whole.status();
-    EXPECT_LE(testing::MaxAbsDiff(*whole, bindings.at(name)), 1e-14) << name << " to " << ToString(graph->spec(v).layout, mesh);
+    EXPECT_LE(testing::MaxAbsDiff(*whole, bindings.at(name)), 1e-14)
+        << name << " to " << ToString(graph->spec(v).layout, mesh);
   }
 }
 
@@ -94,14 +96,14 @@ TEST(ShardConvert, RoutesAreTheCheapOnes) {
   const Mesh mesh = MeshOf({{"a", 2}, {"b", 2}});
   const Placement R = Replicate(), P = Partial(), s0 = Shard(0), s1 = Shard(1);
   const RouteCase cases[] = {
-      {{P, P}, {R, R}, "a+b P->R"},                 // one collective over the product group
+      {{P, P}, {R, R}, "a+b P->R"},  // one collective over the product group
       {{s0, s0}, {R, R}, "a+b S0->R"},
       {{P, P}, {s0, s0}, "a+b P->S0"},
-      {{P, P}, {R, s0}, "b P->S0, a P->R"},         // reduce-scatter first, then all-reduce the shard
-      {{P, s0}, {R, R}, "a P->R, b S0->R"},         // gathers last
+      {{P, P}, {R, s0}, "b P->S0, a P->R"},  // reduce-scatter first, then all-reduce the shard
+      {{P, s0}, {R, R}, "a P->R, b S0->R"},  // gathers last
       {{s0, R}, {s1, R}, "a S0->S1"},
-      {{R, s0}, {s0, s0}, "b S0->R, a+b R->S0"},    // the inner axis enters last
-      {{kMax, R}, {s0, R}, "a Pmax->R, a R->S0"},   // a max is only all-reduced
+      {{R, s0}, {s0, s0}, "b S0->R, a+b R->S0"},   // the inner axis enters last
+      {{kMax, R}, {s0, R}, "a Pmax->R, a R->S0"},  // a max is only all-reduced
   };
   for (const RouteCase& c : cases) {
     const absl::StatusOr<Route> route = FindRoute({DType::kF32, {1024, 1024}, {}}, c.from, c.to, mesh, {});
@@ -129,7 +131,8 @@ TEST(ShardConvert, BytesOfOneStep) {
 // Where the whole and a shard are both wanted, the shard is a slice of the whole.
 TEST(ShardConvert, CopiesAreMadeFromOneAnother) {
   const Mesh mesh = MeshOf({{"a", 2}});
-  const absl::StatusOr<std::vector<int>> sources = PlanCopies(kSpec, {Partial()}, {{Shard(0)}, {Replicate()}}, mesh, {});
+  const absl::StatusOr<std::vector<int>> sources =
+      PlanCopies(kSpec, {Partial()}, {{Shard(0)}, {Replicate()}}, mesh, {});
   ASSERT_TRUE(sources.ok()) << sources.status();
   EXPECT_EQ(*sources, (std::vector<int>{1, -1}));
 }

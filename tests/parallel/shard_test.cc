@@ -31,25 +31,50 @@ const LayoutCase kLayouts[] = {
     {"dp4", {{"dp", 4}}, {}, "", ""},
     // Embedding 1, two blocks of 2, loss 3 of [B, S]; backward: head 1.
     {"tp2", {{"tp", 2}}, {}, "F tp all_reduce 2; I tp all_reduce 2", "F tp all_reduce 8; I tp all_reduce 5"},
-    {"tp4_kv_replicated", {{"tp", 4}}, {}, "F tp all_reduce 2; I tp all_reduce 2", "F tp all_reduce 8; I tp all_reduce 5"},
-    {"tp2x2_factored", {{"tp.o", 2}, {"tp.i", 2}}, {}, "F tp.o+tp.i all_reduce 2; I tp.o+tp.i all_reduce 2",
+    {"tp4_kv_replicated",
+     {{"tp", 4}},
+     {},
+     "F tp all_reduce 2; I tp all_reduce 2",
+     "F tp all_reduce 8; I tp all_reduce 5"},
+    {"tp2x2_factored",
+     {{"tp.o", 2}, {"tp.i", 2}},
+     {},
+     "F tp.o+tp.i all_reduce 2; I tp.o+tp.i all_reduce 2",
      "F tp.o+tp.i all_reduce 8; I tp.o+tp.i all_reduce 5"},
     // The head gathers in forward and the embedding in backward; of the loss, only what backward needs whole is all-reduced.
-    {"tp2_sp", {{"tp", 2}}, kSp, "F tp all_gather 2; F tp reduce_scatter 2; I tp all_gather 2; I tp reduce_scatter 2",
-     "F tp all_reduce 2; F tp all_gather 5; F tp reduce_scatter 6; I tp all_gather 4; I tp reduce_scatter 5; W tp all_gather 1"},
-    {"tp4_sp_kv_replicated", {{"tp", 4}}, kSp,
-     "F tp all_gather 4; F tp reduce_scatter 2; I tp all_gather 2; I tp reduce_scatter 4",
-     "F tp all_reduce 2; F tp all_gather 9; F tp reduce_scatter 6; I tp all_gather 4; I tp reduce_scatter 9; W tp all_gather 1"},
-    {"dp2_tp2", {{"dp", 2}, {"tp", 2}}, {}, "F tp all_reduce 2; I tp all_reduce 2", "F tp all_reduce 8; I tp all_reduce 5"},
-    {"dp2_tp2_sp", {{"dp", 2}, {"tp", 2}}, kSp,
+    {"tp2_sp",
+     {{"tp", 2}},
+     kSp,
      "F tp all_gather 2; F tp reduce_scatter 2; I tp all_gather 2; I tp reduce_scatter 2",
-     "F tp all_reduce 2; F tp all_gather 5; F tp reduce_scatter 6; I tp all_gather 4; I tp reduce_scatter 5; W tp all_gather 1"},
+     "F tp all_reduce 2; F tp all_gather 5; F tp reduce_scatter 6; I tp all_gather 4; I tp reduce_scatter 5; W tp "
+     "all_gather 1"},
+    {"tp4_sp_kv_replicated",
+     {{"tp", 4}},
+     kSp,
+     "F tp all_gather 4; F tp reduce_scatter 2; I tp all_gather 2; I tp reduce_scatter 4",
+     "F tp all_reduce 2; F tp all_gather 9; F tp reduce_scatter 6; I tp all_gather 4; I tp reduce_scatter 9; W tp "
+     "all_gather 1"},
+    {"dp2_tp2",
+     {{"dp", 2}, {"tp", 2}},
+     {},
+     "F tp all_reduce 2; I tp all_reduce 2",
+     "F tp all_reduce 8; I tp all_reduce 5"},
+    {"dp2_tp2_sp",
+     {{"dp", 2}, {"tp", 2}},
+     kSp,
+     "F tp all_gather 2; F tp reduce_scatter 2; I tp all_gather 2; I tp reduce_scatter 2",
+     "F tp all_reduce 2; F tp all_gather 5; F tp reduce_scatter 6; I tp all_gather 4; I tp reduce_scatter 5; W tp "
+     "all_gather 1"},
     // Keys and values; the positions of the keys once.
     {"cp2", {{"cp", 2}}, {}, "F cp all_gather 2; I cp reduce_scatter 2", "F cp all_gather 5; I cp reduce_scatter 4"},
-    {"dp2_cp2_tp2", {{"dp", 2}, {"cp", 2}, {"tp", 2}}, {},
+    {"dp2_cp2_tp2",
+     {{"dp", 2}, {"cp", 2}, {"tp", 2}},
+     {},
      "F cp all_gather 2; F tp all_reduce 2; I cp reduce_scatter 2; I tp all_reduce 2",
      "F cp all_gather 5; F tp all_reduce 8; I cp reduce_scatter 4; I tp all_reduce 5"},
-    {"dp2_cp2_tp2_sp", {{"dp", 2}, {"cp", 2}, {"tp", 2}}, kSp,
+    {"dp2_cp2_tp2_sp",
+     {{"dp", 2}, {"cp", 2}, {"tp", 2}},
+     kSp,
      "F cp all_gather 2; F tp all_gather 2; F tp reduce_scatter 2; "
      "I cp reduce_scatter 2; I tp all_gather 2; I tp reduce_scatter 2",
      "F cp all_gather 5; F tp all_reduce 2; F tp all_gather 5; F tp reduce_scatter 6; "
@@ -137,8 +162,10 @@ TEST_P(ShardLayouts, AccumulatorsFollowTheirParameters) {
     for (int a = 0; a < mesh.num_axes(); ++a) {
       const Placement param = layouts.at(name.substr(5))[a];
       const std::string& axis = mesh.axes()[a].name;
-      if (param.is_shard()) EXPECT_EQ(layout[a], param) << name << " on " << axis;
-      else EXPECT_FALSE(layout[a].is_shard()) << name << " on " << axis;
+      if (param.is_shard())
+        EXPECT_EQ(layout[a], param) << name << " on " << axis;
+      else
+        EXPECT_FALSE(layout[a].is_shard()) << name << " on " << axis;
       if (axis == "dp" || axis == "cp") {
         EXPECT_EQ(layout[a], Partial()) << name << " on " << axis;
         EXPECT_EQ(layouts.at("loss_sum")[a], Partial());
@@ -148,7 +175,8 @@ TEST_P(ShardLayouts, AccumulatorsFollowTheirParameters) {
   EXPECT_EQ(gradients, 21);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, ShardLayouts, ::testing::ValuesIn(kLayouts), [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(All, ShardLayouts, ::testing::ValuesIn(kLayouts),
+                         [](const auto& info) { return info.param.name; });
 
 // Dropping what forward gathered costs one more all-gather for each pair of layers that share an input.
 TEST(ShardPass, GathersAgainInBackwardWhenNotKept) {
@@ -169,7 +197,8 @@ TEST(ShardPass, SendsTheKnownBytes) {
   const auto sent = [&](const LayoutCase& layout, Phase phase) {
     const absl::StatusOr<Graph> sharded = Sharded(*graph, layout, Large(2));
     double bytes = 0;
-    for (const CollectiveTotal& t : CountCollectives(*sharded, MeshOf(layout.axes), 1)) bytes += t.phase == phase ? t.bytes : 0;
+    for (const CollectiveTotal& t : CountCollectives(*sharded, MeshOf(layout.axes), 1))
+      bytes += t.phase == phase ? t.bytes : 0;
     return bytes / activation;
   };
   EXPECT_DOUBLE_EQ(sent({"", {{"tp", 2}}, {}, "", ""}, Phase::kForward), 2.0);

@@ -49,13 +49,16 @@ absl::StatusOr<Tensor> LocalPart(const Tensor& whole, const Layout& layout, cons
   const bool max = HasMax(layout);
   for (int64_t i = 0; i < t.size(); ++i) {
     const double x = whole.at(IndexInWhole(i, box, whole.shape));
-    if (max) t.set(i, first ? x : x - 1);
-    else t.set(i, first ? x - (shares - 1) : 1);
+    if (max)
+      t.set(i, first ? x : x - 1);
+    else
+      t.set(i, first ? x - (shares - 1) : 1);
   }
   return t;
 }
 
-absl::StatusOr<Tensor> Reassemble(const std::vector<Tensor>& parts, const TensorSpec& spec, const std::vector<MeshAxis>& axes) {
+absl::StatusOr<Tensor> Reassemble(const std::vector<Tensor>& parts, const TensorSpec& spec,
+                                  const std::vector<MeshAxis>& axes) {
   Tensor whole = Tensor::Zeros(spec.dtype, spec.shape);
   const bool max = HasMax(spec.layout);
   for (int64_t i = 0; max && i < whole.size(); ++i) whole.set(i, -std::numeric_limits<double>::infinity());

@@ -16,7 +16,8 @@ namespace strata::testing {
 absl::StatusOr<Tensor> LocalPart(const Tensor& whole, const Layout& layout, const Mesh& mesh);
 
 // The whole tensor from all ranks' parts. Errors: Internal if what is Replicate differs in a bit between ranks.
-absl::StatusOr<Tensor> Reassemble(const std::vector<Tensor>& parts, const TensorSpec& spec, const std::vector<MeshAxis>& axes);
+absl::StatusOr<Tensor> Reassemble(const std::vector<Tensor>& parts, const TensorSpec& spec,
+                                  const std::vector<MeshAxis>& axes);
 
 // Every value of `graph` by [rank][node][output], from whole bindings.
 using RankValues = std::vector<std::vector<std::vector<Tensor>>>;

@@ -76,7 +76,8 @@ class Model {
   Value Block(Value x) {
     g_.Push("attn");
     Value y = RmsNorm(g_, x, Param("norm", {c_.E}), kEps);
-    const Value q = Rope(g_, Heads(y, "q", c_.H), positions_, kTheta), k = Rope(g_, Heads(y, "k", c_.Hk), positions_, kTheta);
+    const Value q = Rope(g_, Heads(y, "q", c_.H), positions_, kTheta),
+                k = Rope(g_, Heads(y, "k", c_.Hk), positions_, kTheta);
     const Value o = Attention(g_, q, k, Heads(y, "v", c_.Hk), positions_, positions_);
     y = Linear(g_, MergeDims(g_, o, 2), Param("o", {c_.E, c_.H * c_.D}));
     g_.Pop();
@@ -105,8 +106,9 @@ std::map<std::string, Tensor> TinyLlamaBindings(const Graph& graph, const TinyLl
   for (const State& s : graph.states) {
     const uint64_t seed = HashName(s.name);
     const bool weight = s.role == Role::kParam;
-    Tensor& t = bindings[s.name] = weight ? Tensor::Random(s.spec.dtype, s.spec.shape, seed, s.spec.shape.rank == 2 ? 0.3 : 0.1)
-                                          : Tensor::Zeros(s.spec.dtype, s.spec.shape);
+    Tensor& t = bindings[s.name] =
+        weight ? Tensor::Random(s.spec.dtype, s.spec.shape, seed, s.spec.shape.rank == 2 ? 0.3 : 0.1)
+               : Tensor::Zeros(s.spec.dtype, s.spec.shape);
     for (int64_t i = 0; weight && s.spec.shape.rank == 1 && i < t.size(); ++i) t.set(i, 1 + t.at(i));
   }
   const Shape bs = {config.B, config.S};
@@ -126,8 +128,10 @@ std::vector<Pin> TinyLlamaPins(const std::vector<MeshAxis>& mesh, Residual resid
     pins.insert(pins.end(), {{name, "dp", Shard(0)}, {name, "cp", Shard(1)}});
   }
   pins.push_back({"positions", "cp", Shard(0)});
-  if (residual == Residual::kSequenceParallel) pins.push_back({"*.residual", "tp", Shard(1)});
-  else pins.push_back({"*.residual", "tp", Replicate()});
+  if (residual == Residual::kSequenceParallel)
+    pins.push_back({"*.residual", "tp", Shard(1)});
+  else
+    pins.push_back({"*.residual", "tp", Replicate()});
   int64_t outer = 1;
   for (const MeshAxis& axis : mesh) {
     if (axis.name.rfind("tp", 0) != 0) continue;
@@ -135,7 +139,8 @@ std::vector<Pin> TinyLlamaPins(const std::vector<MeshAxis>& mesh, Residual resid
     const Placement kv = config.Hk % outer == 0 ? Shard(0) : Replicate();
     pins.insert(pins.end(), {{"*.attn.k", axis.name, kv}, {"*.attn.v", axis.name, kv}});
   }
-  for (const char* rows : {"*.attn.q", "*.mlp.gate", "*.mlp.up", "embed", "head"}) pins.push_back({rows, "tp", Shard(0)});
+  for (const char* rows : {"*.attn.q", "*.mlp.gate", "*.mlp.up", "embed", "head"})
+    pins.push_back({rows, "tp", Shard(0)});
   for (const char* columns : {"*.attn.o", "*.mlp.down"}) pins.push_back({columns, "tp", Shard(1)});
   return pins;
 }
