@@ -72,7 +72,11 @@ void UpdateBucket(GraphBuilder& g, const Bucket& b, Value grads, Value norm, con
   const StateId v = DeclareFlat(g, b, Role::kMoment2, "exp_avg_sq");
   const StateId weights = has_master ? DeclareFlat(g, b, Role::kMaster, "master") : b.params;
   const AdamWResults next = AdamW(g, SpecOf(g.graph(), b, c),
-                                  {.weights = g.Read(weights), .grads = grads, .m = g.Read(m), .v = g.Read(v), .norm = norm,
+                                  {.weights = g.Read(weights),
+                                   .grads = grads,
+                                   .m = g.Read(m),
+                                   .v = g.Read(v),
+                                   .norm = norm,
                                    .live = has_master ? g.Read(b.params) : Value{}});
   g.Update(weights, next.weights);
   g.Update(m, next.m);

@@ -4,8 +4,8 @@
 
 #include "core/kernels/cpu_kernels.h"
 #include "core/kernels/cpu_util.h"
-#include "core/kernels/sum_cpu.h"
 #include "core/kernels/exp_cpu.h"
+#include "core/kernels/sum_cpu.h"
 
 namespace strata {
 namespace {
@@ -53,9 +53,8 @@ absl::Status VocabSumExp(const KernelArgs& a) {
   using C = ComputeType<T>;
   ForRows<T>(a, [&](int64_t t, const T* z) {
     C sum = 0;
-    ForExpChunks(z, a.in[0].shape[2], a.in[1].as<C>()[t], [&](int64_t, int64_t n, const C* e) {
-      sum += SumOf<C>(n, [&](int64_t i) { return e[i]; });
-    });
+    ForExpChunks(z, a.in[0].shape[2], a.in[1].as<C>()[t],
+                 [&](int64_t, int64_t n, const C* e) { sum += SumOf<C>(n, [&](int64_t i) { return e[i]; }); });
     a.out[0].as<C>()[t] = sum;
   });
   return absl::OkStatus();
@@ -145,7 +144,9 @@ void AddCrossEntropyKernels(KernelTable& table) {
   AddForFloats(table, "vocab_max", []<typename T>() { return Kernel{VocabMax<T>, nullptr, StreamingCost}; });
   AddForFloats(table, "vocab_sum_exp", []<typename T>() { return Kernel{VocabSumExp<T>, nullptr, StreamingCost}; });
   AddForFloats(table, "vocab_pick", []<typename T>() { return Kernel{VocabPick<T>, nullptr, StreamingCost}; });
-  AddForFloats(table, "vocab_sum_exp_dx", []<typename T>() { return Kernel{VocabSumExpDx<T>, nullptr, StreamingCost}; });
+  AddForFloats(table, "vocab_sum_exp_dx", []<typename T>() {
+    return Kernel{VocabSumExpDx<T>, nullptr, StreamingCost};
+  });
   AddForFloats(table, "vocab_pick_dx", []<typename T>() { return Kernel{VocabPickDx<T>, nullptr, StreamingCost}; });
   AddForFloats(table, "softmax_grad", []<typename T>() { return Kernel{SoftmaxGrad<T>, nullptr, StreamingCost}; });
   table.Add("nll", DType::kF64, {Nll<double>, nullptr, StreamingCost});

@@ -4,7 +4,8 @@
 
 // One copy per vector width, chosen when the program loads. -ffp-contract=off keeps their results equal.
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
-#define STRATA_VECTOR_CLONES __attribute__((target_clones("avx512f", "avx2", "default"), optimize("O3,no-trapping-math")))
+#define STRATA_VECTOR_CLONES \
+  __attribute__((target_clones("avx512f", "avx2", "default"), optimize("O3,no-trapping-math")))
 #else
 #define STRATA_VECTOR_CLONES
 #endif
@@ -30,7 +31,7 @@ STRATA_VECTOR_CLONES void ExpInPlace(float* x, int64_t n) {
     p = p * r + 5.0000001201e-1f;
     const float mantissa = p * r * r + r + 1.0f;
     const uint32_t biased = __builtin_bit_cast(uint32_t, shifted) + 127;  // k + 127 in the low bits
-    const float scale = __builtin_bit_cast(float, biased << 23);  // 2^k; infinity for k = 128
+    const float scale = __builtin_bit_cast(float, biased << 23);          // 2^k; infinity for k = 128
     x[i] = __builtin_bit_cast(float, __builtin_bit_cast(uint32_t, mantissa * scale) & keep);
   }
 }

@@ -75,8 +75,8 @@ struct AdamWStep {  // the constants of one step
 
 // kCount elements, or n where kCount is 0.
 template <int64_t kCount, typename T>
-void UpdateElements(const AdamWStep<T>& s, T decay, int64_t n, T* __restrict w, const T* __restrict grad, T* __restrict m,
-                    T* __restrict v) {
+void UpdateElements(const AdamWStep<T>& s, T decay, int64_t n, T* __restrict w, const T* __restrict grad,
+                    T* __restrict m, T* __restrict v) {
   for (int64_t i = 0; i < (kCount > 0 ? kCount : n); ++i) {
     const T g = grad[i] * s.clip;
     m[i] = s.beta1 * m[i] + (T(1) - s.beta1) * g;
@@ -102,7 +102,8 @@ absl::Status RunAdamW(const KernelArgs& a) {
   ForTiles(a.pool, a.out[0].shape.elements(), kFlatTile, [&](int64_t begin, int64_t end) {
     int64_t at = begin;
     for (const AdamWSpec::Segment& segment : spec.segments) {
-      const int64_t from = std::max(at, segment.range.offset), to = std::min(end, segment.range.offset + segment.range.count);
+      const int64_t from = std::max(at, segment.range.offset),
+                    to = std::min(end, segment.range.offset + segment.range.count);
       if (from >= to) continue;
       UpdateRange(a, step, 0, at, from);
       UpdateRange(a, step, segment.decay, from, to);
@@ -117,7 +118,8 @@ absl::Status RunAdamW(const KernelArgs& a) {
 
 template <typename T>
 void AddKernels(KernelTable& table, DType dtype) {
-  table.Add("sum_squares", dtype, {.run = RunSumSquares<T>, .workspace = SumSquaresWorkspace<T>, .cost = StreamingCost});
+  table.Add("sum_squares", dtype,
+            {.run = RunSumSquares<T>, .workspace = SumSquaresWorkspace<T>, .cost = StreamingCost});
   table.Add("sqrt", dtype, {.run = RunSqrt<T>, .cost = StreamingCost});
   table.Add("adamw", dtype, {.run = RunAdamW<T>, .cost = StreamingCost});
 }

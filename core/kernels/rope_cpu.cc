@@ -1,5 +1,5 @@
-// Rotary position embedding on the CPU (core/ops/rope.h has the maths). The workspace holds cos and sin [S, D/2] each, made
-// once per position and used for every batch row and head.
+// Rotary position embedding on the CPU (core/ops/rope.h has the maths). The workspace holds cos and sin [S, D/2] each,
+// made once per position and used for every batch row and head.
 #include <cmath>
 
 #include "core/kernels/cpu_kernels.h"

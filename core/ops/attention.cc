@@ -26,9 +26,7 @@ absl::Status Check(const Operands& in) {
   return absl::OkStatus();
 }
 
-TensorSpec LseSpec(const TensorSpec& q) {
-  return {AccumulatorOf(q.dtype), {q.shape[0], q.shape[1], q.shape[2]}, {}};
-}
+TensorSpec LseSpec(const TensorSpec& q) { return {AccumulatorOf(q.dtype), {q.shape[0], q.shape[1], q.shape[2]}, {}}; }
 
 // Two products of [S, D] x [D, T] a head, of which causality needs half.
 double ForwardFlops(const Shape& q, const Shape& k) {
@@ -46,8 +44,8 @@ class AttentionOp final : public Op {
   absl::StatusOr<std::vector<Value>> Vjp(const VjpArgs& a) const override {
     if (a.grads[1].valid()) return absl::UnimplementedError("attention: lse has no gradient");
     const auto& in = a.inputs;
-    const AttentionGrads d = AttentionBwd(a.g, a.grads[0], in[0], in[1], in[2], a.outputs[0], a.outputs[1], in[3], in[4],
-                                          a.node.loc);
+    const AttentionGrads d =
+        AttentionBwd(a.g, a.grads[0], in[0], in[1], in[2], a.outputs[0], a.outputs[1], in[3], in[4], a.node.loc);
     return std::vector<Value>{d.dq_BSHD, d.dk_BTHD, d.dv_BTHD, {}, {}};
   }
   std::vector<ShardRule> ShardRules(std::span<const TensorSpec>) const override {
@@ -69,7 +67,8 @@ class AttentionBwdOp final : public Op {
     const TensorSpec &q = in[1], &k = in[2], &v = in[3], &o = in[4], &lse = in[5];
     RETURN_IF_ERROR(Check({q, k, v, in[6], in[7]}));
     for (const TensorSpec* t : {&in[0], &o}) {
-      if (t->dtype != q.dtype || t->shape != q.shape) return absl::InvalidArgumentError("o and its gradient must be like q");
+      if (t->dtype != q.dtype || t->shape != q.shape)
+        return absl::InvalidArgumentError("o and its gradient must be like q");
     }
     if (lse.dtype != LseSpec(q).dtype || lse.shape != LseSpec(q).shape) {
       return absl::InvalidArgumentError("lse must be [B, S, H] of the accumulator dtype of q");

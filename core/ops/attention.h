@@ -1,14 +1,15 @@
 #pragma once
 // Causal grouped-query attention without a score matrix: o = softmax(q k^T / sqrt(D) where pos_k <= pos_q) v.
 // Sources: Dao et al., "FlashAttention" (2022); Ainslie et al., "GQA" (2023).
-// q[B, S, H, D], k and v[B, T, Hk, D], positions i32 [S] and [T], in any order. Query head h reads kv head h / (H / Hk), both
-// by their index in the global tensor, so kv may be whole where q is sharded by heads. A query that may see no key gives 0.
+// q[B, S, H, D], k and v[B, T, Hk, D], positions i32 [S] and [T], in any order. Query head h reads kv head h / (H / Hk),
+// both by their index in the global tensor, so kv may be whole where q is sharded by heads. A query that may see no key
+// gives 0.
 
 #include "core/graph/builder.h"
 
 namespace strata {
 
-// The op's second output, lse[B, S, H] in AccumulatorOf the dtype, is the log of the softmax denominator (-inf: no key).
+// The op's second output is lse[B, S, H], the log of the softmax denominator (-inf: no key), in AccumulatorOf the dtype.
 Value Attention(GraphBuilder& g, Value q_BSHD, Value k_BTHD, Value v_BTHD, Value pos_q_S, Value pos_k_T,
                 SourceLoc loc = SourceLoc::Here());
 

@@ -11,10 +11,10 @@ namespace {
 
 // An operand's kind fixes its shape and dtype, and with them its placement in every sharding rule.
 enum Kind : char {
-  kLogits = 'z',   // [B, S, V]
-  kToken = 't',    // [B, S] of the accumulator dtype
-  kTarget = 'i',   // [B, S] i32
-  kScalar = 's',   // [] of the accumulator dtype
+  kLogits = 'z',  // [B, S, V]
+  kToken = 't',   // [B, S] of the accumulator dtype
+  kTarget = 'i',  // [B, S] i32
+  kScalar = 's',  // [] of the accumulator dtype
 };
 
 struct Piece {
@@ -35,7 +35,8 @@ class CrossEntropyOp final : public Op {
     const TensorSpec& first = in[0];
     const bool from_logits = piece_.in[0] == kLogits;
     if (!IsFloating(first.dtype) || first.shape.rank != (from_logits ? 3 : 2)) {
-      return absl::InvalidArgumentError(from_logits ? "logits must be a floating [B, S, V]" : "operands must be [B, S]");
+      return absl::InvalidArgumentError(from_logits ? "logits must be a floating [B, S, V]"
+                                                    : "operands must be [B, S]");
     }
     for (size_t i = 0; i < in.size(); ++i) {
       const TensorSpec want = SpecOf(piece_.in[i], first);

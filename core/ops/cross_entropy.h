@@ -1,9 +1,9 @@
 #pragma once
-// Cross-entropy over the vocabulary in pieces that stay local where the vocabulary is sharded: max and sum come out Partial
-// and only [B, S] values are reduced; logits are never gathered. With z[B, S, V] logits:
+// Cross-entropy over the vocabulary in pieces that stay local where the vocabulary is sharded: max and sum come out
+// Partial and only [B, S] values are reduced; logits are never gathered. With z[B, S, V] logits:
 //   m = max_v z,  s = sum_v exp(z - m),  p = z[target],  nll = sum_{b,s} weight * (m + log s - p).
-// m, s, p, weights and scalars are AccumulatorOf the dtype of z; targets are i32 [B, S]. A target outside of the vocabulary
-// (an ignored token) picks 0: give it weight 0.
+// m, s, p, weights and scalars are AccumulatorOf the dtype of z; targets are i32 [B, S]. A target outside of the
+// vocabulary (an ignored token) picks 0: give it weight 0.
 
 #include "core/graph/builder.h"
 

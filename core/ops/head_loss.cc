@@ -39,12 +39,16 @@ class HeadLossOp final : public Op {
     }
     const DType accumulator = AccumulatorOf(x.dtype);
     const Shape bs = {x.shape[0], x.shape[1]};
-    const auto is = [&](size_t i, DType dtype, const Shape& shape) { return in[i].dtype == dtype && in[i].shape == shape; };
+    const auto is = [&](size_t i, DType dtype, const Shape& shape) {
+      return in[i].dtype == dtype && in[i].shape == shape;
+    };
     if (!is(2, DType::kI32, bs) || !is(3, accumulator, bs) || !is(4, accumulator, {})) {
-      return absl::InvalidArgumentError("targets must be i32 [B, S], weights [B, S] and seed [] of the accumulator dtype");
+      return absl::InvalidArgumentError(
+          "targets must be i32 [B, S], weights [B, S] and seed [] of the accumulator dtype");
     }
     if (chunks_ < 1 || x.shape[1] % chunks_ != 0) {
-      return absl::InvalidArgumentError(absl::StrFormat("a sequence of %d has no %d equal chunks", x.shape[1], chunks_));
+      return absl::InvalidArgumentError(
+          absl::StrFormat("a sequence of %d has no %d equal chunks", x.shape[1], chunks_));
     }
     return std::vector<TensorSpec>{{accumulator, {}, {}}, {x.dtype, x.shape, {}}, {accumulator, w.shape, {}}};
   }

@@ -1,6 +1,6 @@
 #pragma once
-// The language model head with its loss: loss = sum weights * nll(x W^T, targets), in chunks of the sequence, so that the
-// logits of one chunk exist at a time. A chunk's gradient is computed with its loss: the op's outputs are
+// The language model head with its loss: loss = sum weights * nll(x W^T, targets), in chunks of the sequence, so that
+// the logits of one chunk exist at a time. A chunk's gradient is computed with its loss: the op's outputs are
 //   loss [], dx like x, dw [V, E]
 // where dx and dw are already multiplied by `seed`, the cotangent of the loss, and the vjp only returns them. It has no
 // kernel: DecomposeOps() replaces it before sharding.

@@ -21,7 +21,8 @@ class FlatOp : public Op {  // emitted after sharding: nothing to choose
  protected:
   static absl::Status CheckRange(const FlatRange& r, int64_t after, int64_t size) {
     if (r.offset >= after && r.count >= 0 && r.offset + r.count <= size) return absl::OkStatus();
-    return absl::InvalidArgumentError(absl::StrFormat("range %s of %d elements overlaps or ends outside", ToString(r), size));
+    return absl::InvalidArgumentError(
+        absl::StrFormat("range %s of %d elements overlaps or ends outside", ToString(r), size));
   }
 };
 
@@ -73,7 +74,8 @@ class AdamWOp final : public FlatOp {
   Specs Infer(std::span<const TensorSpec> in) const override {
     RETURN_IF_ERROR(ExpectArity(in, in.size() == 6 ? 6 : 5));
     RETURN_IF_ERROR(ExpectAlike(in.first(4), 4));
-    if (in[4].shape != Shape{} || in[4].dtype != in[0].dtype) return absl::InvalidArgumentError("the norm is one scalar");
+    if (in[4].shape != Shape{} || in[4].dtype != in[0].dtype)
+      return absl::InvalidArgumentError("the norm is one scalar");
     std::vector<TensorSpec> out(3, {in[0].dtype, in[0].shape, {}});
     if (in.size() == 6) {
       if (in[5].dtype != DType::kBF16 || in[5].shape != in[0].shape || in[0].dtype != DType::kF32) {

@@ -11,7 +11,8 @@ namespace strata {
 namespace {
 
 // x[B, S, E] with weight[E] and rstd[B, S, 1], of fitting dtypes; a null operand is not checked.
-absl::Status CheckOperands(const TensorSpec& x, const TensorSpec* dy, const TensorSpec* weight, const TensorSpec* rstd) {
+absl::Status CheckOperands(const TensorSpec& x, const TensorSpec* dy, const TensorSpec* weight,
+                           const TensorSpec* rstd) {
   if (!IsFloating(x.dtype) || x.shape.rank != 3) return absl::InvalidArgumentError("x must be a floating [B, S, E]");
   if (dy != nullptr && (dy->dtype != x.dtype || dy->shape != x.shape)) {
     return absl::InvalidArgumentError("dy must be like x");

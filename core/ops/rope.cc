@@ -28,14 +28,17 @@ class RopeOp final : public Op {
     return std::vector<TensorSpec>{{in[0].dtype, x, {}}};
   }
   absl::StatusOr<std::vector<Value>> Vjp(const VjpArgs& a) const override {
-    const RopeDirection back = attributes_.direction == RopeDirection::kForward ? RopeDirection::kInverse
-                                                                                : RopeDirection::kForward;
+    const RopeDirection back =
+        attributes_.direction == RopeDirection::kForward ? RopeDirection::kInverse : RopeDirection::kForward;
     return std::vector<Value>{Rope(a.g, a.grads[0], a.inputs[1], attributes_.theta, back, a.node.loc), Value{}};
   }
   std::vector<ShardRule> ShardRules(std::span<const TensorSpec>) const override {
     const Placement R = Replicate(), P = Partial();
-    return {{{Shard(0), R}, {Shard(0)}}, {{Shard(1), Shard(0)}, {Shard(1)}}, {{Shard(2), R}, {Shard(2)}},
-            {{P, R}, {P}},               {{R, R}, {R}}};
+    return {{{Shard(0), R}, {Shard(0)}},
+            {{Shard(1), Shard(0)}, {Shard(1)}},
+            {{Shard(2), R}, {Shard(2)}},
+            {{P, R}, {P}},
+            {{R, R}, {R}}};
   }
   const RopeAttributes& rope() const { return attributes_; }
 

@@ -13,7 +13,8 @@ struct RopeAttributes {
   RopeDirection direction = RopeDirection::kForward;
 };
 
-// x[B, S, H, D], D even; positions i32 [S]. Angles are made in float64 and their cos and sin rounded to the arithmetic type.
+// x[B, S, H, D], D even; positions i32 [S]. Angles are made in float64 and their cos and sin rounded to the arithmetic
+// type.
 Value Rope(GraphBuilder& g, Value x_BSHD, Value positions_S, double theta,
            RopeDirection direction = RopeDirection::kForward, SourceLoc loc = SourceLoc::Here());
 

@@ -95,7 +95,7 @@ absl::StatusOr<BuildReport> BuildDataset(Env& env, const BuildOptions& options) 
                                  report.valid_prefix + ".bin", report.valid_prefix + ".idx"};
   for (const std::string& path : outputs) {
     if (!options.overwrite && env.Exists(path)) {
-      return absl::AlreadyExistsError(absl::StrFormat("%s exists already; --overwrite replaces it", path));
+      return absl::AlreadyExistsError(absl::StrFormat("%s exists already; --force replaces it", path));
     }
   }
 

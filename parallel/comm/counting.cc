@@ -35,8 +35,8 @@ std::string ToString(const CommCounts& counts) {
   for (const auto& [name, kinds] : counts) {
     for (size_t k = 0; k < kinds.size(); ++k) {
       if (kinds[k].calls == 0) continue;
-      s += absl::StrFormat("%s %s: %d calls, %.0f bytes\n", name, Name(static_cast<Collective::Kind>(k)), kinds[k].calls,
-                           kinds[k].bytes);
+      s += absl::StrFormat("%s %s: %d calls, %.0f bytes\n", name, Name(static_cast<Collective::Kind>(k)),
+                           kinds[k].calls, kinds[k].bytes);
     }
   }
   return s;

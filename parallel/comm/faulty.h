@@ -16,8 +16,8 @@ struct CommFault {
     kError,  // returns Unavailable without issuing
     kHang,   // never arrives: returns only when the communicator is aborted, with the cause
   } kind = kDelay;
-  std::string comm;       // name of the communicator; "" = each
-  int64_t call = -1;      // which Issue() of the communicator, from 0; -1 = each
+  std::string comm;   // name of the communicator; "" = each
+  int64_t call = -1;  // which Issue() of the communicator, from 0; -1 = each
   std::chrono::microseconds max_delay{0};
 };
 

@@ -131,9 +131,9 @@ absl::StatusOr<ThreadJob::Group> ThreadJob::Connect(int rank, size_t index, cons
     for (int r = 0; r < size_; ++r) {
       if (round.named[r] == nullptr) late.push_back(r);
     }
-    round.error = absl::DeadlineExceededError(absl::StrFormat("connect %s: rank %s did not arrive within %d ms",
-                                                              ToString(spec), absl::StrJoin(late, ", "),
-                                                              options_.deadline.count()));
+    round.error =
+        absl::DeadlineExceededError(absl::StrFormat("connect %s: rank %s did not arrive within %d ms", ToString(spec),
+                                                    absl::StrJoin(late, ", "), options_.deadline.count()));
   }
   if (!cause_.ok()) return cause_;
   if (!round.error.ok()) return round.error;

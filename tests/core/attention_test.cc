@@ -50,8 +50,8 @@ struct Case {
 Case MakeCase(int64_t B, int64_t H, int64_t Hk, int64_t D, const Positions& pos_q, const Positions& pos_k) {
   const int64_t S = static_cast<int64_t>(pos_q.size()), T = static_cast<int64_t>(pos_k.size());
   const auto random = [](Shape shape, uint64_t seed) { return Tensor::Random(DType::kF64, shape, seed); };
-  return {random({B, S, H, D}, 1), random({B, T, Hk, D}, 2), random({B, T, Hk, D}, 3), Tensor::Of({S}, pos_q, DType::kI32),
-          Tensor::Of({T}, pos_k, DType::kI32)};
+  return {random({B, S, H, D}, 1), random({B, T, Hk, D}, 2), random({B, T, Hk, D}, 3),
+          Tensor::Of({S}, pos_q, DType::kI32), Tensor::Of({T}, pos_k, DType::kI32)};
 }
 
 struct Naive {
@@ -59,7 +59,8 @@ struct Naive {
 };
 // Straight from the formulas, a row of probabilities at a time.
 Naive Reference(const Case& c, const Tensor& d_o) {
-  const int64_t B = c.q.shape[0], S = c.q.shape[1], H = c.q.shape[2], D = c.q.shape[3], T = c.k.shape[1], Hk = c.k.shape[2];
+  const int64_t B = c.q.shape[0], S = c.q.shape[1], H = c.q.shape[2], D = c.q.shape[3], T = c.k.shape[1],
+                Hk = c.k.shape[2];
   const auto zeros = [](const Shape& s) { return Tensor::Zeros(DType::kF64, s); };
   Naive n = {zeros(c.q.shape), zeros({B, S, H}), zeros(c.q.shape), zeros(c.k.shape), zeros(c.k.shape)};
   const double scale = 1 / std::sqrt(static_cast<double>(D));
@@ -118,7 +119,7 @@ TEST(Attention, IsNaiveAttentionOnOddSizes) {
     for (int64_t Hk : {3, 2, 1}) {
       for (int64_t D : {4, 16}) {
         SCOPED_TRACE(absl::StrFormat("S=%d Hk=%d D=%d", S, Hk, D));
-        ExpectNaive(MakeCase(2, 6, Hk, D, Ascending(S), Ascending(S)));
+        ExpectNaive(MakeCase(S > 100 ? 1 : 2, 6, Hk, D, Ascending(S), Ascending(S)));
       }
     }
   }
@@ -142,7 +143,8 @@ TEST(Attention, QueryWithoutKeysGivesZero) {
 }
 
 TEST(Attention, Gradient) {
-  for (const Case& c : {MakeCase(2, 4, 2, 4, Ascending(5), Ascending(5)), MakeCase(1, 2, 1, 2, Permuted(130), Permuted(130))}) {
+  for (const Case& c :
+       {MakeCase(2, 4, 2, 4, Ascending(5), Ascending(5)), MakeCase(1, 2, 1, 2, Permuted(130), Permuted(130))}) {
     const auto error = GradientError(ForwardO, c.in(), 20);
     ASSERT_TRUE(error.ok()) << error.status();
     EXPECT_LE(*error, 1e-6);
@@ -155,7 +157,8 @@ TEST(Attention, ShardRules) {
   ASSERT_TRUE(out.ok()) << out.status();
   const Tensor d_o = Tensor::Random(DType::kF64, c.q.shape, 4);
   EXPECT_EQ(CheckShardRules(Forward, c.in(), 5), absl::OkStatus());
-  EXPECT_EQ(CheckShardRules(Backward, {d_o, c.q, c.k, c.v, (*out)[0], (*out)[1], c.pos_q, c.pos_k}, 5), absl::OkStatus());
+  EXPECT_EQ(CheckShardRules(Backward, {d_o, c.q, c.k, c.v, (*out)[0], (*out)[1], c.pos_q, c.pos_k}, 5),
+            absl::OkStatus());
 }
 
 // More ranks than kv heads: a rank's query heads use a kv head in the middle of the whole ones.
@@ -165,7 +168,8 @@ TEST(Attention, ShardRulesWithKvHeadsWhole) {
   ASSERT_TRUE(out.ok()) << out.status();
   const Tensor d_o = Tensor::Random(DType::kF64, c.q.shape, 4);
   EXPECT_EQ(CheckShardRules(Forward, c.in(), 4, 4), absl::OkStatus());
-  EXPECT_EQ(CheckShardRules(Backward, {d_o, c.q, c.k, c.v, (*out)[0], (*out)[1], c.pos_q, c.pos_k}, 4, 4), absl::OkStatus());
+  EXPECT_EQ(CheckShardRules(Backward, {d_o, c.q, c.k, c.v, (*out)[0], (*out)[1], c.pos_q, c.pos_k}, 4, 4),
+            absl::OkStatus());
 }
 
 TEST(Attention, DTypesAndThreads) {

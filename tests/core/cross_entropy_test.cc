@@ -48,8 +48,12 @@ struct Case {
 // Naive in float64. The last token is ignored: no target, weight 0.
 Case MakeCase(int64_t B, int64_t S, int64_t V) {
   const Shape bs = {B, S};
-  Case c = {Tensor::Random(DType::kF64, {B, S, V}, 1, 3), Tensor::RandomInts(bs, 0, V, 2), Tensor::Random(DType::kF64, bs, 3),
-            Tensor::Of({}, {0.3}), Tensor::Zeros(DType::kF64, bs), Tensor::Zeros(DType::kF64, bs)};
+  Case c = {Tensor::Random(DType::kF64, {B, S, V}, 1, 3),
+            Tensor::RandomInts(bs, 0, V, 2),
+            Tensor::Random(DType::kF64, bs, 3),
+            Tensor::Of({}, {0.3}),
+            Tensor::Zeros(DType::kF64, bs),
+            Tensor::Zeros(DType::kF64, bs)};
   c.targets.set(0, V - 1);
   c.targets.set(B * S - 1, -100);
   c.weights.set(B * S - 1, 0);
@@ -59,15 +63,19 @@ Case MakeCase(int64_t B, int64_t S, int64_t V) {
     for (int64_t v = 0; v < V; ++v) s += std::exp(c.z.at(t * V + v) - m);
     c.m.set(t, m);
     c.s.set(t, s);
-    if (c.weights.at(t) != 0) c.loss += c.weights.at(t) * (m + std::log(s) - c.z.at(t * V + static_cast<int64_t>(c.targets.at(t))));
+    if (c.weights.at(t) != 0)
+      c.loss += c.weights.at(t) * (m + std::log(s) - c.z.at(t * V + static_cast<int64_t>(c.targets.at(t))));
   }
   return c;
 }
 
 TEST(CrossEntropy, LossOfThePieces) {
   const Case c = MakeCase(2, 3, 1300);
-  const auto out = Call([](GraphBuilder& g, const Values& in) { return Values{VocabMax(g, in[0]), PlainLoss(g, in[0], in[1], in[2])}; },
-                        {c.z, c.targets, c.weights});
+  const auto out = Call(
+      [](GraphBuilder& g, const Values& in) {
+        return Values{VocabMax(g, in[0]), PlainLoss(g, in[0], in[1], in[2])};
+      },
+      {c.z, c.targets, c.weights});
   ASSERT_TRUE(out.ok()) << out.status();
   EXPECT_EQ((*out)[0].data, c.m.data);
   EXPECT_NEAR((*out)[1].at(0), c.loss, 1e-12 * std::abs(c.loss));
@@ -116,7 +124,8 @@ TEST(CrossEntropy, FusedGradientIsTheGradientOfThePlainLoss) {
   ASSERT_TRUE(forward.ok()) << forward.status();
   const absl::StatusOr<Graph> graph = Differentiate(*forward, loss, seed, std::vector{z});
   ASSERT_TRUE(graph.ok()) << graph.status();
-  std::map<std::string, Tensor> bindings = {{"z", c.z}, {"targets", c.targets}, {"weights", c.weights}, {"seed", c.seed}};
+  std::map<std::string, Tensor> bindings = {
+      {"z", c.z}, {"targets", c.targets}, {"weights", c.weights}, {"seed", c.seed}};
   const auto values = Evaluate(*graph, bindings);
   const auto fused = Call(Grad, {c.z, c.m, c.s, c.targets, c.weights, c.seed});
   ASSERT_TRUE(values.ok() && fused.ok()) << values.status() << fused.status();
@@ -162,8 +171,9 @@ TEST(CrossEntropy, DTypesAndThreads) {
 }
 
 TEST(CrossEntropy, RefusesBf16Sums) {
-  const absl::Status s = BuildError([](GraphBuilder& g, const Values& in) { return Values{VocabSumExp(g, in[0], in[1])}; },
-                                    {{DType::kBF16, {2, 3, 7}, {}}, {DType::kBF16, {2, 3}, {}}});
+  const absl::Status s =
+      BuildError([](GraphBuilder& g, const Values& in) { return Values{VocabSumExp(g, in[0], in[1])}; },
+                 {{DType::kBF16, {2, 3, 7}, {}}, {DType::kBF16, {2, 3}, {}}});
   EXPECT_EQ(s.code(), absl::StatusCode::kInvalidArgument) << s;
 }
 

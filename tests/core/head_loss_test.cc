@@ -18,8 +18,9 @@ struct Inputs {
 };
 Inputs Declare(GraphBuilder& g, DType t) {
   const DType accumulator = AccumulatorOf(t);
-  return {g.Input("x", {t, {B, S, E}, {}}), g.Input("w", {t, {V, E}, {}}), g.Input("targets", {DType::kI32, {B, S}, {}}),
-          g.Input("weights", {accumulator, {B, S}, {}}), g.Input("seed", {accumulator, {}, {}})};
+  return {g.Input("x", {t, {B, S, E}, {}}), g.Input("w", {t, {V, E}, {}}),
+          g.Input("targets", {DType::kI32, {B, S}, {}}), g.Input("weights", {accumulator, {B, S}, {}}),
+          g.Input("seed", {accumulator, {}, {}})};
 }
 std::map<std::string, Tensor> Bindings(DType t) {
   const DType accumulator = AccumulatorOf(t);

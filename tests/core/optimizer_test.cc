@@ -44,10 +44,12 @@ absl::Status RunKernel(const Node& node, std::vector<TensorRef> in, std::vector<
 
 float SumSquaresOfRanges(const std::vector<float>& x, const std::vector<FlatRange>& ranges, ThreadPool* pool) {
   const Shape shape{static_cast<int64_t>(x.size())};
-  const Node node = *NodeOf({shape}, [&](GraphBuilder& g, const std::vector<Value>& in) { SumSquares(g, in[0], ranges); });
+  const Node node =
+      *NodeOf({shape}, [&](GraphBuilder& g, const std::vector<Value>& in) { SumSquares(g, in[0], ranges); });
   float sum = static_cast<float>(kNaN);
   EXPECT_EQ(RunKernel(node, {Contiguous(const_cast<float*>(x.data()), DType::kF32, shape)},
-                      {Contiguous(&sum, DType::kF32, {})}, pool), absl::OkStatus());
+                      {Contiguous(&sum, DType::kF32, {})}, pool),
+            absl::OkStatus());
   return sum;
 }
 
@@ -91,7 +93,8 @@ TEST(AdamWKernel, IsTheSameOnAnyNumberOfThreadsAndDecaysItsSegments) {
     float norm = 0;
     const auto ref = [&](std::vector<float>& x) { return Contiguous(x.data(), DType::kF32, shape); };
     EXPECT_EQ(RunKernel(node, {ref(w), ref(grads), ref(m), ref(v), Contiguous(&norm, DType::kF32, {})},
-                        {ref(w), ref(m), ref(v)}, run == 0 ? nullptr : &pool, {.lr = 0.5}), absl::OkStatus());
+                        {ref(w), ref(m), ref(v)}, run == 0 ? nullptr : &pool, {.lr = 0.5}),
+              absl::OkStatus());
     result[run] = w;
   }
   EXPECT_EQ(result[0], result[1]);
@@ -104,14 +107,17 @@ TEST(AdamWKernel, IsTheSameOnAnyNumberOfThreadsAndDecaysItsSegments) {
 
 TEST(OptimizerOps, RefuseWhatDoesNotFit) {
   const Shape flat{100};
-  for (const std::vector<FlatRange>& ranges : {std::vector<FlatRange>{{-1, 2}}, {{90, 11}}, {{0, 10}, {9, 1}}, {{0, -1}}}) {
+  for (const std::vector<FlatRange>& ranges :
+       {std::vector<FlatRange>{{-1, 2}}, {{90, 11}}, {{0, 10}, {9, 1}}, {{0, -1}}}) {
     EXPECT_TRUE(absl::IsInvalidArgument(
         NodeOf({flat}, [&](GraphBuilder& g, const std::vector<Value>& in) { SumSquares(g, in[0], ranges); }).status()));
   }
   const auto adamw = [](std::vector<Shape> shapes, bool live) {
-    return NodeOf(std::move(shapes), [&](GraphBuilder& g, const std::vector<Value>& in) {
-             AdamW(g, {}, {in[0], in[1], in[2], in[3], in[4], live ? in[0] : Value{}});
-           }).status();
+    return NodeOf(std::move(shapes),
+                  [&](GraphBuilder& g, const std::vector<Value>& in) {
+                    AdamW(g, {}, {in[0], in[1], in[2], in[3], in[4], live ? in[0] : Value{}});
+                  })
+        .status();
   };
   EXPECT_EQ(adamw({flat, flat, flat, flat, {}}, false), absl::OkStatus());
   EXPECT_TRUE(absl::IsInvalidArgument(adamw({flat, flat, flat, Shape{99}, {}}, false)));

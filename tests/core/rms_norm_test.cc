@@ -62,7 +62,8 @@ TEST(RmsNorm, FusedIsDecomposed) {
 TEST(RmsNorm, DTypes) {
   const Tensor x = Random(kX, 1), w = Random({10}, 2), dy = Random(kX, 3), rstd = Random({2, 6, 1}, 4);
   for (DType t : {DType::kF32, DType::kBF16}) {
-    const auto y = DTypeError(Norm, {x, w}, t), dx = DTypeError(Dx, {dy, x, w, rstd}, t), dw = DTypeError(Dw, {dy, x, rstd}, t);
+    const auto y = DTypeError(Norm, {x, w}, t), dx = DTypeError(Dx, {dy, x, w, rstd}, t),
+               dw = DTypeError(Dw, {dy, x, rstd}, t);
     ASSERT_TRUE(y.ok() && dx.ok() && dw.ok()) << y.status() << dx.status() << dw.status();
     EXPECT_LE(std::max({*y, *dx}), ToleranceOf(t));
     EXPECT_LE(*dw, ToleranceOf(DType::kF32));  // f32 sums of f32 products, whatever the storage

@@ -25,8 +25,10 @@ struct Param {
   Shape shape;
   Placement on_axis0;  // on mesh axis 0
 };
-const std::vector<Param> kParams = {{"blocks.0.w", {6, 10}, Shard(0)}, {"blocks.0.norm", {10}, Replicate()},
-                                    {"embed", {8, 33}, Shard(0)}, {"head", {4, 5}, Replicate()}};
+const std::vector<Param> kParams = {{"blocks.0.w", {6, 10}, Shard(0)},
+                                    {"blocks.0.norm", {10}, Replicate()},
+                                    {"embed", {8, 33}, Shard(0)},
+                                    {"head", {4, 5}, Replicate()}};
 
 OptimConfig Config(double clip) {
   OptimConfig c;
@@ -256,31 +258,36 @@ TEST(GradNormTest, ShardedAndReplicatedEntriesAddUpToTheOneRankNorm) {
   const OptimConfig config = Config(2);
   Training whole = *Training::Make(DType::kF64, config, Mesh(), false);
   ASSERT_EQ(whole.Step(1, {.lr = 0.1}), absl::OkStatus());
-  EXPECT_EQ(RunRanks(2, [&](World& inner) -> absl::Status {
-    CountingWorld world(inner);
-    ASSIGN_OR_RETURN(const Mesh mesh, Mesh::Make({{"tp", 2}, {"single", 1}}, 2, world.rank()));
-    ASSIGN_OR_RETURN(Training part, Training::Make(DType::kF64, config, mesh, true));
-    RETURN_IF_ERROR(part.Step(1, {.lr = 0.1}, &world));
-    if (std::abs(part.grad_norm() - whole.grad_norm()) > 1e-13) {
-      return absl::InternalError(absl::StrFormat("norm %.17g, not %.17g", part.grad_norm(), whole.grad_norm()));
-    }
-    for (const Node& n : part.graph().nodes) {
-      if (n.op->name() != "all_reduce") continue;
-      const Layout from = part.graph().spec(n.inputs[0]).layout, to = n.outputs[0].layout;
-      if (!from[0].is_partial() || to != Layout{}) return absl::InternalError("layouts of the norm");
-    }
-    CommCounts want;  // one scalar, whatever the number of parameters and buckets
-    want["tp"][Collective::kAllReduce] = {1, 8};
-    want["tp"][Collective::kBarrier] = world.counts().at("tp")[Collective::kBarrier];
-    if (world.counts() != want) return absl::InternalError(ToString(world.counts()));
-    for (const Param& p : kParams) {
-      const Vector all = whole.Get(p.name), mine = part.Get(p.name);
-      const size_t first = p.on_axis0.is_shard() ? mine.size() * static_cast<size_t>(world.rank()) : 0;
-      const Vector slice(all.begin() + static_cast<std::ptrdiff_t>(first), all.begin() + static_cast<std::ptrdiff_t>(first + mine.size()));
-      if (MaxDiff(mine, slice) > 1e-13) return absl::InternalError(p.name);
-    }
-    return absl::OkStatus();
-  }), absl::OkStatus());
+  EXPECT_EQ(RunRanks(2,
+                     [&](World& inner) -> absl::Status {
+                       CountingWorld world(inner);
+                       ASSIGN_OR_RETURN(const Mesh mesh, Mesh::Make({{"tp", 2}, {"single", 1}}, 2, world.rank()));
+                       ASSIGN_OR_RETURN(Training part, Training::Make(DType::kF64, config, mesh, true));
+                       RETURN_IF_ERROR(part.Step(1, {.lr = 0.1}, &world));
+                       if (std::abs(part.grad_norm() - whole.grad_norm()) > 1e-13) {
+                         return absl::InternalError(
+                             absl::StrFormat("norm %.17g, not %.17g", part.grad_norm(), whole.grad_norm()));
+                       }
+                       for (const Node& n : part.graph().nodes) {
+                         if (n.op->name() != "all_reduce") continue;
+                         const Layout from = part.graph().spec(n.inputs[0]).layout, to = n.outputs[0].layout;
+                         if (!from[0].is_partial() || to != Layout{}) return absl::InternalError("layouts of the norm");
+                       }
+                       CommCounts want;  // one scalar, whatever the number of parameters and buckets
+                       want["tp"][Collective::kAllReduce] = {1, 8};
+                       want["tp"][Collective::kBarrier] = world.counts().at("tp")[Collective::kBarrier];
+                       if (world.counts() != want) return absl::InternalError(ToString(world.counts()));
+                       for (const Param& p : kParams) {
+                         const Vector all = whole.Get(p.name), mine = part.Get(p.name);
+                         const size_t first =
+                             p.on_axis0.is_shard() ? mine.size() * static_cast<size_t>(world.rank()) : 0;
+                         const Vector slice(all.begin() + static_cast<std::ptrdiff_t>(first),
+                                            all.begin() + static_cast<std::ptrdiff_t>(first + mine.size()));
+                         if (MaxDiff(mine, slice) > 1e-13) return absl::InternalError(p.name);
+                       }
+                       return absl::OkStatus();
+                     }),
+            absl::OkStatus());
 }
 
 TEST(GradNormTest, NothingShardedNeedsNoCollective) {

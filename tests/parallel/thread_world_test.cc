@@ -151,52 +151,61 @@ INSTANTIATE_TEST_SUITE_P(Ranks, ThreadWorldTest, ::testing::Values(1, 2, 3, 4, 7
 
 TEST_P(ThreadWorldTest, EveryCollectiveEqualsThePlainComputation) {
   const int n = GetParam();
-  EXPECT_EQ(RunRanks(n, [&](World& world) -> absl::Status {
-    ASSIGN_OR_RETURN(auto comm, world.Connect(All("all", n)));
-    for (DType t : kDTypes) {
-      for (int64_t count : kCounts) RETURN_IF_ERROR(CheckAll(*comm, world.rank(), n, t, count));
-    }
-    return comm->Close();
-  }), absl::OkStatus());
+  EXPECT_EQ(RunRanks(n,
+                     [&](World& world) -> absl::Status {
+                       ASSIGN_OR_RETURN(auto comm, world.Connect(All("all", n)));
+                       for (DType t : kDTypes) {
+                         for (int64_t count : kCounts) RETURN_IF_ERROR(CheckAll(*comm, world.rank(), n, t, count));
+                       }
+                       return comm->Close();
+                     }),
+            absl::OkStatus());
 }
 
 TEST(ThreadWorld, MaxKeepsNaN) {
-  EXPECT_EQ(RunRanks(3, [](World& world) -> absl::Status {
-    ASSIGN_OR_RETURN(auto comm, world.Connect(All("all", 3)));
-    for (int bad = 0; bad < 3; ++bad) {
-      float x = world.rank() == bad ? std::numeric_limits<float>::quiet_NaN() : 1.0f;
-      RETURN_IF_ERROR(IssueOne(*comm, {Collective::kAllReduce, ReduceOp::kMax, DType::kF32, 1, -1, &x, &x}));
-      if (!std::isnan(x)) return absl::InternalError("the NaN was lost");
-    }
-    return absl::OkStatus();
-  }), absl::OkStatus());
+  EXPECT_EQ(
+      RunRanks(
+          3,
+          [](World& world) -> absl::Status {
+            ASSIGN_OR_RETURN(auto comm, world.Connect(All("all", 3)));
+            for (int bad = 0; bad < 3; ++bad) {
+              float x = world.rank() == bad ? std::numeric_limits<float>::quiet_NaN() : 1.0f;
+              RETURN_IF_ERROR(IssueOne(*comm, {Collective::kAllReduce, ReduceOp::kMax, DType::kF32, 1, -1, &x, &x}));
+              if (!std::isnan(x)) return absl::InternalError("the NaN was lost");
+            }
+            return absl::OkStatus();
+          }),
+      absl::OkStatus());
 }
 
 TEST(ThreadWorld, CrossingGroups) {
   constexpr int kRows = 2, kColumns = 3;
   for (bool all_named : {false, true}) {  // ranks name only their own groups, or all of them in one order
-    EXPECT_EQ(RunRanks(kRows * kColumns, [&](World& world) -> absl::Status {
-      const int row = world.rank() / kColumns, column = world.rank() % kColumns;
-      std::unique_ptr<Communicator> rows, columns;
-      for (int i = 0; i < (all_named ? kRows : 1); ++i) {
-        const int first = (all_named ? i : row) * kColumns;
-        ASSIGN_OR_RETURN(auto comm, world.Connect({"row", {first, first + 1, first + 2}}));
-        if (comm != nullptr) rows = std::move(comm);
-      }
-      for (int i = 0; i < (all_named ? kColumns : 1); ++i) {
-        const int first = all_named ? i : column;
-        ASSIGN_OR_RETURN(auto comm, world.Connect({"column", {first, first + kColumns}}));
-        if (comm != nullptr) columns = std::move(comm);
-      }
-      for (int repeat = 0; repeat < 20; ++repeat) {
-        int64_t x = 1 << world.rank();
-        RETURN_IF_ERROR(IssueOne(*rows, {Collective::kAllReduce, {}, DType::kI64, 1, -1, &x, &x}));
-        if (x != 7 << row * kColumns) return absl::InternalError("row sum");
-        RETURN_IF_ERROR(IssueOne(*columns, {Collective::kAllReduce, {}, DType::kI64, 1, -1, &x, &x}));
-        if (x != 63) return absl::InternalError("column sum");
-      }
-      return absl::OkStatus();
-    }), absl::OkStatus());
+    EXPECT_EQ(
+        RunRanks(kRows * kColumns,
+                 [&](World& world) -> absl::Status {
+                   const int row = world.rank() / kColumns, column = world.rank() % kColumns;
+                   std::unique_ptr<Communicator> rows, columns;
+                   for (int i = 0; i < (all_named ? kRows : 1); ++i) {
+                     const int first = (all_named ? i : row) * kColumns;
+                     ASSIGN_OR_RETURN(auto comm, world.Connect({"row", {first, first + 1, first + 2}}));
+                     if (comm != nullptr) rows = std::move(comm);
+                   }
+                   for (int i = 0; i < (all_named ? kColumns : 1); ++i) {
+                     const int first = all_named ? i : column;
+                     ASSIGN_OR_RETURN(auto comm, world.Connect({"column", {first, first + kColumns}}));
+                     if (comm != nullptr) columns = std::move(comm);
+                   }
+                   for (int repeat = 0; repeat < 20; ++repeat) {
+                     int64_t x = 1 << world.rank();
+                     RETURN_IF_ERROR(IssueOne(*rows, {Collective::kAllReduce, {}, DType::kI64, 1, -1, &x, &x}));
+                     if (x != 7 << row * kColumns) return absl::InternalError("row sum");
+                     RETURN_IF_ERROR(IssueOne(*columns, {Collective::kAllReduce, {}, DType::kI64, 1, -1, &x, &x}));
+                     if (x != 63) return absl::InternalError("column sum");
+                   }
+                   return absl::OkStatus();
+                 }),
+        absl::OkStatus());
   }
 }
 
@@ -206,7 +215,7 @@ TEST(ThreadWorld, ConnectRefusesGroupsThatDoNotFit) {
       return world.Connect(specs[static_cast<size_t>(world.rank())]).status();
     });
   };
-  EXPECT_TRUE(absl::IsInternal(connect({{"dp", {0, 1}}, {"tp", {0, 1}}})));            // one group, two names
+  EXPECT_TRUE(absl::IsInternal(connect({{"dp", {0, 1}}, {"tp", {0, 1}}})));  // one group, two names
   EXPECT_TRUE(absl::IsInternal(connect({{"dp", {0, 1}}, {"dp", {1, 2}}, {"dp", {1, 2}}})));
   EXPECT_TRUE(absl::IsInternal(connect({{"dp", {0, 1}}, {"dp", {2}}, {"dp", {2}}})));  // rank 1 is not with rank 0
   EXPECT_TRUE(absl::IsInvalidArgument(connect({{"dp", {0, 2}}, {"dp", {0, 2}}})));
@@ -214,36 +223,42 @@ TEST(ThreadWorld, ConnectRefusesGroupsThatDoNotFit) {
 }
 
 TEST(ThreadWorld, SpansAreMatchedByOrderNotBySpan) {
-  EXPECT_EQ(RunRanks(2, [](World& world) -> absl::Status {
-    ASSIGN_OR_RETURN(auto comm, world.Connect(All("edge", 2)));
-    int64_t x[3] = {1, 2, 3}, y[3] = {};
-    if (world.rank() == 0) {
-      for (int64_t& v : x) RETURN_IF_ERROR(IssueOne(*comm, {Collective::kSend, {}, DType::kI64, 1, 1, &v, nullptr}));
-      return absl::OkStatus();
-    }
-    std::vector<Collective> calls;
-    for (int64_t& v : y) calls.push_back({Collective::kRecv, {}, DType::kI64, 1, 0, nullptr, &v});
-    RETURN_IF_ERROR(comm->Issue(calls, kStream));
-    return std::equal(x, x + 3, y) ? absl::OkStatus() : absl::InternalError("order lost");
-  }), absl::OkStatus());
+  EXPECT_EQ(RunRanks(2,
+                     [](World& world) -> absl::Status {
+                       ASSIGN_OR_RETURN(auto comm, world.Connect(All("edge", 2)));
+                       int64_t x[3] = {1, 2, 3}, y[3] = {};
+                       if (world.rank() == 0) {
+                         for (int64_t& v : x)
+                           RETURN_IF_ERROR(IssueOne(*comm, {Collective::kSend, {}, DType::kI64, 1, 1, &v, nullptr}));
+                         return absl::OkStatus();
+                       }
+                       std::vector<Collective> calls;
+                       for (int64_t& v : y) calls.push_back({Collective::kRecv, {}, DType::kI64, 1, 0, nullptr, &v});
+                       RETURN_IF_ERROR(comm->Issue(calls, kStream));
+                       return std::equal(x, x + 3, y) ? absl::OkStatus() : absl::InternalError("order lost");
+                     }),
+            absl::OkStatus());
 }
 
 // Ranks 0..n-2 wait in `kind`; the last one does `last`. Returns what each rank saw.
 std::vector<absl::Status> WhileOthersWait(int n, Collective::Kind kind, std::chrono::milliseconds deadline,
                                           const std::function<absl::Status(Communicator&)>& last) {
   std::vector<absl::Status> seen(static_cast<size_t>(n));
-  const absl::Status all = RunRanks(n, [&](World& world) -> absl::Status {
-    ASSIGN_OR_RETURN(auto comm, world.Connect(All("dp", n)));
-    std::vector<float> x(8, 1.0f);
-    const int root = kind == Collective::kRecv ? n - 1 : 0;
-    const Collective call{kind, {}, DType::kF32, 8, root, x.data(), x.data()};
-    absl::Status& mine = seen[static_cast<size_t>(world.rank())];
-    RETURN_IF_ERROR(IssueOne(*comm, {}));
-    mine = world.rank() < n - 1 ? IssueOne(*comm, call) : last(*comm);
-    const absl::Status error = comm->Poll();
-    if (!error.ok() && IssueOne(*comm, call) != error) return absl::InternalError("an aborted communicator went on");
-    return mine;
-  }, {deadline});
+  const absl::Status all = RunRanks(n,
+                                    [&](World& world) -> absl::Status {
+                                      ASSIGN_OR_RETURN(auto comm, world.Connect(All("dp", n)));
+                                      std::vector<float> x(8, 1.0f);
+                                      const int root = kind == Collective::kRecv ? n - 1 : 0;
+                                      const Collective call{kind, {}, DType::kF32, 8, root, x.data(), x.data()};
+                                      absl::Status& mine = seen[static_cast<size_t>(world.rank())];
+                                      RETURN_IF_ERROR(IssueOne(*comm, {}));
+                                      mine = world.rank() < n - 1 ? IssueOne(*comm, call) : last(*comm);
+                                      const absl::Status error = comm->Poll();
+                                      if (!error.ok() && IssueOne(*comm, call) != error)
+                                        return absl::InternalError("an aborted communicator went on");
+                                      return mine;
+                                    },
+                                    {deadline});
   seen.push_back(all);
   return seen;
 }
@@ -285,9 +300,12 @@ TEST(ThreadWorld, ARankThatNeverArrivesIsNamed) {
 }
 
 TEST(ThreadWorld, ARankThatNeverConnectsIsNamed) {
-  const absl::Status status = RunRanks(3, [](World& world) -> absl::Status {
-    return world.rank() == 1 ? absl::OkStatus() : world.Connect(All("dp", 3)).status();
-  }, {std::chrono::milliseconds(50)});
+  const absl::Status status =
+      RunRanks(3,
+               [](World& world) -> absl::Status {
+                 return world.rank() == 1 ? absl::OkStatus() : world.Connect(All("dp", 3)).status();
+               },
+               {std::chrono::milliseconds(50)});
   EXPECT_TRUE(absl::IsDeadlineExceeded(status));
   EXPECT_TRUE(Says(status, "rank 1 did not arrive")) << status;
 }
@@ -300,12 +318,15 @@ TEST(ThreadWorld, DifferentCallsAreAnErrorThatNamesBoth) {
   count.count = 3;
   dtype.dtype = DType::kF64;
   reduce.reduce = ReduceOp::kMax;
-  for (const auto& [other, text] : std::vector<std::pair<Collective, std::string>>{
-           {kind, "all-gather of 4 f32"}, {count, "all-reduce sum of 3 f32"}, {dtype, "all-reduce sum of 4 f64"},
-           {reduce, "all-reduce max of 4 f32"}}) {
+  for (const auto& [other, text] :
+       std::vector<std::pair<Collective, std::string>>{{kind, "all-gather of 4 f32"},
+                                                       {count, "all-reduce sum of 3 f32"},
+                                                       {dtype, "all-reduce sum of 4 f64"},
+                                                       {reduce, "all-reduce max of 4 f32"}}) {
+    const Collective& different = other;  // clang 14 captures no structured binding
     const absl::Status status = RunRanks(3, [&](World& world) -> absl::Status {
       ASSIGN_OR_RETURN(auto comm, world.Connect(All("dp", 3)));
-      return IssueOne(*comm, world.rank() == 2 ? other : base);
+      return IssueOne(*comm, world.rank() == 2 ? different : base);
     });
     EXPECT_TRUE(absl::IsInternal(status)) << status;
     EXPECT_TRUE(Says(status, "rank 0 issues all-reduce sum of 4 f32, rank 2 issues " + text)) << status;
@@ -334,29 +355,32 @@ TEST(ThreadWorld, ImpossibleCallsAreRefused) {
 }
 
 TEST(ThreadWorld, IssueDoesNotAllocate) {
-  EXPECT_EQ(RunRanks(3, [](World& world) -> absl::Status {
-    ASSIGN_OR_RETURN(auto comm, world.Connect(All("all", 3)));
-    std::vector<float> x(300, 1.0f), y(900);
-    const int next = (world.rank() + 1) % 3, last = (world.rank() + 2) % 3;
-    const Collective calls[] = {{Collective::kSend, {}, DType::kF32, 300, next, x.data(), nullptr},
-                                {Collective::kRecv, {}, DType::kF32, 300, last, nullptr, y.data()},
-                                {Collective::kAllReduce, {}, DType::kF32, 300, -1, x.data(), x.data()},
-                                {Collective::kReduceScatter, {}, DType::kF32, 300, -1, x.data(), y.data()},
-                                {Collective::kAllGather, {}, DType::kF32, 300, -1, x.data(), y.data()},
-                                {Collective::kAllToAll, {}, DType::kF32, 300, -1, x.data(), y.data()},
-                                {Collective::kBroadcast, {}, DType::kF32, 300, 1, x.data(), x.data()},
-                                {}};
-    RETURN_IF_ERROR(IssueOne(*comm, {}));  // all buffers are made
-    std::unique_ptr<testing::AllocCounter> counter;
-    if (world.rank() == 0) counter = std::make_unique<testing::AllocCounter>();
-    RETURN_IF_ERROR(IssueOne(*comm, {}));  // counting has begun
-    for (int i = 0; i < 50; ++i) RETURN_IF_ERROR(comm->Issue(calls, kStream));
-    if (world.rank() == 0 && counter->count() != 0) {
-      return absl::InternalError(absl::StrFormat("%d allocations", counter->count()));
-    }
-    RETURN_IF_ERROR(IssueOne(*comm, {}));  // rank 0 has looked
-    return absl::OkStatus();
-  }), absl::OkStatus());
+  EXPECT_EQ(RunRanks(3,
+                     [](World& world) -> absl::Status {
+                       ASSIGN_OR_RETURN(auto comm, world.Connect(All("all", 3)));
+                       std::vector<float> x(300, 1.0f), y(900);
+                       const int next = (world.rank() + 1) % 3, last = (world.rank() + 2) % 3;
+                       const Collective calls[] = {
+                           {Collective::kSend, {}, DType::kF32, 300, next, x.data(), nullptr},
+                           {Collective::kRecv, {}, DType::kF32, 300, last, nullptr, y.data()},
+                           {Collective::kAllReduce, {}, DType::kF32, 300, -1, x.data(), x.data()},
+                           {Collective::kReduceScatter, {}, DType::kF32, 300, -1, x.data(), y.data()},
+                           {Collective::kAllGather, {}, DType::kF32, 300, -1, x.data(), y.data()},
+                           {Collective::kAllToAll, {}, DType::kF32, 300, -1, x.data(), y.data()},
+                           {Collective::kBroadcast, {}, DType::kF32, 300, 1, x.data(), x.data()},
+                           {}};
+                       RETURN_IF_ERROR(IssueOne(*comm, {}));  // all buffers are made
+                       std::unique_ptr<testing::AllocCounter> counter;
+                       if (world.rank() == 0) counter = std::make_unique<testing::AllocCounter>();
+                       RETURN_IF_ERROR(IssueOne(*comm, {}));  // counting has begun
+                       for (int i = 0; i < 50; ++i) RETURN_IF_ERROR(comm->Issue(calls, kStream));
+                       if (world.rank() == 0 && counter->count() != 0) {
+                         return absl::InternalError(absl::StrFormat("%d allocations", counter->count()));
+                       }
+                       RETURN_IF_ERROR(IssueOne(*comm, {}));  // rank 0 has looked
+                       return absl::OkStatus();
+                     }),
+            absl::OkStatus());
   testing::AllocCounter counter;  // the counter itself counts
   delete new int(1);
   EXPECT_EQ(counter.count(), 1);
@@ -368,66 +392,77 @@ TEST(ThreadWorld, StressOfMixedCollectives) {
   std::vector<uint64_t> hashes[2];
   for (std::vector<uint64_t>& hash : hashes) {
     hash.resize(kRanks);
-    EXPECT_EQ(RunRanks(kRanks, [&](World& inner) -> absl::Status {
-      CommFault jitter;
-      jitter.max_delay = std::chrono::microseconds(100);
-      FaultyWorld world(inner, {jitter}, static_cast<uint64_t>(&hash - hashes));
-      ASSIGN_OR_RETURN(auto comm, world.Connect(All("all", kRanks)));
-      Bytes in(8 * 4096), out(8 * 4096 * kRanks), accepted(8 * 4096);
-      uint64_t h = 1;
-      for (uint64_t i = 0; i < 1000; ++i) {
-        const PhiloxBlock draw = Philox(3, 0, i);
-        const auto kind = static_cast<Collective::Kind>(draw[0] % (Collective::kBroadcast + 1));
-        const DType t = kDTypes[draw[1] % 6];
-        const int64_t count = draw[2] % 1024 * kRanks;
-        in = Input(t, count, world.rank() + static_cast<int>(i % 3));
-        const int peer = static_cast<int>(draw[3] % kRanks), to = (world.rank() + 1) % kRanks;
-        const Collective calls[] = {
-            {kind, {}, t, count, peer, in.data(), out.data()},
-            {Collective::kSend, {}, t, count, to, in.data(), nullptr},
-            {Collective::kRecv, {}, t, count, (world.rank() + kRanks - 1) % kRanks, nullptr, accepted.data()}};
-        RETURN_IF_ERROR(comm->Issue({calls, i % 2 == 0 ? size_t{3} : size_t{1}}, kStream));
-        const int64_t elements = kind == Collective::kAllGather ? count * kRanks : kind == Collective::kReduceScatter ? count / kRanks : count;
-        h = HashName({reinterpret_cast<const char*>(out.data()), static_cast<size_t>(elements * SizeOf(t))}, h);
-        h = HashName({reinterpret_cast<const char*>(accepted.data()), static_cast<size_t>(count * SizeOf(t))}, h);
-      }
-      hash[static_cast<size_t>(world.rank())] = h;
-      return comm->Close();
-    }), absl::OkStatus());
+    EXPECT_EQ(
+        RunRanks(
+            kRanks,
+            [&](World& inner) -> absl::Status {
+              CommFault jitter;
+              jitter.max_delay = std::chrono::microseconds(100);
+              FaultyWorld world(inner, {jitter}, static_cast<uint64_t>(&hash - hashes));
+              ASSIGN_OR_RETURN(auto comm, world.Connect(All("all", kRanks)));
+              Bytes in(8 * 4096), out(8 * 4096 * kRanks), accepted(8 * 4096);
+              uint64_t h = 1;
+              for (uint64_t i = 0; i < 1000; ++i) {
+                const PhiloxBlock draw = Philox(3, 0, i);
+                const auto kind = static_cast<Collective::Kind>(draw[0] % (Collective::kBroadcast + 1));
+                const DType t = kDTypes[draw[1] % 6];
+                const int64_t count = draw[2] % 1024 * kRanks;
+                in = Input(t, count, world.rank() + static_cast<int>(i % 3));
+                const int peer = static_cast<int>(draw[3] % kRanks), to = (world.rank() + 1) % kRanks;
+                const Collective calls[] = {
+                    {kind, {}, t, count, peer, in.data(), out.data()},
+                    {Collective::kSend, {}, t, count, to, in.data(), nullptr},
+                    {Collective::kRecv, {}, t, count, (world.rank() + kRanks - 1) % kRanks, nullptr, accepted.data()}};
+                RETURN_IF_ERROR(comm->Issue({calls, i % 2 == 0 ? size_t{3} : size_t{1}}, kStream));
+                const int64_t elements = kind == Collective::kAllGather       ? count * kRanks
+                                         : kind == Collective::kReduceScatter ? count / kRanks
+                                                                              : count;
+                h = HashName({reinterpret_cast<const char*>(out.data()), static_cast<size_t>(elements * SizeOf(t))}, h);
+                h = HashName({reinterpret_cast<const char*>(accepted.data()), static_cast<size_t>(count * SizeOf(t))},
+                             h);
+              }
+              hash[static_cast<size_t>(world.rank())] = h;
+              return comm->Close();
+            }),
+        absl::OkStatus());
   }
   EXPECT_EQ(hashes[0], hashes[1]);
 }
 
 TEST(Counting, CountsCallsAndBytesOfEachCommunicatorAndKind) {
   std::vector<std::string> text(2);
-  EXPECT_EQ(RunRanks(2, [&](World& inner) -> absl::Status {
-    CountingWorld world(inner);
-    ASSIGN_OR_RETURN(auto dp, world.Connect(All("dp", 2)));
-    ASSIGN_OR_RETURN(auto tp, world.Connect({"tp", {world.rank()}}));
-    float x[8] = {}, y[16];
-    RETURN_IF_ERROR(IssueOne(*dp, {Collective::kAllGather, {}, DType::kF32, 8, -1, x, y}));
-    world.Reset();
-    const Collective twice[] = {{Collective::kAllReduce, {}, DType::kF32, 8, -1, x, x},
-                                {Collective::kAllReduce, {}, DType::kF32, 4, -1, x, x}};
-    RETURN_IF_ERROR(dp->Issue(twice, kStream));
-    RETURN_IF_ERROR(IssueOne(*tp, {}));
-    text[static_cast<size_t>(world.rank())] = ToString(world.counts());
-    return absl::OkStatus();
-  }), absl::OkStatus());
+  EXPECT_EQ(RunRanks(2,
+                     [&](World& inner) -> absl::Status {
+                       CountingWorld world(inner);
+                       ASSIGN_OR_RETURN(auto dp, world.Connect(All("dp", 2)));
+                       ASSIGN_OR_RETURN(auto tp, world.Connect({"tp", {world.rank()}}));
+                       float x[8] = {}, y[16];
+                       RETURN_IF_ERROR(IssueOne(*dp, {Collective::kAllGather, {}, DType::kF32, 8, -1, x, y}));
+                       world.Reset();
+                       const Collective twice[] = {{Collective::kAllReduce, {}, DType::kF32, 8, -1, x, x},
+                                                   {Collective::kAllReduce, {}, DType::kF32, 4, -1, x, x}};
+                       RETURN_IF_ERROR(dp->Issue(twice, kStream));
+                       RETURN_IF_ERROR(IssueOne(*tp, {}));
+                       text[static_cast<size_t>(world.rank())] = ToString(world.counts());
+                       return absl::OkStatus();
+                     }),
+            absl::OkStatus());
   for (const std::string& s : text) EXPECT_EQ(s, "dp all-reduce: 2 calls, 48 bytes\ntp barrier: 1 calls, 0 bytes\n");
 }
 
 absl::Status RunWithFault(const CommFault& fault, std::chrono::milliseconds deadline) {
-  return RunRanks(2, [&](World& inner) -> absl::Status {
-    FaultyWorld world(inner, inner.rank() == 1 ? std::vector{fault} : std::vector<CommFault>{}, 1);
-    ASSIGN_OR_RETURN(auto dp, world.Connect(All("dp", 2)));
-    ASSIGN_OR_RETURN(auto tp, world.Connect(All("tp", 2)));
-    for (int i = 0; i < 5; ++i) {
-      RETURN_IF_ERROR(IssueOne(*dp, {}));
-      RETURN_IF_ERROR(IssueOne(*tp, {}));
-    }
-    return absl::OkStatus();
-  }, {deadline});
+  return RunRanks(2,
+                  [&](World& inner) -> absl::Status {
+                    FaultyWorld world(inner, inner.rank() == 1 ? std::vector{fault} : std::vector<CommFault>{}, 1);
+                    ASSIGN_OR_RETURN(auto dp, world.Connect(All("dp", 2)));
+                    ASSIGN_OR_RETURN(auto tp, world.Connect(All("tp", 2)));
+                    for (int i = 0; i < 5; ++i) {
+                      RETURN_IF_ERROR(IssueOne(*dp, {}));
+                      RETURN_IF_ERROR(IssueOne(*tp, {}));
+                    }
+                    return absl::OkStatus();
+                  },
+                  {deadline});
 }
 
 TEST(Faulty, InjectsAtTheCallThatIsNamed) {

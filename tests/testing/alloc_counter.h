@@ -32,7 +32,8 @@ class AllocCounter {  // counts, of all threads, from its making to its end; one
 inline void* CountedAlloc(std::size_t bytes, std::size_t alignment) {
   AllocCounter::Note();
   if (bytes == 0) bytes = 1;
-  void* p = alignment == 0 ? std::malloc(bytes) : std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  void* p = alignment == 0 ? std::malloc(bytes)
+                           : std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
   if (p == nullptr) throw std::bad_alloc();
   return p;
 }

@@ -9,11 +9,15 @@ constexpr int64_t kBlock = 512;  // elements accumulated on the stack at a time
 
 struct Sum {
   template <typename A>
-  static A Apply(A a, A x) { return a + x; }
+  static A Apply(A a, A x) {
+    return a + x;
+  }
 };
 struct Max {
   template <typename A>
-  static A Apply(A a, A x) { return x > a || x != x ? x : a; }
+  static A Apply(A a, A x) {
+    return x > a || x != x ? x : a;
+  }
 };
 
 template <typename T, typename Acc, typename F>

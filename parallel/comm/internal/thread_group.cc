@@ -15,7 +15,9 @@ namespace {
 
 constexpr int kYields = 200;  // before a waiting thread sleeps; there may be more ranks than cores
 
-bool IsReduction(const Collective& c) { return c.kind == Collective::kAllReduce || c.kind == Collective::kReduceScatter; }
+bool IsReduction(const Collective& c) {
+  return c.kind == Collective::kAllReduce || c.kind == Collective::kReduceScatter;
+}
 bool IsPointToPoint(const Collective& c) { return c.kind == Collective::kSend || c.kind == Collective::kRecv; }
 
 bool Matches(const Collective& a, const Collective& b) {
@@ -259,9 +261,9 @@ absl::Status ThreadGroup::PointToPoint(int me, std::span<const Collective> calls
     if (outcome == Outcome::kAborted) return error();
     if (outcome == Outcome::kLate) {
       const Cursor& late = cursors[waiting_for];
-      return Fail(absl::DeadlineExceededError(
-          absl::StrFormat("communicator %s, %s: rank %d did not arrive within %d ms", spec_.name,
-                          Describe(calls[std::min(late.send, late.recv)]), spec_.ranks[waiting_for], deadline_.count())));
+      return Fail(absl::DeadlineExceededError(absl::StrFormat(
+          "communicator %s, %s: rank %d did not arrive within %d ms", spec_.name,
+          Describe(calls[std::min(late.send, late.recv)]), spec_.ranks[waiting_for], deadline_.count())));
     }
   }
 }

@@ -33,17 +33,17 @@ class ThreadGroup {
 
  private:
   enum class Outcome : uint8_t { kReady, kAborted, kLate };
-  struct Cursor {           // a member's way through the sends and receives of his span, for one peer
+  struct Cursor {  // a member's way through the sends and receives of his span, for one peer
     size_t send = 0, recv = 0;
-    bool posted = false;    // calls[send] is in the channel
+    bool posted = false;  // calls[send] is in the channel
   };
   struct alignas(64) Member {
-    std::atomic<uint64_t> arrived{0};     // barriers entered
-    std::atomic<bool> reading{false};     // looks at calls and buffers of others
-    const Collective* call = nullptr;     // published by `arrived`
-    uint64_t sequence = 0;                // collectives begun
-    std::vector<Cursor> cursors;          // by peer; his own thread only
-    std::vector<const void*> inputs;      // scratch of a reduction
+    std::atomic<uint64_t> arrived{0};  // barriers entered
+    std::atomic<bool> reading{false};  // looks at calls and buffers of others
+    const Collective* call = nullptr;  // published by `arrived`
+    uint64_t sequence = 0;             // collectives begun
+    std::vector<Cursor> cursors;       // by peer; his own thread only
+    std::vector<const void*> inputs;   // scratch of a reduction
   };
 
   int size() const { return static_cast<int>(spec_.ranks.size()); }
@@ -73,7 +73,8 @@ class ThreadGroup {
   const CommSpec spec_;
   const std::chrono::milliseconds deadline_;
   const std::unique_ptr<Member[]> members_;
-  const std::unique_ptr<std::atomic<const Collective*>[]> channels_;  // [from][to]: a posted send that waits to be taken
+  const std::unique_ptr<std::atomic<const Collective*>[]>
+      channels_;  // [from][to]: a posted send that waits to be taken
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;
