@@ -117,8 +117,8 @@ absl::StatusOr<const Pin*> AxisSites::PinOf(Value v) const {
   return nullptr;
 }
 
-// A gradient accumulator follows its parameter: sharded as it is, else left replicated or unreduced. Other states are as
-// pinned; buffers that a segment adds to may also be left unreduced.
+// A gradient accumulator follows its parameter: sharded as it is, else left replicated or unreduced. Other states are
+// as pinned; buffers that a segment adds to may also be left unreduced.
 absl::StatusOr<std::vector<Placement>> AxisSites::StatePlacements(StateId id) const {
   const State& s = facts_->graph.states[id];
   const std::vector<Placement> sums = {Replicate(), Partial()};
@@ -194,7 +194,8 @@ absl::Status AxisSites::AddNode(NodeId id) {
                                                     wanted, IllegalRules(id)));
 }
 
-// Losses stay as they are: the step reduces them once. Other outputs are not left unreduced, and shards are not gathered.
+// Losses stay as they are: the step reduces them once. Other outputs are not left unreduced, and shards are not
+// gathered.
 absl::Status AxisSites::AddOutput(const std::string& name, Value v) {
   const Shape& shape = facts_->graph.spec(v).shape;
   Site site{Site::Kind::kOutput, v.node, name, {v}, {}, false, false, false, {}};

@@ -1,6 +1,6 @@
 #pragma once
-// What may be chosen on one mesh axis: for every site of a graph the rows that are legal there, and which conversions may
-// stand between them. The hard rules of the pass live here.
+// What may be chosen on one mesh axis: for every site of a graph the rows that are legal there, and which conversions
+// may stand between them. The hard rules of the pass live here.
 
 #include <map>
 #include <span>
@@ -21,7 +21,8 @@ struct Row {
   int rule = -1;
 };
 
-// A place where a choice is made: a node, a graph output (it only reads), or a state, whose reads and update must agree.
+// A place where a choice is made: a node, a graph output (it only reads), or a state, whose reads and update must
+// agree.
 struct Site {
   enum class Kind : uint8_t { kNode, kOutput, kState } kind = Kind::kNode;
   NodeId node = -1;  // kNode; for outputs and states the node that makes inputs[0]

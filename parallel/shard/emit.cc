@@ -138,8 +138,8 @@ class Emitter {
     return out;
   }
 
-  // Layouts of a node that an expansion made: by the row that fits its inputs. On the expanded axis a node without such a
-  // row keeps what the expansion gave it.
+  // Layouts of a node that an expansion made: by the row that fits its inputs. On the expanded axis a node without such
+  // a row keeps what the expansion gave it.
   absl::Status LayOutExpanded(Node& node, int expanded_axis) {
     std::vector<TensorSpec> in;
     for (Value v : node.inputs) in.push_back(g_.graph().spec(v));

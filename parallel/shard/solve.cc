@@ -176,11 +176,12 @@ class Solver {
         }
       }
     }
-    for (const auto& [key, users] : uses) {
+    for (const auto& entry : uses) {
+      const std::vector<Use>& users = entry.second;
       if (std::all_of(users.begin(), users.end(), [&](Use u) { return u.site == users[0].site; })) {
-        AddSingleUser(key.first, users);
+        AddSingleUser(entry.first.first, users);
       } else {
-        AddSharedUsers(key.first, users);
+        AddSharedUsers(entry.first.first, users);
       }
     }
   }

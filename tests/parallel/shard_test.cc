@@ -1,5 +1,5 @@
-// The shard pass on a small Llama: in every layout each value, put together again, equals the one-rank run in float64, and
-// the collectives are the known ones.
+// The shard pass on a small Llama: in every layout each value, put together again, equals the one-rank run in float64,
+// and the collectives are the known ones.
 
 #include "parallel/shard/shard_pass.h"
 
@@ -17,7 +17,8 @@ namespace {
 using testing::Residual;
 using testing::TinyLlama;
 
-// Expected: collectives of one transformer block of a large model; and all, of two blocks with embedding, head and loss.
+// Expected: collectives of one transformer block of a large model; and all, of two blocks with embedding, head and
+// loss.
 struct LayoutCase {
   std::string name;
   std::vector<MeshAxis> axes;
@@ -41,7 +42,8 @@ const LayoutCase kLayouts[] = {
      {},
      "F tp.o+tp.i all_reduce 2; I tp.o+tp.i all_reduce 2",
      "F tp.o+tp.i all_reduce 8; I tp.o+tp.i all_reduce 5"},
-    // The head gathers in forward and the embedding in backward; of the loss, only what backward needs whole is all-reduced.
+    // The head gathers in forward and the embedding in backward; of the loss, only what backward needs whole is
+    // all-reduced.
     {"tp2_sp",
      {{"tp", 2}},
      kSp,

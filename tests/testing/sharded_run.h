@@ -11,8 +11,8 @@
 
 namespace strata::testing {
 
-// The part of a whole tensor that the mesh's rank holds. Of a sum the first rank has the rest, others ones; of a max the
-// first has the whole, others less.
+// The part of a whole tensor that the mesh's rank holds. Of a sum the first rank has the rest, others ones; of a max
+// the first has the whole, others less.
 absl::StatusOr<Tensor> LocalPart(const Tensor& whole, const Layout& layout, const Mesh& mesh);
 
 // The whole tensor from all ranks' parts. Errors: Internal if what is Replicate differs in a bit between ranks.
