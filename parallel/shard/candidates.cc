@@ -28,10 +28,19 @@ std::string Text(std::span<const Placement> placements) {
   return absl::StrJoin(placements, " ", [](std::string* out, Placement p) { *out += ToString(p); });
 }
 
+std::string Where(const Node& n) { return n.scope.empty() ? "" : " in " + n.scope; }
+// "linear in blocks.0.attn (llama.cc:52)"
+std::string Maker(const Node& n) {
+  return absl::StrFormat("%s%s (%s:%d)", n.op->name(), Where(n), n.loc.file, n.loc.line);
+}
+
 }  // namespace
 
 AxisSites::AxisSites(const ShardFacts& facts, const ChosenLayouts& chosen, int axis)
-    : facts_(&facts), chosen_(&chosen), axis_(axis), token_class_(facts.classes.size()),
+    : facts_(&facts),
+      chosen_(&chosen),
+      axis_(axis),
+      token_class_(facts.classes.size()),
       sharded_class_(facts.classes.size()) {}
 
 absl::StatusOr<AxisSites> AxisSites::Make(const ShardFacts& facts, const ChosenLayouts& chosen, int axis) {
@@ -83,15 +92,17 @@ std::string AxisSites::IllegalRules(NodeId id) const {
   return text;
 }
 
-absl::StatusOr<const Pin*> AxisSites::PinOf(const std::string& name, const TensorSpec& spec, const Layout& outer) const {
+absl::StatusOr<const Pin*> AxisSites::PinOf(const std::string& name, const TensorSpec& spec,
+                                            const Layout& outer) const {
   const MeshAxis& axis = facts_->mesh.axes()[axis_];
   const Pin* pin = FindPin(facts_->pins, name, axis.name);
   if (pin == nullptr || !pin->placement.is_shard()) return pin;
   Layout layout = outer;
   layout[axis_] = pin->placement;
   if (const absl::Status s = LocalBoxOf(spec.shape, layout, facts_->mesh).status(); !s.ok()) {
-    return absl::InvalidArgumentError(absl::StrFormat("%s %s is pinned %s on %s by \"%s\": %s", name, ToString(spec.shape),
-                                                      ToString(pin->placement), axis.name, pin->pattern, s.message()));
+    return absl::InvalidArgumentError(absl::StrFormat("%s %s is pinned %s on %s by \"%s\": %s", name,
+                                                      ToString(spec.shape), ToString(pin->placement), axis.name,
+                                                      pin->pattern, s.message()));
   }
   return pin;
 }
@@ -106,8 +117,8 @@ absl::StatusOr<const Pin*> AxisSites::PinOf(Value v) const {
   return nullptr;
 }
 
-// A gradient accumulator follows its parameter: sharded as it is, else left replicated or unreduced. Other states are as
-// pinned; buffers that a segment adds to may also be left unreduced.
+// A gradient accumulator follows its parameter: sharded as it is, else left replicated or unreduced. Other states are
+// as pinned; buffers that a segment adds to may also be left unreduced.
 absl::StatusOr<std::vector<Placement>> AxisSites::StatePlacements(StateId id) const {
   const State& s = facts_->graph.states[id];
   const std::vector<Placement> sums = {Replicate(), Partial()};
@@ -178,12 +189,13 @@ absl::Status AxisSites::AddNode(NodeId id) {
     ASSIGN_OR_RETURN(const Pin* pin, PinOf(Value{id, static_cast<int32_t>(k)}));
     if (pin != nullptr) wanted = absl::StrFormat(" that makes %s", ToString(pin->placement));
   }
-  return absl::InvalidArgumentError(absl::StrFormat("%s:%d: %s in %s has no legal row on axis %s%s%s", n.loc.file, n.loc.line,
-                                                    n.op->name(), n.scope, facts_->mesh.axes()[axis_].name, wanted,
-                                                    IllegalRules(id)));
+  return absl::InvalidArgumentError(absl::StrFormat("%s:%d: %s%s has no legal row on axis %s%s%s", n.loc.file,
+                                                    n.loc.line, n.op->name(), Where(n), facts_->mesh.axes()[axis_].name,
+                                                    wanted, IllegalRules(id)));
 }
 
-// Losses stay as they are: the step reduces them once. Other outputs are not left unreduced, and shards are not gathered.
+// Losses stay as they are: the step reduces them once. Other outputs are not left unreduced, and shards are not
+// gathered.
 absl::Status AxisSites::AddOutput(const std::string& name, Value v) {
   const Shape& shape = facts_->graph.spec(v).shape;
   Site site{Site::Kind::kOutput, v.node, name, {v}, {}, false, false, false, {}};
@@ -205,8 +217,15 @@ absl::Status AxisSites::AddOutput(const std::string& name, Value v) {
 absl::Status AxisSites::AddState(StateId id) {
   const std::vector<Value>& values = facts_->state_values.at(id);
   ASSIGN_OR_RETURN(const std::vector<Placement> placements, StatePlacements(id));
-  sites_.push_back({Site::Kind::kState, values[0].node, facts_->graph.states[id].name, values,
-                    AlikeRows(placements, values.size(), 0), true, false, false, {}});
+  sites_.push_back({Site::Kind::kState,
+                    values[0].node,
+                    facts_->graph.states[id].name,
+                    values,
+                    AlikeRows(placements, values.size(), 0),
+                    true,
+                    false,
+                    false,
+                    {}});
   return absl::OkStatus();
 }
 
@@ -241,13 +260,12 @@ absl::Status AxisSites::NoPlacement(const Site& site, int k) const {
   if (site.kind == Site::Kind::kNode) {
     std::vector<std::string> shapes;
     for (Value in : n.inputs) shapes.push_back(ToString(facts_->graph.spec(in).shape));
-    what = absl::StrFormat("%s(%s) in %s", n.op->name(), absl::StrJoin(shapes, ", "), n.scope);
+    what = absl::StrFormat("%s(%s)%s", n.op->name(), absl::StrJoin(shapes, ", "), Where(n));
   }
   return absl::InvalidArgumentError(absl::StrFormat(
-      "%s:%d: no legal placement on axis %s for %s: operand %d takes {%s}, but %s in %s (%s:%d) makes {%s}%s%s", n.loc.file,
-      n.loc.line, axis, what, k, absl::StrJoin(takes, ", "), producer.op->name(), producer.scope, producer.loc.file,
-      producer.loc.line, absl::StrJoin(has, ", "), site.kind == Site::Kind::kNode ? IllegalRules(site.node) : "",
-      IllegalRules(v.node)));
+      "%s:%d: no legal placement on axis %s for %s: operand %d takes {%s}, but %s makes {%s}%s%s", n.loc.file,
+      n.loc.line, axis, what, k, absl::StrJoin(takes, ", "), Maker(producer), absl::StrJoin(has, ", "),
+      site.kind == Site::Kind::kNode ? IllegalRules(site.node) : "", IllegalRules(v.node)));
 }
 
 }  // namespace strata

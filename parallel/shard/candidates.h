@@ -1,6 +1,6 @@
 #pragma once
-// What may be chosen on one mesh axis: for every site of a graph the rows that are legal there, and which conversions may
-// stand between them. The hard rules of the pass live here.
+// What may be chosen on one mesh axis: for every site of a graph the rows that are legal there, and which conversions
+// may stand between them. The hard rules of the pass live here.
 
 #include <map>
 #include <span>
@@ -21,16 +21,17 @@ struct Row {
   int rule = -1;
 };
 
-// A place where a choice is made: a node, a graph output (it only reads), or a state, whose reads and update must agree.
+// A place where a choice is made: a node, a graph output (it only reads), or a state, whose reads and update must
+// agree.
 struct Site {
   enum class Kind : uint8_t { kNode, kOutput, kState } kind = Kind::kNode;
-  NodeId node = -1;           // kNode; for outputs and states the node that makes inputs[0]
-  std::string name;           // of the output or state
+  NodeId node = -1;  // kNode; for outputs and states the node that makes inputs[0]
+  std::string name;  // of the output or state
   std::vector<Value> inputs;
-  std::vector<Row> rows;      // in order of preference
-  bool direct = false;        // takes its inputs as they are
-  bool pinned = false;        // a pin names its result: replicated values may be sliced here, shards gathered
-  bool free = false;          // not pinned, and more than one row is legal
+  std::vector<Row> rows;  // in order of preference
+  bool direct = false;    // takes its inputs as they are
+  bool pinned = false;    // a pin names its result: replicated values may be sliced here, shards gathered
+  bool free = false;      // not pinned, and more than one row is legal
   std::vector<std::vector<Placement>> taken;  // by input: what the rows take, before any row is dropped
 };
 
@@ -41,12 +42,12 @@ struct ShardFacts {
   const Graph& graph;
   const Mesh& mesh;
   std::span<const Pin> pins;
-  std::vector<std::vector<ShardRule>> rules;             // by node
+  std::vector<std::vector<ShardRule>> rules;  // by node
   DimClasses classes;
-  std::map<Value, std::vector<std::string>> names;       // of named values and of their gradients
-  std::map<StateId, std::vector<Value>> state_values;    // of states: all reads, then the value that updates it
-  std::vector<bool> is_updated, is_accumulator;          // by state; by node: the sum that updates a gradient
-  std::vector<StateId> param_of;                         // by state: of "grad.<name>", the state <name>; else -1
+  std::map<Value, std::vector<std::string>> names;     // of named values and of their gradients
+  std::map<StateId, std::vector<Value>> state_values;  // of states: all reads, then the value that updates it
+  std::vector<bool> is_updated, is_accumulator;        // by state; by node: the sum that updates a gradient
+  std::vector<StateId> param_of;                       // by state: of "grad.<name>", the state <name>; else -1
 };
 
 // Placements chosen so far, by site and slot; on axes that are not solved yet, Replicate.

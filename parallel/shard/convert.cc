@@ -18,7 +18,8 @@ bool IsAllToAll(Placement from, Placement to) { return from.is_shard() && to.is_
 std::string KeyOf(const Layout& layout) {
   std::string key;
   for (Placement p : layout) {
-    key += {static_cast<char>('0' + p.kind), static_cast<char>('0' + p.dim + 1), static_cast<char>('0' + static_cast<int>(p.reduce))};
+    key += {static_cast<char>('0' + p.kind), static_cast<char>('0' + p.dim + 1),
+            static_cast<char>('0' + static_cast<int>(p.reduce))};
   }
   return key;
 }
@@ -77,7 +78,8 @@ double StepBytes(Placement from, Placement to, double bytes, int n) {
 double ConversionSeconds(Placement from, Placement to, double bytes, int n, const ShardOptions& options) {
   if (from == to) return 0;
   if (!IsStep(from, to)) {
-    return ConversionSeconds(from, Replicate(), bytes, n, options) + ConversionSeconds(Replicate(), to, bytes, n, options);
+    return ConversionSeconds(from, Replicate(), bytes, n, options) +
+           ConversionSeconds(Replicate(), to, bytes, n, options);
   }
   if (IsSlice(from, to)) return bytes / options.memory;
   return StepBytes(from, to, bytes, n) / options.bandwidth + options.latency_s;
@@ -118,8 +120,9 @@ absl::StatusOr<Route> FindRoute(const TensorSpec& spec, const Layout& from, cons
   return absl::InvalidArgumentError(absl::StrFormat("%s cannot become %s", ToString(from, mesh), ToString(to, mesh)));
 }
 
-absl::StatusOr<std::vector<int>> PlanCopies(const TensorSpec& spec, const Layout& from, const std::vector<Layout>& wanted,
-                                            const Mesh& mesh, const ShardOptions& options) {
+absl::StatusOr<std::vector<int>> PlanCopies(const TensorSpec& spec, const Layout& from,
+                                            const std::vector<Layout>& wanted, const Mesh& mesh,
+                                            const ShardOptions& options) {
   const int n = static_cast<int>(wanted.size());
   // seconds[i][j]: from copy i to copy j; row n is the value itself.
   std::vector<std::vector<double>> seconds(n + 1, std::vector<double>(n, std::numeric_limits<double>::infinity()));
@@ -127,8 +130,10 @@ absl::StatusOr<std::vector<int>> PlanCopies(const TensorSpec& spec, const Layout
     for (int j = 0; j < n; ++j) {
       if (i == j) continue;
       const absl::StatusOr<Route> route = FindRoute(spec, i < n ? wanted[i] : from, wanted[j], mesh, options);
-      if (route.ok()) seconds[i][j] = route->seconds;
-      else if (i == n) return route.status();
+      if (route.ok())
+        seconds[i][j] = route->seconds;
+      else if (i == n)
+        return route.status();
     }
   }
   std::vector<int> order(n), best_source(n, -1);
@@ -139,7 +144,8 @@ absl::StatusOr<std::vector<int>> PlanCopies(const TensorSpec& spec, const Layout
     double total = 0;
     std::vector<int> owned = {n}, source(n);
     for (int j : order) {
-      const int i = *std::min_element(owned.begin(), owned.end(), [&](int a, int b) { return seconds[a][j] < seconds[b][j]; });
+      const int i =
+          *std::min_element(owned.begin(), owned.end(), [&](int a, int b) { return seconds[a][j] < seconds[b][j]; });
       source[j] = i < n ? i : -1;
       total += seconds[i][j];
       owned.push_back(j);

@@ -38,10 +38,11 @@ struct Route {
 absl::StatusOr<Route> FindRoute(const TensorSpec& spec, const Layout& from, const Layout& to, const Mesh& mesh,
                                 const ShardOptions& options);
 
-// How to make copies of a value that is `from` in all of `wanted` (distinct, none is `from`) in the least time: for each the
-// index of the copy that it is converted from, -1 for the value itself. "All-reduce, then slice" beats "reduce-scatter, then
-// gather" where both results are wanted. Errors: as FindRoute.
-absl::StatusOr<std::vector<int>> PlanCopies(const TensorSpec& spec, const Layout& from, const std::vector<Layout>& wanted,
-                                            const Mesh& mesh, const ShardOptions& options);
+// How to make copies of a value that is `from` in all of `wanted` (distinct, none is `from`) in the least time: for
+// each the index of the copy that it is converted from, -1 for the value itself. "All-reduce, then slice" beats
+// "reduce-scatter, then gather" where both results are wanted. Errors: as FindRoute.
+absl::StatusOr<std::vector<int>> PlanCopies(const TensorSpec& spec, const Layout& from,
+                                            const std::vector<Layout>& wanted, const Mesh& mesh,
+                                            const ShardOptions& options);
 
 }  // namespace strata

@@ -1,6 +1,6 @@
 #pragma once
-// Which dims of a graph's values are one and the same thing (batch, sequence, heads, ...), read off the ops' sharding rows:
-// dims that a row shards together belong to one class.
+// Which dims of a graph's values are one and the same thing (batch, sequence, heads, ...), read off the ops' sharding
+// rows: dims that a row shards together belong to one class.
 
 #include <span>
 #include <vector>

@@ -48,7 +48,8 @@ class Emitter {
   void NoteWanted(Value v, const Layout& want, Phase user) {
     if (want == OldLayout(v)) return;
     std::vector<Copy>& list = CopiesOf(v, user);
-    if (std::none_of(list.begin(), list.end(), [&](const Copy& c) { return c.layout == want; })) list.push_back({want, -1, {}});
+    if (std::none_of(list.begin(), list.end(), [&](const Copy& c) { return c.layout == want; }))
+      list.push_back({want, -1, {}});
   }
 
   absl::Status PlanAllCopies() {
@@ -97,7 +98,8 @@ class Emitter {
       inputs.push_back(v);
     }
     if (const InputOp* input = AsInput(node); input != nullptr) {
-      node.op = std::make_shared<InputOp>(input->input(), TensorSpec{node.outputs[0].dtype, node.outputs[0].shape, OldLayout({id, 0})});
+      node.op = std::make_shared<InputOp>(input->input(),
+                                          TensorSpec{node.outputs[0].dtype, node.outputs[0].shape, OldLayout({id, 0})});
     } else if (const ReadOp* read = AsRead(node); read != nullptr) {
       node.op = std::make_shared<ReadOp>(read->state(), g_.graph().states[read->state()]);
     }
@@ -124,7 +126,8 @@ class Emitter {
     g_.set_phase(node.phase);
     absl::StatusOr<std::vector<Value>> out = facts_.rules[id][rule].expand({g_, node, inputs, axis});
     g_.Pop();
-    if (!out.ok()) return Annotate(out.status(), absl::StrFormat("%s:%d: %s", node.loc.file, node.loc.line, node.scope));
+    if (!out.ok())
+      return Annotate(out.status(), absl::StrFormat("%s:%d: %s", node.loc.file, node.loc.line, node.scope));
     RETURN_IF_ERROR(g_.status());
     if (out->size() != node.outputs.size()) {
       return absl::InternalError(absl::StrFormat("the expansion of %s has another arity", node.op->name()));
@@ -135,8 +138,8 @@ class Emitter {
     return out;
   }
 
-  // Layouts of a node that an expansion made: by the row that fits its inputs. On the expanded axis a node without such a
-  // row keeps what the expansion gave it.
+  // Layouts of a node that an expansion made: by the row that fits its inputs. On the expanded axis a node without such
+  // a row keeps what the expansion gave it.
   absl::Status LayOutExpanded(Node& node, int expanded_axis) {
     std::vector<TensorSpec> in;
     for (Value v : node.inputs) in.push_back(g_.graph().spec(v));
@@ -156,8 +159,8 @@ class Emitter {
       if (row != rules.end()) {
         for (size_t k = 0; k < node.outputs.size(); ++k) node.outputs[k].layout[axis] = row->out[k];
       } else if (axis != expanded_axis) {
-        return absl::InternalError(absl::StrFormat("%s in the expansion of %s has no row for its inputs on %s", node.op->name(),
-                                                   node.scope, facts_.mesh.axes()[axis].name));
+        return absl::InternalError(absl::StrFormat("%s in the expansion of %s has no row for its inputs on %s",
+                                                   node.op->name(), node.scope, facts_.mesh.axes()[axis].name));
       }
     }
     return absl::OkStatus();
@@ -194,7 +197,7 @@ class Emitter {
   const ShardedChoice& choice_;
   const ShardOptions& options_;
   GraphBuilder g_;
-  std::vector<std::vector<Value>> map_;                     // old node -> values that stand for its outputs
+  std::vector<std::vector<Value>> map_;                        // old node -> values that stand for its outputs
   std::map<std::pair<Value, int>, std::vector<Copy>> copies_;  // by old value and scope
 };
 

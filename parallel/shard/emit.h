@@ -1,6 +1,6 @@
 #pragma once
-// Writes the sharded graph, once every site's placements are chosen on all axes: copies the nodes, sets layouts and inserts
-// conversions, each made once per (value, layout, scope).
+// Writes the sharded graph, once every site's placements are chosen on all axes: copies the nodes, sets layouts and
+// inserts conversions, each made once per (value, layout, scope).
 
 #include <vector>
 

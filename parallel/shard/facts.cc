@@ -26,7 +26,8 @@ Value GradientOf(const Graph& graph, Value primal, const std::map<Value, std::ve
   for (Value g : it->second) {
     if (!boundary) continue;
     const Node& made_by = graph.nodes[g.node];
-    if (IsIdentity(made_by) && graph.nodes[made_by.inputs[0].node].grad_of[made_by.inputs[0].output] == primal) return g;
+    if (IsIdentity(made_by) && graph.nodes[made_by.inputs[0].node].grad_of[made_by.inputs[0].output] == primal)
+      return g;
   }
   return boundary ? Value{} : it->second.back();  // the last one is the sum of all parts
 }
@@ -34,8 +35,14 @@ Value GradientOf(const Graph& graph, Value primal, const std::map<Value, std::ve
 }  // namespace
 
 ShardFacts::ShardFacts(const Graph& g, const Mesh& m, std::span<const Pin> p)
-    : graph(g), mesh(m), pins(p), rules(RulesOf(g)), classes(g, rules), is_updated(g.states.size()),
-      is_accumulator(g.nodes.size()), param_of(g.states.size(), -1) {
+    : graph(g),
+      mesh(m),
+      pins(p),
+      rules(RulesOf(g)),
+      classes(g, rules),
+      is_updated(g.states.size()),
+      is_accumulator(g.nodes.size()),
+      param_of(g.states.size(), -1) {
   std::map<Value, std::vector<Value>> gradients;  // by primal, in order
   for (NodeId id = 0; id < static_cast<NodeId>(g.nodes.size()); ++id) {
     const Node& n = g.nodes[id];

@@ -75,7 +75,6 @@ absl::StatusOr<std::vector<int>> MinSum::Solve() && {
   while (!open.empty()) {
     const auto [size, variable] = *open.begin();
     open.erase(open.begin());
-    widest_ = std::max(widest_, size);
     if (size > kMaxTable) return absl::ResourceExhaustedError("too many placements depend on one another");
     Eliminated e{variable, Neighbours(variable), {}};
     std::vector<int> joint = e.neighbours;

@@ -19,7 +19,6 @@ class MinSum {
   // A value per variable. Ties go to the smaller value, in a fixed order of variables: the same on every rank.
   // Errors: ResourceExhausted if a joint table would be too wide.
   absl::StatusOr<std::vector<int>> Solve() &&;
-  int64_t widest() const { return widest_; }
 
  private:
   struct Table {
@@ -32,7 +31,6 @@ class MinSum {
   std::vector<int> domain_;
   std::vector<Table> tables_;
   std::vector<std::vector<int>> tables_of_;  // by variable, tables that are alive
-  int64_t widest_ = 0;
 };
 
 }  // namespace strata

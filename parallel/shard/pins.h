@@ -9,9 +9,9 @@
 
 namespace strata {
 
-// One line of the table: tensors whose name matches `pattern` have this placement on mesh axis `axis`. '*' matches any run
-// of characters, dots too. Axis "tp" also means the factors "tp.o" and "tp.i". Axes that the mesh lacks are ignored.
-// Names are those of graph inputs, states, named values and graph outputs. {"blocks.*.wq", "tp", Shard(0)}.
+// One line of the table: tensors whose name matches `pattern` have this placement on mesh axis `axis`. '*' matches any
+// run of characters, dots too. Axis "tp" also means the factors "tp.o" and "tp.i". Axes that the mesh lacks are
+// ignored. Names are those of graph inputs, states, named values and graph outputs. {"blocks.*.wq", "tp", Shard(0)}.
 struct Pin {
   std::string pattern, axis;
   Placement placement;

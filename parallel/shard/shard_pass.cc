@@ -28,7 +28,8 @@ absl::StatusOr<Graph> ShardPass(const Graph& global, const Mesh& mesh, std::span
     for (size_t i = 0; i < rows.size(); ++i) {
       for (size_t k = 0; k < rows[i].in.size(); ++k) choice.layouts.in[i][k][axis] = rows[i].in[k];
       for (size_t k = 0; k < rows[i].out.size(); ++k) choice.layouts.out[i][k][axis] = rows[i].out[k];
-      if (rows[i].rule >= 0 && facts.rules[i][rows[i].rule].expand) choice.expansions[i].push_back({axis, rows[i].rule});
+      if (rows[i].rule >= 0 && facts.rules[i][rows[i].rule].expand)
+        choice.expansions[i].push_back({axis, rows[i].rule});
     }
   }
   return EmitSharded(facts, choice, options);

@@ -48,7 +48,9 @@ class Solver {
     for (int k = 0; k < static_cast<int>(site.inputs.size()); ++k) {
       const Value v = site.inputs[k];
       std::vector<Row>& sources = sites_[v.node].rows;
-      const auto feeds = [&](const Row& source, const Row& row) { return axis_.MayFeed(site, row, k, source.out[v.output]); };
+      const auto feeds = [&](const Row& source, const Row& row) {
+        return axis_.MayFeed(site, row, k, source.out[v.output]);
+      };
       const auto served = [&](const Row& row) {
         return std::any_of(sources.begin(), sources.end(), [&](const Row& s) { return feeds(s, row); });
       };
@@ -174,11 +176,12 @@ class Solver {
         }
       }
     }
-    for (const auto& [key, users] : uses) {
+    for (const auto& entry : uses) {
+      const std::vector<Use>& users = entry.second;
       if (std::all_of(users.begin(), users.end(), [&](Use u) { return u.site == users[0].site; })) {
-        AddSingleUser(key.first, users);
+        AddSingleUser(entry.first.first, users);
       } else {
-        AddSharedUsers(key.first, users);
+        AddSharedUsers(entry.first.first, users);
       }
     }
   }
@@ -188,7 +191,8 @@ class Solver {
       Placements targets;
       for (Use u : uses) {
         if (FeedCost(u.site, row, u.slot, have) > 0) return kForbidden;
-        if (std::find(targets.begin(), targets.end(), row.in[u.slot]) == targets.end()) targets.push_back(row.in[u.slot]);
+        if (std::find(targets.begin(), targets.end(), row.in[u.slot]) == targets.end())
+          targets.push_back(row.in[u.slot]);
       }
       return CopiesSeconds(v, have, targets);
     });

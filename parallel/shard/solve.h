@@ -9,8 +9,8 @@
 
 namespace strata {
 
-// What the forward part converts is a copy of its own, unless it is kept for the backward part. One conversion serves all
-// consumers of a value in one scope.
+// What the forward part converts is a copy of its own, unless it is kept for the backward part. One conversion serves
+// all consumers of a value in one scope.
 int CopyScope(const Graph& graph, Value v, Phase consumer, const ShardOptions& options);
 
 // Row index by site. First drops rows that no neighbour can serve (arc consistency), then minimizes over the rest by

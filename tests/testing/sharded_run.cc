@@ -39,14 +39,26 @@ bool HasMax(const Layout& layout) {
 absl::StatusOr<Tensor> LocalPart(const Tensor& whole, const Layout& layout, const Mesh& mesh) {
   ASSIGN_OR_RETURN(const LocalBox box, LocalBoxOf(whole.shape, layout, mesh));
   Tensor t = Tensor::Zeros(whole.dtype, box.shape);
+  bool first = true;  // of the ranks that share a partial value
+  int shares = 1;
   for (int a = 0; a < mesh.num_axes(); ++a) {
-    if (layout[a] == Partial() && mesh.Coord(a) > 0) return t;
+    if (!layout[a].is_partial()) continue;
+    first &= mesh.Coord(a) == 0;
+    shares *= mesh.axes()[a].size;
   }
-  for (int64_t i = 0; i < t.size(); ++i) t.set(i, whole.at(IndexInWhole(i, box, whole.shape)));
+  const bool max = HasMax(layout);
+  for (int64_t i = 0; i < t.size(); ++i) {
+    const double x = whole.at(IndexInWhole(i, box, whole.shape));
+    if (max)
+      t.set(i, first ? x : x - 1);
+    else
+      t.set(i, first ? x - (shares - 1) : 1);
+  }
   return t;
 }
 
-absl::StatusOr<Tensor> Reassemble(const std::vector<Tensor>& parts, const TensorSpec& spec, const std::vector<MeshAxis>& axes) {
+absl::StatusOr<Tensor> Reassemble(const std::vector<Tensor>& parts, const TensorSpec& spec,
+                                  const std::vector<MeshAxis>& axes) {
   Tensor whole = Tensor::Zeros(spec.dtype, spec.shape);
   const bool max = HasMax(spec.layout);
   for (int64_t i = 0; max && i < whole.size(); ++i) whole.set(i, -std::numeric_limits<double>::infinity());

@@ -11,12 +11,13 @@
 
 namespace strata::testing {
 
-// The part of a whole tensor that the mesh's rank holds. Partial sums: the first rank of the axis has all, others zeros;
-// Partial(max): all have the whole.
+// The part of a whole tensor that the mesh's rank holds. Of a sum the first rank has the rest, others ones; of a max
+// the first has the whole, others less.
 absl::StatusOr<Tensor> LocalPart(const Tensor& whole, const Layout& layout, const Mesh& mesh);
 
 // The whole tensor from all ranks' parts. Errors: Internal if what is Replicate differs in a bit between ranks.
-absl::StatusOr<Tensor> Reassemble(const std::vector<Tensor>& parts, const TensorSpec& spec, const std::vector<MeshAxis>& axes);
+absl::StatusOr<Tensor> Reassemble(const std::vector<Tensor>& parts, const TensorSpec& spec,
+                                  const std::vector<MeshAxis>& axes);
 
 // Every value of `graph` by [rank][node][output], from whole bindings.
 using RankValues = std::vector<std::vector<std::vector<Tensor>>>;

@@ -9,6 +9,7 @@
 #include "core/ops/cross_entropy.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/embedding.h"
+#include "core/ops/head_loss.h"
 #include "core/ops/linear.h"
 #include "core/ops/move.h"
 #include "core/ops/rms_norm.h"
@@ -40,16 +41,16 @@ class Model {
       g_.Pop();
     }
     x = RmsNorm(g_, x, Param("norm", {c_.E}), kEps);
-    const Value z = Linear(g_, x, Param("head", {c_.V, c_.E}));
-    const Value m = VocabMax(g_, z);
-    const Value loss = Nll(g_, m, VocabSumExp(g_, z, m), VocabPick(g_, z, targets), weights);
+    const Value head = Param("head", {c_.V, c_.E});
+    const Value loss = c_.head_chunks > 0 ? HeadLoss(g_, x, head, targets, weights, seed, c_.head_chunks)
+                                          : Loss(Linear(g_, x, head), targets, weights);
     const StateId sum = g_.Declare({"loss_sum", Role::kBuffer, {acc, {}, {}}});
     g_.Update(sum, Add(g_, g_.Read(sum), loss));
     g_.Output("loss", loss);
-    g_.Output("logits", z);
     ASSIGN_OR_RETURN(const Graph forward, std::move(g_).Build());
     ASSIGN_OR_RETURN(const Graph both, Differentiate(forward, loss, seed, values_));
-    return AccumulateGradients(both, states_);
+    ASSIGN_OR_RETURN(const Graph plain, DecomposeOps(both, [](const Op& op) { return op.name() == "head_loss"; }));
+    return AccumulateGradients(plain, states_);
   }
 
  private:
@@ -67,10 +68,16 @@ class Model {
   Value Heads(Value y, const std::string& name, int64_t heads) {
     return SplitDim(g_, Linear(g_, y, Param(name, {heads * c_.D, c_.E})), 2, c_.D);
   }
+  Value Loss(Value z, Value targets, Value weights) {
+    g_.Output("logits", z);
+    const Value m = VocabMax(g_, z);
+    return Nll(g_, m, VocabSumExp(g_, z, m), VocabPick(g_, z, targets), weights);
+  }
   Value Block(Value x) {
     g_.Push("attn");
     Value y = RmsNorm(g_, x, Param("norm", {c_.E}), kEps);
-    const Value q = Rope(g_, Heads(y, "q", c_.H), positions_, kTheta), k = Rope(g_, Heads(y, "k", c_.Hk), positions_, kTheta);
+    const Value q = Rope(g_, Heads(y, "q", c_.H), positions_, kTheta),
+                k = Rope(g_, Heads(y, "k", c_.Hk), positions_, kTheta);
     const Value o = Attention(g_, q, k, Heads(y, "v", c_.Hk), positions_, positions_);
     y = Linear(g_, MergeDims(g_, o, 2), Param("o", {c_.E, c_.H * c_.D}));
     g_.Pop();
@@ -99,8 +106,9 @@ std::map<std::string, Tensor> TinyLlamaBindings(const Graph& graph, const TinyLl
   for (const State& s : graph.states) {
     const uint64_t seed = HashName(s.name);
     const bool weight = s.role == Role::kParam;
-    Tensor& t = bindings[s.name] = weight ? Tensor::Random(s.spec.dtype, s.spec.shape, seed, s.spec.shape.rank == 2 ? 0.3 : 0.1)
-                                          : Tensor::Zeros(s.spec.dtype, s.spec.shape);
+    Tensor& t = bindings[s.name] =
+        weight ? Tensor::Random(s.spec.dtype, s.spec.shape, seed, s.spec.shape.rank == 2 ? 0.3 : 0.1)
+               : Tensor::Zeros(s.spec.dtype, s.spec.shape);
     for (int64_t i = 0; weight && s.spec.shape.rank == 1 && i < t.size(); ++i) t.set(i, 1 + t.at(i));
   }
   const Shape bs = {config.B, config.S};
@@ -120,8 +128,10 @@ std::vector<Pin> TinyLlamaPins(const std::vector<MeshAxis>& mesh, Residual resid
     pins.insert(pins.end(), {{name, "dp", Shard(0)}, {name, "cp", Shard(1)}});
   }
   pins.push_back({"positions", "cp", Shard(0)});
-  if (residual == Residual::kSequenceParallel) pins.push_back({"*.residual", "tp", Shard(1)});
-  else pins.push_back({"*.residual", "tp", Replicate()});
+  if (residual == Residual::kSequenceParallel)
+    pins.push_back({"*.residual", "tp", Shard(1)});
+  else
+    pins.push_back({"*.residual", "tp", Replicate()});
   int64_t outer = 1;
   for (const MeshAxis& axis : mesh) {
     if (axis.name.rfind("tp", 0) != 0) continue;
@@ -129,7 +139,8 @@ std::vector<Pin> TinyLlamaPins(const std::vector<MeshAxis>& mesh, Residual resid
     const Placement kv = config.Hk % outer == 0 ? Shard(0) : Replicate();
     pins.insert(pins.end(), {{"*.attn.k", axis.name, kv}, {"*.attn.v", axis.name, kv}});
   }
-  for (const char* rows : {"*.attn.q", "*.mlp.gate", "*.mlp.up", "embed", "head"}) pins.push_back({rows, "tp", Shard(0)});
+  for (const char* rows : {"*.attn.q", "*.mlp.gate", "*.mlp.up", "embed", "head"})
+    pins.push_back({rows, "tp", Shard(0)});
   for (const char* columns : {"*.attn.o", "*.mlp.down"}) pins.push_back({columns, "tp", Shard(1)});
   return pins;
 }
