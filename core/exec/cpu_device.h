@@ -8,7 +8,7 @@
 
 namespace strata {
 
-class CpuDevice final : public Device {
+class CpuDevice : public Device {
  public:
   CpuDevice() = default;
   ~CpuDevice() override;

@@ -37,7 +37,7 @@ std::string HumanBytes(double bytes) {
     bytes /= 1024;
     ++u;
   }
-  return absl::StrFormat(u == 0 ? "%.0f %s" : "%.2f %s", bytes, kUnit[u]);
+  return absl::StrFormat("%.*f %s", u == 0 ? 0 : 2, bytes, kUnit[u]);
 }
 
 std::string Print(const Plan& plan, PrintDetail detail) {

@@ -6,6 +6,7 @@
 
 #include <barrier>
 
+#include "core/base/thread_pool.h"
 #include "core/exec/cpu_device.h"
 #include "launch/job/plan_report.h"
 #include "launch/job/rank_runner.h"

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "core/graph/op.h"
 #include "core/plan/plan.h"
 #include "launch/job/compile.h"
 #include "tests/testing/small_job.h"

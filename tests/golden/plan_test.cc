@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 
+#include "absl/strings/str_cat.h"
 #include "core/base/env.h"
 #include "core/plan/plan.h"
 #include "launch/job/compile.h"
@@ -23,7 +24,7 @@ std::string PlanText(int64_t dp, int64_t tp) {
 }
 
 void ExpectGolden(const std::string& name, const std::string& text) {
-  const std::string path = std::string(STRATA_SOURCE_DIR) + "/tests/golden/" + name;
+  const std::string path = absl::StrCat(STRATA_SOURCE_DIR, "/tests/golden/", name);
   if (std::getenv("STRATA_UPDATE_GOLDEN") != nullptr) {
     ASSERT_TRUE(WriteTextAtomically(Env::Posix(), path, text).ok());
   }

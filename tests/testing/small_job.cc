@@ -68,6 +68,17 @@ absl::StatusOr<JobRun> RunJob(const JobConfig& config, int steps) {
   JobRun run;
   std::mutex mutex;
   std::map<std::string, std::vector<bool>> set;
+  const auto collect = [&](World& world, RankRunner& runner, const RankRunner::LossSum& eval) -> absl::Status {
+    const std::lock_guard lock(mutex);
+    if (world.rank() == 0) run.eval_nats = eval.nats, run.eval_tokens = eval.tokens;
+    for (const PlannedState& s : runner.executor().plan().states) {
+      if (s.role != Role::kParam || s.name.compare(0, 7, "bucket.") == 0) continue;
+      if (!Merge(s, runner.executor().StateBytes(s), run.parameters[s.name], set[s.name])) {
+        return absl::InternalError(absl::StrFormat("%s differs between its replicas", s.name));
+      }
+    }
+    return absl::OkStatus();
+  };
   RETURN_IF_ERROR(RunRanks(job.ranks, [&](World& thread_world) -> absl::Status {
     CountingWorld world(thread_world);
     CpuDevice device;
@@ -87,14 +98,7 @@ absl::StatusOr<JobRun> RunJob(const JobConfig& config, int steps) {
       }
     }
     ASSIGN_OR_RETURN(const RankRunner::LossSum eval, runner->Evaluate(5, rows));
-    const std::lock_guard lock(mutex);
-    if (world.rank() == 0) run.eval_nats = eval.nats, run.eval_tokens = eval.tokens;
-    for (const PlannedState& s : plan->states) {
-      if (s.role != Role::kParam || s.name.compare(0, 7, "bucket.") == 0) continue;
-      if (!Merge(s, runner->executor().StateBytes(s), run.parameters[s.name], set[s.name])) {
-        return absl::InternalError(absl::StrFormat("%s differs between its replicas", s.name));
-      }
-    }
+    RETURN_IF_ERROR(collect(world, *runner, eval));
     return runner->Close();
   }));
   return run;
