@@ -6,7 +6,8 @@
 
 int main(int argc, char** argv) {
   if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
-    std::fputs("strata needs a CPU with AVX2 and FMA (x86-64-v3); build with -DSTRATA_MARCH=x86-64 for others\n", stderr);
+    std::fputs("strata needs a CPU with AVX2 and FMA (x86-64-v3); build with -DSTRATA_MARCH=x86-64 for others\n",
+               stderr);
     return strata::kExitFailure;
   }
   return strata::Main(argc, argv,

@@ -34,7 +34,9 @@ class Llama {
     return x;
   }
 
-  Value HeadWeight_VE() { return c_.tied ? Param("embed.weight", {c_.vocab, c_.dim}) : Param("head.weight", {c_.vocab, c_.dim}); }
+  Value HeadWeight_VE() {
+    return c_.tied ? Param("embed.weight", {c_.vocab, c_.dim}) : Param("head.weight", {c_.vocab, c_.dim});
+  }
 
   std::map<StateId, Value> reads;  // by state: a tied parameter is one read
 

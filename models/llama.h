@@ -14,7 +14,7 @@ namespace strata {
 
 // Graph inputs: tokens, targets i32 [B,S]; weights [B,S] (loss mask), positions i32 [S], loss_scale [] (cotangent of loss).
 struct LlamaLoss {
-  Value loss;        // [] sum over tokens of weight * negative log-likelihood, nats
+  Value loss;  // [] sum over tokens of weight * negative log-likelihood, nats
   Value loss_scale;
   std::vector<Value> params;  // reads, in order of declaration; one a state
   std::vector<StateId> states;

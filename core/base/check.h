@@ -8,7 +8,7 @@ namespace strata {
 
 }  // namespace strata
 
-#define STRATA_CHECK(condition)                                                \
-  do {                                                                         \
-    if (!(condition)) ::strata::CheckFailed(#condition, __FILE__, __LINE__);   \
+#define STRATA_CHECK(condition)                                              \
+  do {                                                                       \
+    if (!(condition)) ::strata::CheckFailed(#condition, __FILE__, __LINE__); \
   } while (false)

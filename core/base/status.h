@@ -17,10 +17,10 @@ absl::Status Annotate(const absl::Status& status, std::string_view prefix);
 #define STRATA_CONCAT(a, b) STRATA_CONCAT_INNER(a, b)
 
 // Returns from the enclosing function if `expr` is not OK. Also works where that function returns a StatusOr.
-#define RETURN_IF_ERROR(expr)                          \
-  do {                                                 \
-    absl::Status strata_status = (expr);               \
-    if (!strata_status.ok()) return strata_status;     \
+#define RETURN_IF_ERROR(expr)                      \
+  do {                                             \
+    absl::Status strata_status = (expr);           \
+    if (!strata_status.ok()) return strata_status; \
   } while (false)
 
 // ASSIGN_OR_RETURN(auto x, MakeX()): the value, or return the error.

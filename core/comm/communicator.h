@@ -16,13 +16,22 @@ namespace strata {
 // A collective is data and one virtual call issues any of them: the plan's step IS the call, and the byte counter, fault
 // injector and hang ledger are each one decorator.
 struct Collective {
-  enum Kind : uint8_t { kAllReduce, kReduceScatter, kAllGather, kAllToAll, kBroadcast, kSend, kRecv, kBarrier } kind = kBarrier;
+  enum Kind : uint8_t {
+    kAllReduce,
+    kReduceScatter,
+    kAllGather,
+    kAllToAll,
+    kBroadcast,
+    kSend,
+    kRecv,
+    kBarrier
+  } kind = kBarrier;
   ReduceOp reduce = ReduceOp::kSum;
   DType dtype = DType::kF32;
-  int64_t count = 0;         // elements in `in`; out holds count * size (all-gather) or count / size (reduce-scatter)
-  int peer = -1;             // group rank: root of a broadcast, partner of send and recv
+  int64_t count = 0;  // elements in `in`; out holds count * size (all-gather) or count / size (reduce-scatter)
+  int peer = -1;      // group rank: root of a broadcast, partner of send and recv
   const void* in = nullptr;
-  void* out = nullptr;       // in place where NCCL allows it: the shard is its own slice of the whole
+  void* out = nullptr;  // in place where NCCL allows it: the shard is its own slice of the whole
 };
 const char* Name(Collective::Kind kind);  // "all-reduce", ...
 // Bytes that one of n ranks sends by the usual ring: all-reduce 2(n-1)/n of the input, all-gather (n-1) inputs, ...
@@ -37,7 +46,7 @@ struct CommSpec {
 // A group of ranks that all issue the same sequence. Issue() from one thread; Poll() and Abort() from any.
 class Communicator {
  public:
-  virtual ~Communicator() = default;  // does nothing that can block or fail: call Close()
+  virtual ~Communicator() = default;         // does nothing that can block or fail: call Close()
   virtual const CommSpec& spec() const = 0;  // name ("dp", "edge 2->3 activation"), ranks
   // Ordered on `stream`; the calls of one span start together (ncclGroup), so a send and a receive cannot deadlock.
   // Errors: Unavailable (peer lost, with the first cause), DeadlineExceeded.

@@ -22,7 +22,8 @@ absl::StatusOr<std::byte*> CpuDevice::Reserve(Tier tier, int64_t bytes) {
   }
   const size_t size = static_cast<size_t>(bytes > 0 ? bytes : 1);
   void* p = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (p == MAP_FAILED) return absl::ResourceExhaustedError(absl::StrFormat("mmap of %d bytes: %s", bytes, strerror(errno)));
+  if (p == MAP_FAILED)
+    return absl::ResourceExhaustedError(absl::StrFormat("mmap of %d bytes: %s", bytes, strerror(errno)));
   maps_.emplace_back(p, size);
   return static_cast<std::byte*>(p);
 }

@@ -58,16 +58,17 @@ struct KernelArgs {  // nothing here outlives the call
   bool overwrite;                      // first micro-batch: an accumulating kernel writes instead of adding
   std::span<std::byte> workspace;      // 256-byte aligned; contents undefined
   const StepScalars* scalars;          // on the kernel's own device
-  uint64_t key;                        // Node::key. Random number = Philox(seed, step, key; sample id, position, feature)
+  uint64_t key;  // Node::key. Random number = Philox(seed, step, key; sample id, position, feature)
   Stream stream;
-  ThreadPool* pool;                    // CPU: fixed tiles, so a result never depends on the number of threads; may be null
+  ThreadPool* pool;  // CPU: fixed tiles, so a result never depends on the number of threads; may be null
 };
 struct Cost {
   double flops = 0, bytes = 0;
 };
 struct Kernel {
   absl::Status (*run)(const KernelArgs&) = nullptr;
-  int64_t (*workspace)(const Op&, std::span<const TensorRef> in) = nullptr;  // upper bound; null = none; data pointers are null
+  int64_t (*workspace)(const Op&,
+                       std::span<const TensorRef> in) = nullptr;  // upper bound; null = none; data pointers are null
   Cost (*cost)(const Op&, std::span<const TensorRef> in, std::span<const TensorRef> out) = nullptr;
   bool deterministic = true;
 };

@@ -76,7 +76,8 @@ absl::Status Executor::Fail(const absl::Status& error) {
 
 absl::Status Executor::Run(std::string_view name, const StepScalars& scalars, const Feed& feed) {
   if (!error_.ok()) return error_;
-  const auto p = std::find_if(programs_.begin(), programs_.end(), [&](const BoundProgram& b) { return b.program->name == name; });
+  const auto p =
+      std::find_if(programs_.begin(), programs_.end(), [&](const BoundProgram& b) { return b.program->name == name; });
   if (p == programs_.end()) return absl::NotFoundError(absl::StrFormat("the plan has no program %s", name));
   scalars_ = scalars;
   for (size_t i = 0; i < p->program->actions.size(); ++i) {
@@ -96,8 +97,8 @@ absl::Status Executor::RunAction(const BoundProgram& p, const Action& action, in
       absl::StatusOr<std::span<const std::byte>> bytes = feed(port, action.micro_batch);
       if (!bytes.ok()) return Annotate(bytes.status(), absl::StrFormat("input %s of %s", port.name, ToString(action)));
       if (static_cast<int64_t>(bytes->size()) != port.operand.view.bytes()) {
-        return absl::InternalError(absl::StrFormat("input %s has %d bytes, the plan expects %d", port.name, bytes->size(),
-                                                   port.operand.view.bytes()));
+        return absl::InternalError(absl::StrFormat("input %s has %d bytes, the plan expects %d", port.name,
+                                                   bytes->size(), port.operand.view.bytes()));
       }
       RETURN_IF_ERROR(deps_.device.Copy(Address(port.operand.ref, slot), bytes->data(),
                                         static_cast<int64_t>(bytes->size()), streams_[0]));
@@ -107,10 +108,11 @@ absl::Status Executor::RunAction(const BoundProgram& p, const Action& action, in
   for (size_t i = 0; i < bound.steps.size(); ++i) {
     const absl::Status s = RunStep(bound.steps[i], action);
     if (!s.ok()) {
-      return Annotate(s, absl::StrFormat("%s %s step %d in %s, after %d collectives", p.program->name, ToString(action), i,
-                                         bound.steps[i].step->scope, collectives_));
+      return Annotate(s, absl::StrFormat("%s %s step %d in %s, after %d collectives", p.program->name, ToString(action),
+                                         i, bound.steps[i].step->scope, collectives_));
     }
-    if (deps_.freed == Freed::kPoison) RETURN_IF_ERROR(Poison(*bound.segment, next_free, static_cast<int32_t>(i), slot));
+    if (deps_.freed == Freed::kPoison)
+      RETURN_IF_ERROR(Poison(*bound.segment, next_free, static_cast<int32_t>(i), slot));
   }
   return absl::OkStatus();
 }
@@ -128,12 +130,16 @@ absl::Status Executor::RunStep(const BoundStep& b, const Action& action) {
   const Stream stream = streams_[step.stream];
   switch (step.kind) {
     case Step::kLaunch:
-      return step.kernel->run({.op = *step.op, .in = b.in, .out = b.out, .overwrite = action.micro_batch <= 0,
-                               .workspace = b.workspace, .scalars = &scalars_, .key = step.key, .stream = stream,
+      return step.kernel->run({.op = *step.op,
+                               .in = b.in,
+                               .out = b.out,
+                               .overwrite = action.micro_batch <= 0,
+                               .workspace = b.workspace,
+                               .scalars = &scalars_,
+                               .key = step.key,
+                               .stream = stream,
                                .pool = deps_.pool});
-    case Step::kCollective:
-      ++collectives_;
-      return comms_[step.comm]->Issue({&b.call, 1}, stream);
+    case Step::kCollective: ++collectives_; return comms_[step.comm]->Issue({&b.call, 1}, stream);
     case Step::kCopy: return deps_.device.Copy(b.out[0].data, b.in[0].data, b.in[0].bytes(), stream);
     case Step::kRecord: return deps_.device.Record(events_[step.event], stream);
     case Step::kWait: return deps_.device.Wait(stream, events_[step.event]);

@@ -19,7 +19,10 @@ namespace strata {
 // of collectives issued before; from then on every call returns it.
 class Executor {
  public:
-  enum class Freed : uint8_t { kKeep, kPoison };  // kPoison: freed ranges are filled with 0xFF (NaN) after their last use
+  enum class Freed : uint8_t {
+    kKeep,
+    kPoison
+  };  // kPoison: freed ranges are filled with 0xFF (NaN) after their last use
 #ifdef STRATA_POISON
   static constexpr Freed kDefaultFreed = Freed::kPoison;
 #else
@@ -60,7 +63,7 @@ class Executor {
   };
   struct BoundProgram {
     const Program* program = nullptr;
-    std::vector<std::vector<BoundSegment>> bound;    // [segment][slot]
+    std::vector<std::vector<BoundSegment>> bound;  // [segment][slot]
     std::vector<int> segment_of_action;
   };
 
@@ -81,7 +84,7 @@ class Executor {
   std::vector<BoundProgram> programs_;
   StepScalars scalars_{};  // fixed address
   int64_t collectives_ = 0;
-  absl::Status error_;     // sticky
+  absl::Status error_;  // sticky
 };
 
 }  // namespace strata

@@ -26,7 +26,8 @@ absl::Status BackwardNode(GraphBuilder& g, NodeId id, Gradients& grads) {
   absl::StatusOr<std::vector<Value>> dx = node.op->Vjp({g, node, node.inputs, outputs, dy});
   if (!dx.ok()) return Annotate(dx.status(), absl::StrFormat("%s:%d: %s", node.loc.file, node.loc.line, node.scope));
   RETURN_IF_ERROR(g.status());
-  if (dx->size() != node.inputs.size()) return absl::InternalError(absl::StrFormat("vjp of %s: wrong arity", node.op->name()));
+  if (dx->size() != node.inputs.size())
+    return absl::InternalError(absl::StrFormat("vjp of %s: wrong arity", node.op->name()));
   const auto mark = [&](Value grad, Value primal) {
     Value& of = g.mutable_graph().nodes[grad.node].grad_of[grad.output];
     if (!of.valid()) of = primal;
@@ -113,35 +114,40 @@ absl::StatusOr<Graph> AccumulateGradients(const Graph& graph, std::span<const St
     const auto it = graph.outputs.find(absl::StrFormat("grad.%d", i));
     if (it != graph.outputs.end()) finished[it->second.node].emplace_back(params[i], it->second);
   }
-  ASSIGN_OR_RETURN(Graph result, Rebuild(graph, [&](GraphBuilder& g, NodeId id, const Node& n, std::vector<Value> in)
-                                             -> absl::StatusOr<std::vector<Value>> {
-    std::vector<Value> out = g.Clone(n, std::move(in));
-    const auto it = finished.find(id);
-    if (it == finished.end()) return out;
-    g.PushLike(n);
-    g.set_phase(n.phase);
-    for (const auto& [param, v] : it->second) {
-      const State& p = g.graph().states[param];
-      const StateId acc = g.Declare({"grad." + p.name, Role::kGrad, {AccumulatorOf(p.spec.dtype), p.spec.shape, {}}});
-      g.Update(acc, Accumulate(g, g.Read(acc), out[v.output]));
-    }
-    g.Pop();
-    return out;
-  }));
+  ASSIGN_OR_RETURN(
+      Graph result,
+      Rebuild(
+          graph,
+          [&](GraphBuilder& g, NodeId id, const Node& n, std::vector<Value> in) -> absl::StatusOr<std::vector<Value>> {
+            std::vector<Value> out = g.Clone(n, std::move(in));
+            const auto it = finished.find(id);
+            if (it == finished.end()) return out;
+            g.PushLike(n);
+            g.set_phase(n.phase);
+            for (const auto& [param, v] : it->second) {
+              const State& p = g.graph().states[param];
+              const StateId acc =
+                  g.Declare({"grad." + p.name, Role::kGrad, {AccumulatorOf(p.spec.dtype), p.spec.shape, {}}});
+              g.Update(acc, Accumulate(g, g.Read(acc), out[v.output]));
+            }
+            g.Pop();
+            return out;
+          }));
   for (size_t i = 0; i < params.size(); ++i) result.outputs.erase(absl::StrFormat("grad.%d", i));
   return result;
 }
 
 absl::StatusOr<Graph> DecomposeOps(const Graph& graph, const std::function<bool(const Op&)>& replace) {
-  ASSIGN_OR_RETURN(Graph result, Rebuild(graph, [&](GraphBuilder& g, NodeId, const Node& n, std::vector<Value> in)
-                                             -> absl::StatusOr<std::vector<Value>> {
-    if (!replace(*n.op)) return g.Clone(n, std::move(in));
-    g.PushLike(n);
-    g.set_phase(n.phase);
-    absl::StatusOr<std::vector<Value>> out = n.op->Decompose(g, in);
-    g.Pop();
-    return out;
-  }));
+  ASSIGN_OR_RETURN(Graph result, Rebuild(graph,
+                                         [&](GraphBuilder& g, NodeId, const Node& n,
+                                             std::vector<Value> in) -> absl::StatusOr<std::vector<Value>> {
+                                           if (!replace(*n.op)) return g.Clone(n, std::move(in));
+                                           g.PushLike(n);
+                                           g.set_phase(n.phase);
+                                           absl::StatusOr<std::vector<Value>> out = n.op->Decompose(g, in);
+                                           g.Pop();
+                                           return out;
+                                         }));
   return Prune(result);
 }
 

@@ -64,7 +64,8 @@ std::vector<Value> GraphBuilder::Clone(const Node& like, std::vector<Value> inpu
     for (const TensorSpec& s : specs) shapes += absl::StrFormat(" %s%s", strata::Name(s.dtype), ToString(s.shape));
     scopes_.emplace_back(like.scope, like.block);
     Fail(absl::Status(outputs.status().code(),
-                      absl::StrFormat("%s(%s ): %s", like.op->name(), shapes, outputs.status().message())), like.loc);
+                      absl::StrFormat("%s(%s ): %s", like.op->name(), shapes, outputs.status().message())),
+         like.loc);
     scopes_.pop_back();
     return std::vector<Value>(std::max(kManyOutputs, like.outputs.size()));
   }

@@ -19,8 +19,8 @@ class GraphBuilder {
   explicit GraphBuilder(Graph graph);  // appends to an existing graph
 
   Value Input(std::string name, TensorSpec spec, SourceLoc loc = SourceLoc::Here());
-  StateId Declare(State state);                                     // by name; a second declaration must be equal
-  Value Read(StateId state, SourceLoc loc = SourceLoc::Here());     // a tied parameter is one state read twice
+  StateId Declare(State state);                                  // by name; a second declaration must be equal
+  Value Read(StateId state, SourceLoc loc = SourceLoc::Here());  // a tied parameter is one state read twice
   void Update(StateId state, Value v);
   // The first failure (Infer, poisoned input) is kept with scope and file:line; from then on every call returns poisoned
   // values, so model code has no error handling.
@@ -39,8 +39,8 @@ class GraphBuilder {
   void Fail(absl::Status error, SourceLoc loc = SourceLoc::Here());
 
   const Graph& graph() const { return graph_; }
-  Graph& mutable_graph() { return graph_; }                 // passes: layouts, grad_of
-  const TensorSpec& spec(Value v) const;                    // an empty spec for a poisoned value
+  Graph& mutable_graph() { return graph_; }  // passes: layouts, grad_of
+  const TensorSpec& spec(Value v) const;     // an empty spec for a poisoned value
   std::string scope() const;
   int block() const { return scopes_.empty() ? -1 : scopes_.back().second; }
 

@@ -24,7 +24,8 @@ absl::Status VerifyNode(const Graph& g, NodeId id) {
   const Node& n = g.nodes[id];
   std::vector<TensorSpec> in;
   for (Value v : n.inputs) {
-    if (!Exists(g, v) || v.node >= id) return absl::InternalError(Describe(g, id) + ": an input is not defined before it");
+    if (!Exists(g, v) || v.node >= id)
+      return absl::InternalError(Describe(g, id) + ": an input is not defined before it");
     in.push_back(g.spec(v));
   }
   if (n.grad_of.size() != n.outputs.size()) return absl::InternalError(Describe(g, id) + ": grad_of has another arity");
@@ -68,9 +69,12 @@ absl::Status Verify(const Graph& g) {
 std::string Print(const Graph& g, const Mesh* mesh) {
   constexpr const char* kPhase[] = {"F", "I", "W", "step"};
   const auto spec = [&](const TensorSpec& t) {
-    return absl::StrFormat("%s%s%s", Name(t.dtype), ToString(t.shape), mesh == nullptr ? "" : " " + ToString(t.layout, *mesh));
+    return absl::StrFormat("%s%s%s", Name(t.dtype), ToString(t.shape),
+                           mesh == nullptr ? "" : " " + ToString(t.layout, *mesh));
   };
-  const auto value = [](Value v) { return absl::StrFormat("%%%d%s", v.node, v.output > 0 ? "." + std::to_string(v.output) : ""); };
+  const auto value = [](Value v) {
+    return absl::StrFormat("%%%d%s", v.node, v.output > 0 ? "." + std::to_string(v.output) : "");
+  };
   std::string text;
   for (size_t i = 0; i < g.nodes.size(); ++i) {
     const Node& n = g.nodes[i];
@@ -79,8 +83,8 @@ std::string Print(const Graph& g, const Mesh* mesh) {
     for (const TensorSpec& t : n.outputs) outs += (outs.empty() ? "" : ", ") + spec(t);
     const std::string attributes = n.op->attributes();
     absl::StrAppendFormat(&text, "%%%d = %s%s(%s) %s | %s%s\n", i, n.op->name(),
-                          attributes.empty() ? "" : "{" + attributes + "}", args, outs, kPhase[static_cast<int>(n.phase)],
-                          n.scope.empty() ? "" : " " + n.scope);
+                          attributes.empty() ? "" : "{" + attributes + "}", args, outs,
+                          kPhase[static_cast<int>(n.phase)], n.scope.empty() ? "" : " " + n.scope);
   }
   for (const auto& [name, v] : g.outputs) absl::StrAppendFormat(&text, "output %s = %s\n", name, value(v));
   for (const auto& [s, v] : g.updates) absl::StrAppendFormat(&text, "update %s := %s\n", g.states[s].name, value(v));

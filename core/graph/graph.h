@@ -47,8 +47,8 @@ struct State {
   std::string name;  // unique in a job; states of different programs with one name are one tensor
   Role role = Role::kParam;
   TensorSpec spec;
-  StateId storage = -1;       // view of this state ...
-  int64_t storage_offset = 0; // ... from this element on, in LOCAL elements
+  StateId storage = -1;        // view of this state ...
+  int64_t storage_offset = 0;  // ... from this element on, in LOCAL elements
 };
 
 enum class Phase : uint8_t { kForward, kInputGrad, kWeightGrad, kStep };  // F, I, W, once a step; B = I + W

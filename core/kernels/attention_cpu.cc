@@ -102,13 +102,17 @@ absl::Status Forward(const KernelArgs& a) {
 }
 
 }  // namespace
+
+void AddForward(KernelTable& table) {
+  AddForFloats(table, "attention", []<typename T>() { return Kernel{Forward<T>, ForwardWorkspace<T>, AttentionCost}; });
+}
+
 }  // namespace attention
 
 void AddAttentionKernels(KernelTable& table) {
-  using namespace attention;
   InitCpuLibraries();
-  AddForFloats(table, "attention", []<typename T>() { return Kernel{Forward<T>, ForwardWorkspace<T>, AttentionCost}; });
-  AddBackward(table);
+  attention::AddForward(table);
+  attention::AddBackward(table);
 }
 
 }  // namespace strata

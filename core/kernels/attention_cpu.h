@@ -149,6 +149,7 @@ inline Cost AttentionCost(const Op& op, std::span<const TensorRef> in, std::span
 }
 
 // attention_bwd, in attention_bwd_cpu.cc.
+void AddForward(KernelTable& table);
 void AddBackward(KernelTable& table);
 
 }  // namespace strata::attention

@@ -4,9 +4,7 @@
 
 namespace strata {
 
-void KernelTable::Add(std::string op, DType dtype, Kernel kernel) {
-  table_[{std::move(op), dtype}].push_back(kernel);
-}
+void KernelTable::Add(std::string op, DType dtype, Kernel kernel) { table_[{std::move(op), dtype}].push_back(kernel); }
 
 absl::StatusOr<const Kernel*> KernelTable::Find(std::string_view op, DType dtype, bool deterministic) const {
   const auto it = table_.find({std::string(op), dtype});

@@ -11,7 +11,8 @@ std::string ToString(Placement p) {
 }
 
 absl::StatusOr<Mesh> Mesh::Make(std::vector<MeshAxis> axes, int ranks, int rank) {
-  if (axes.size() > kMaxAxes) return absl::InvalidArgumentError(absl::StrFormat("a mesh has at most %d axes", kMaxAxes));
+  if (axes.size() > kMaxAxes)
+    return absl::InvalidArgumentError(absl::StrFormat("a mesh has at most %d axes", kMaxAxes));
   int64_t product = 1;
   std::string text;
   for (const MeshAxis& a : axes) {
@@ -60,7 +61,8 @@ std::vector<int> Mesh::Group(AxisSet axes) const {
     const bool varies = (axes >> i & 1) != 0;
     std::vector<int> next;
     for (int base : ranks) {
-      for (int c = varies ? 0 : Coord(i); c < (varies ? axes_[i].size : Coord(i) + 1); ++c) next.push_back(base + c * stride);
+      for (int c = varies ? 0 : Coord(i); c < (varies ? axes_[i].size : Coord(i) + 1); ++c)
+        next.push_back(base + c * stride);
     }
     ranks = std::move(next);
   }
@@ -82,8 +84,8 @@ absl::StatusOr<LocalBox> LocalBoxOf(const Shape& global, const Layout& layout, c
     if (!layout[a].is_shard()) continue;
     const int d = layout[a].dim, n = mesh.axes()[a].size;
     if (d < 0 || d >= global.rank || box.shape[d] % n != 0) {
-      return absl::InvalidArgumentError(absl::StrFormat("dim %d of %s does not divide by %s=%d", d, ToString(global),
-                                                        mesh.axes()[a].name, n));
+      return absl::InvalidArgumentError(
+          absl::StrFormat("dim %d of %s does not divide by %s=%d", d, ToString(global), mesh.axes()[a].name, n));
     }
     box.shape[d] /= n;
     box.origin[d] += box.shape[d] * mesh.Coord(a);

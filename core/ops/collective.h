@@ -14,8 +14,8 @@ class CollectiveOp final : public Op {
   enum class Storage : uint8_t { kNew, kInPlace };  // kInPlace: an all-reduce into its input's storage
   CollectiveOp(Kind kind, AxisSet axes, Placement from, Placement to, Storage storage = Storage::kNew)
       : kind_(kind), axes_(axes), from_(from), to_(to), storage_(storage) {}
-  std::string_view name() const override;    // "all_reduce", "all_gather", ...
-  std::string attributes() const override;   // "axes=0x3 P->R"
+  std::string_view name() const override;   // "all_reduce", "all_gather", ...
+  std::string attributes() const override;  // "axes=0x3 P->R"
   absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override;
   std::vector<ShardRule> ShardRules(std::span<const TensorSpec>) const override { return {}; }
   int Aliases(int) const override { return storage_ == Storage::kInPlace ? 0 : -1; }

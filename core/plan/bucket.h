@@ -14,16 +14,16 @@ namespace strata {
 // (State::storage) into it.
 struct Bucket {
   struct Entry {
-    StateId param = -1, grad = -1;   // view states; global shape and layout of the parameter
-    int64_t offset = 0, count = 0;   // local elements
-    AxisSet model_axes = 0;          // axes that shard the parameter: its square sum is partial there; replicated elsewhere
+    StateId param = -1, grad = -1;  // view states; global shape and layout of the parameter
+    int64_t offset = 0, count = 0;  // local elements
+    AxisSet model_axes = 0;  // axes that shard the parameter: its square sum is partial there; replicated elsewhere
   };
   std::string name;  // "blocks.3"
   DType live = DType::kF32;
   std::vector<Entry> entries;
   int64_t padded = 0;
-  AxisSet reduce_axes = 0;           // the gradient is Partial on these until the step's all-reduce
-  StateId params = -1, grads = -1;   // flat: live dtype, AccumulatorOf(live)
+  AxisSet reduce_axes = 0;          // the gradient is Partial on these until the step's all-reduce
+  StateId params = -1, grads = -1;  // flat: live dtype, AccumulatorOf(live)
 };
 
 struct Bucketed {

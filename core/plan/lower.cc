@@ -39,7 +39,8 @@ class Lowering {
     program_.name = spec_.name;
     program_.actions = spec_.actions;
     segments_.resize(3);
-    for (int s = 0; s < 3; ++s) segments_[s].kind = s == kForward ? Action::kF : s == kBackward ? Action::kB : Action::kUpdate;
+    for (int s = 0; s < 3; ++s)
+      segments_[s].kind = s == kForward ? Action::kF : s == kBackward ? Action::kB : Action::kUpdate;
     RETURN_IF_ERROR(AssignStorage());
     for (NodeId id = 0; id < static_cast<NodeId>(graph_.nodes.size()); ++id) {
       const absl::Status s = LowerNode(id);
@@ -178,7 +179,8 @@ class Lowering {
     step.comm = Comm(op.axes());
     step.call = {.kind = kCall[static_cast<int>(op.kind())],
                  .reduce = op.from().is_partial() ? op.from().reduce : ReduceOp::kSum,
-                 .dtype = step.in[0].view.dtype, .count = step.in[0].view.shape.elements()};
+                 .dtype = step.in[0].view.dtype,
+                 .count = step.in[0].view.shape.elements()};
     const Operand gathered = step.out[0];
     const Step like = step;
     Emit(segment, std::move(step));
@@ -191,7 +193,8 @@ class Lowering {
 
   Operand Temporary(DType dtype, const Shape& shape) {
     const int64_t content = Content({static_cast<NodeId>(graph_.nodes.size()), 0}) + (int64_t{++temporaries_} << 8);
-    return Draft(NewStorage(Storage::kTransient, shape.elements() * SizeOf(dtype)), Contiguous(nullptr, dtype, shape), content);
+    return Draft(NewStorage(Storage::kTransient, shape.elements() * SizeOf(dtype)), Contiguous(nullptr, dtype, shape),
+                 content);
   }
 
   // blocks[a, b, c] of `from` -> [b, a, c] in `to`, or in a new temporary.
@@ -200,7 +203,8 @@ class Lowering {
     const Operand result = target;
     from.view = Contiguous(nullptr, from.view.dtype, blocks);
     target.view = Contiguous(nullptr, from.view.dtype, {blocks[1], blocks[0], blocks[2]});
-    Step step{.node = like.node, .scope = like.scope, .op = std::make_shared<SwapBlocksOp>(), .in = {from}, .out = {target}};
+    Step step{
+        .node = like.node, .scope = like.scope, .op = std::make_shared<SwapBlocksOp>(), .in = {from}, .out = {target}};
     RETURN_IF_ERROR(Launch(segment, std::move(step)));
     return result;
   }
@@ -232,7 +236,8 @@ class Lowering {
   }
 
   int16_t AddRegion(Region::Kind kind, const char* what, int64_t bytes, int32_t slots = 1) {
-    context_.regions.push_back({.kind = kind, .name = program_.name + " " + what, .bytes = AlignUp(bytes), .slots = slots});
+    context_.regions.push_back(
+        {.kind = kind, .name = program_.name + " " + what, .bytes = AlignUp(bytes), .slots = slots});
     return static_cast<int16_t>(context_.regions.size() - 1);
   }
 
@@ -259,7 +264,9 @@ class Lowering {
       s.kind = Storage::kSlot;
     }
     const int forward_steps = static_cast<int>(segments_[kForward].steps.size());
-    const auto timeline = [&](std::pair<int, int> at) { return at.second + (at.first == kBackward ? forward_steps : 0); };
+    const auto timeline = [&](std::pair<int, int> at) {
+      return at.second + (at.first == kBackward ? forward_steps : 0);
+    };
     const int16_t slots = AddRegion(Region::kSlot, "activations", 0);
     context_.regions[slots].bytes = Pack(
         slots, [](const Storage& s) { return s.kind == Storage::kSlot; },

@@ -11,7 +11,8 @@
 namespace strata {
 
 std::string ToString(const Action& a) {
-  constexpr const char* kName[] = {"F", "B", "I", "W", "send", "recv", "copy", "unshard", "reshard", "reduce", "norm", "update"};
+  constexpr const char* kName[] = {"F",    "B",       "I",       "W",      "send", "recv",
+                                   "copy", "unshard", "reshard", "reduce", "norm", "update"};
   if (a.micro_batch < 0) return absl::StrFormat("%s%d", kName[a.kind], a.stage);
   return absl::StrFormat("%s%d.%d", kName[a.kind], a.stage, a.micro_batch);
 }

@@ -16,7 +16,20 @@ namespace strata {
 
 // The order of a rank's step; made by a schedule generator or by hand. Dependencies follow from the keys.
 struct Action {
-  enum Kind : uint8_t { kF, kB, kI, kW, kSend, kRecv, kCopyLocal, kUnshard, kReshard, kReduce, kGradNorm, kUpdate } kind = kF;
+  enum Kind : uint8_t {
+    kF,
+    kB,
+    kI,
+    kW,
+    kSend,
+    kRecv,
+    kCopyLocal,
+    kUnshard,
+    kReshard,
+    kReduce,
+    kGradNorm,
+    kUpdate
+  } kind = kF;
   int16_t replica = 0, stage = 0;
   int32_t micro_batch = -1;
   int16_t edge = -1;    // kSend, kRecv: a directed edge of the plan
@@ -94,7 +107,7 @@ struct PlannedState {
   std::string name;
   Role role = Role::kParam;
   TensorSpec spec;
-  LocalBox box;          // this rank's part
+  LocalBox box;  // this rank's part
   Ref ref;
   bool is_view = false;  // a range of another state
 };
@@ -103,7 +116,7 @@ struct Plan {
   std::vector<Program> programs;  // "train", "eval": one arena, the same kStatic regions, the rest is the maximum
   std::vector<Region> regions;
   std::vector<PlannedState> states;
-  std::vector<CommSpec> comms;    // in order of creation
+  std::vector<CommSpec> comms;  // in order of creation
   std::vector<std::string> streams;
   int32_t events = 0;
   std::array<int64_t, kNumTiers> arena_bytes{}, outside_bytes{};  // exact | context, libraries: estimates

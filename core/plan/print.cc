@@ -47,8 +47,8 @@ std::string Print(const Plan& plan, PrintDetail detail) {
     absl::StrAppendFormat(&text, "  %-24s %12s%s  @%d\n", r.name, HumanBytes(static_cast<double>(r.bytes)),
                           r.slots > 1 ? absl::StrFormat(" x %d slots", r.slots) : "", r.offset);
   }
-  absl::StrAppendFormat(&text, "  %-24s %12s  (%d bytes, exact)\n", "arena", HumanBytes(static_cast<double>(plan.arena_bytes[0])),
-                        plan.arena_bytes[0]);
+  absl::StrAppendFormat(&text, "  %-24s %12s  (%d bytes, exact)\n", "arena",
+                        HumanBytes(static_cast<double>(plan.arena_bytes[0])), plan.arena_bytes[0]);
   for (const CommSpec& c : plan.comms) {
     std::string ranks;
     for (int r : c.ranks) ranks += (ranks.empty() ? "" : ",") + std::to_string(r);
@@ -70,13 +70,15 @@ std::string Print(const Plan& plan, PrintDetail detail) {
       for (const Step& step : s.steps) {
         launches += step.kind == Step::kLaunch;
         collectives += step.kind == Step::kCollective;
-        if (step.kind == Step::kCollective) bytes += BytesSent(step.call, static_cast<int>(plan.comms[step.comm].ranks.size()));
+        if (step.kind == Step::kCollective)
+          bytes += BytesSent(step.call, static_cast<int>(plan.comms[step.comm].ranks.size()));
       }
       Action a{.kind = s.kind, .stage = s.stage};
-      absl::StrAppendFormat(&text, "  segment %s: %d steps, %d kernels, %d collectives, %s sent\n", ToString(a), s.steps.size(),
-                            launches, collectives, HumanBytes(bytes));
+      absl::StrAppendFormat(&text, "  segment %s: %d steps, %d kernels, %d collectives, %s sent\n", ToString(a),
+                            s.steps.size(), launches, collectives, HumanBytes(bytes));
       if (detail == PrintDetail::kSummary) continue;
-      for (size_t i = 0; i < s.steps.size(); ++i) absl::StrAppendFormat(&text, "    %4d %s\n", i, Line(plan, s.steps[i]));
+      for (size_t i = 0; i < s.steps.size(); ++i)
+        absl::StrAppendFormat(&text, "    %4d %s\n", i, Line(plan, s.steps[i]));
     }
   }
   return text;

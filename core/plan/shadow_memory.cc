@@ -38,7 +38,11 @@ std::string ShadowMemory::Write(int64_t begin, int64_t end, int64_t content, int
       if (r->reads[s] > now[s]) return "overwrites bytes whose reader on another stream is not waited for";
     }
     const int64_t e = r->end;
-    *r = {.end = e, .written = true, .content = content, .writer = stream, .write_time = now[stream],
+    *r = {.end = e,
+          .written = true,
+          .content = content,
+          .writer = stream,
+          .write_time = now[stream],
           .reads = Clock(now.size(), 0)};
   }
   return "";

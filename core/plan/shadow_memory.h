@@ -26,9 +26,9 @@ class ShadowMemory {
     int64_t end = 0;
     bool written = false;
     int64_t content = kAny;
-    int writer = 0;        // stream
+    int writer = 0;  // stream
     int64_t write_time = 0;
-    Clock reads;           // by stream
+    Clock reads;  // by stream
   };
   // Ranges that cover exactly [begin, end), split at its borders.
   std::vector<Range*> Cover(int64_t begin, int64_t end);

@@ -46,8 +46,8 @@ class Replay {
         const Step& step = segment->steps[i];
         std::string error = Check(step);
         if (!error.empty()) {
-          return absl::InternalError(absl::StrFormat("plan: %s %s step %d (%s): %s", program_.name, ToString(action), i,
-                                                     step.scope, error));
+          return absl::InternalError(
+              absl::StrFormat("plan: %s %s step %d (%s): %s", program_.name, ToString(action), i, step.scope, error));
         }
         if (step.kind == Step::kCollective) {
           sequences[plan_.comms[step.comm].ranks].push_back(
@@ -74,7 +74,8 @@ class Replay {
 
   std::string Access(const Operand& o, Mode mode, int stream) {
     const Region& region = plan_.regions[o.ref.region];
-    if (o.ref.offset < 0 || o.ref.offset + o.view.bytes() > region.bytes) return "an operand reaches outside " + region.name;
+    if (o.ref.offset < 0 || o.ref.offset + o.view.bytes() > region.bytes)
+      return "an operand reaches outside " + region.name;
     const auto [begin, end] = Range(o.ref, o.view.bytes());
     const Clock& now = clocks_[stream];
     if (begin == end) return "";
@@ -146,7 +147,8 @@ absl::Status CompareCollectives(const std::vector<int>& ranks, const std::vector
   const auto collectives = [&](int rank) {
     std::vector<Issued> list;
     if (const auto it = by_rank[rank].find(ranks); it != by_rank[rank].end()) {
-      std::copy_if(it->second.begin(), it->second.end(), std::back_inserter(list), [](auto& c) { return !IsPointToPoint(c); });
+      std::copy_if(it->second.begin(), it->second.end(), std::back_inserter(list),
+                   [](auto& c) { return !IsPointToPoint(c); });
     }
     return list;
   };
@@ -155,9 +157,9 @@ absl::Status CompareCollectives(const std::vector<int>& ranks, const std::vector
     const std::vector<Issued> mine = collectives(rank);
     for (size_t i = 0; i < std::max(first.size(), mine.size()); ++i) {
       if (i < first.size() && i < mine.size() && Meet(first[i], mine[i])) continue;
-      return absl::InternalError(absl::StrFormat("plan: call %d of a communicator differs: rank %d issues %s, rank %d %s", i,
-                                                 ranks[0], i < first.size() ? ToString(first[i]) : "nothing", rank,
-                                                 i < mine.size() ? ToString(mine[i]) : "nothing"));
+      return absl::InternalError(absl::StrFormat(
+          "plan: call %d of a communicator differs: rank %d issues %s, rank %d %s", i, ranks[0],
+          i < first.size() ? ToString(first[i]) : "nothing", rank, i < mine.size() ? ToString(mine[i]) : "nothing"));
     }
   }
   return absl::OkStatus();
@@ -182,8 +184,9 @@ absl::Status MatchSends(const std::vector<int>& ranks, const std::vector<Sequenc
         equal = sends[i].dtype == recvs[i].dtype && sends[i].count == recvs[i].count;
       }
       if (equal) continue;
-      return absl::InternalError(absl::StrFormat("plan: rank %d sends %d messages to rank %d, which receives %d or others",
-                                                 ranks[a], sends.size(), ranks[b], recvs.size()));
+      return absl::InternalError(
+          absl::StrFormat("plan: rank %d sends %d messages to rank %d, which receives %d or others", ranks[a],
+                          sends.size(), ranks[b], recvs.size()));
     }
   }
   return absl::OkStatus();

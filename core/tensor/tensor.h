@@ -43,13 +43,15 @@ std::string ToString(const Shape& shape);  // "[4, 8, 16]"
 // Kernels read sizes from here, never from an op's attributes: an op cannot tell a shard from a whole tensor.
 // (So a reshape says "split dim 2 by 64" or "merge dims 2, 3", never a target shape.)
 struct TensorRef {
-  void* data = nullptr;    // element 0; 256-byte aligned at the start of a buffer
+  void* data = nullptr;  // element 0; 256-byte aligned at the start of a buffer
   DType dtype = DType::kF32;
-  Shape shape, stride;     // local extent; stride in elements
-  Shape origin, global;    // global index of local element 0, and global extent: vocabulary shards
+  Shape shape, stride;   // local extent; stride in elements
+  Shape origin, global;  // global index of local element 0, and global extent: vocabulary shards
 
   template <typename T>
-  T* as() const { return static_cast<T*>(data); }
+  T* as() const {
+    return static_cast<T*>(data);
+  }
   int64_t bytes() const { return shape.elements() * SizeOf(dtype); }  // of a contiguous tensor
 };
 // A contiguous, unsharded tensor at `data`.
@@ -61,7 +63,8 @@ struct BF16 {
   BF16() = default;
   explicit BF16(float f) {
     const uint32_t u = __builtin_bit_cast(uint32_t, f);
-    bits = static_cast<uint16_t>((u & 0x7fffffff) > 0x7f800000 ? (u >> 16) | 0x40 : (u + 0x7fff + ((u >> 16) & 1)) >> 16);
+    bits =
+        static_cast<uint16_t>((u & 0x7fffffff) > 0x7f800000 ? (u >> 16) | 0x40 : (u + 0x7fff + ((u >> 16) & 1)) >> 16);
   }
   explicit operator float() const { return __builtin_bit_cast(float, uint32_t{bits} << 16); }
 };

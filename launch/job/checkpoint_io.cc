@@ -35,8 +35,8 @@ absl::StatusOr<std::vector<SavedBox>> BoxesToSave(const Job& job, Executor& exec
   return boxes;
 }
 
-absl::StatusOr<std::string> SaveCheckpoint(Env& env, const Job& job, Executor& executor, int rank, Communicator& control,
-                                           int64_t step, int64_t next_sample) {
+absl::StatusOr<std::string> SaveCheckpoint(Env& env, const Job& job, Executor& executor, int rank,
+                                           Communicator& control, int64_t step, int64_t next_sample) {
   const std::string root = job.config.run.out + "/checkpoints";
   absl::StatusOr<std::string> begun = "";
   if (rank == 0) begun = BeginSave(env, root, step);
@@ -55,8 +55,10 @@ absl::StatusOr<std::string> SaveCheckpoint(Env& env, const Job& job, Executor& e
       for (const std::string& text : texts) {
         ASSIGN_OR_RETURN(records.emplace_back(), ParseShardRecord(text));
       }
-      const CheckpointMeta meta{.mesh = MeshText(job), .next_sample = next_sample,
-                                .seed = static_cast<uint64_t>(job.config.run.seed), .config = PrintConfig(job.config, {})};
+      const CheckpointMeta meta{.mesh = MeshText(job),
+                                .next_sample = next_sample,
+                                .seed = static_cast<uint64_t>(job.config.run.seed),
+                                .config = PrintConfig(job.config, {})};
       ASSIGN_OR_RETURN(const Committed done, CommitCheckpoint(env, root, step, folder, records, meta,
                                                               static_cast<int>(job.config.checkpoint.keep)));
       RETURN_IF_ERROR(done.cleanup);
@@ -69,10 +71,10 @@ absl::StatusOr<std::string> SaveCheckpoint(Env& env, const Job& job, Executor& e
 
 absl::Status LoadStates(CheckpointReader& reader, const Job& job, Executor& executor, Match match) {
   if (match == Match::kLayout && reader.meta().mesh != MeshText(job)) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("the checkpoint was written with %s, this job runs with %s; resuming needs the same layout: set "
-                        "parallel.dp and parallel.tp as they were, or start a new run with --resume never",
-                        reader.meta().mesh, MeshText(job)));
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "the checkpoint was written with %s, this job runs with %s; resuming needs the same layout: set "
+        "parallel.dp and parallel.tp as they were, or start a new run with --resume never",
+        reader.meta().mesh, MeshText(job)));
   }
   for (const PlannedState& s : executor.plan().states) {
     if (IsSaved(s)) RETURN_IF_ERROR(reader.Read(BoxOf(s), executor.StateBytes(s)));

@@ -20,8 +20,8 @@ std::string MeshText(const Job& job);  // "dp=2 tp=2", "one rank"
 absl::StatusOr<std::vector<SavedBox>> BoxesToSave(const Job& job, Executor& executor, int rank);
 
 // A checkpoint of all ranks. `control` spans the world. Collective; the same status on every rank. Returns its path.
-absl::StatusOr<std::string> SaveCheckpoint(Env& env, const Job& job, Executor& executor, int rank, Communicator& control,
-                                           int64_t step, int64_t next_sample);
+absl::StatusOr<std::string> SaveCheckpoint(Env& env, const Job& job, Executor& executor, int rank,
+                                           Communicator& control, int64_t step, int64_t next_sample);
 
 // Reads every state of the plan that a checkpoint holds. Errors: InvalidArgument where the checkpoint was written in
 // another layout (`match` kLayout), also where a tensor differs; NotFound where one is missing, DataLoss.

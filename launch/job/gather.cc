@@ -8,8 +8,12 @@
 namespace strata {
 
 absl::StatusOr<int64_t> AllMax(Communicator& comm, int64_t mine) {
-  const Collective call{.kind = Collective::kAllReduce, .reduce = ReduceOp::kMax, .dtype = DType::kI64, .count = 1,
-                        .in = &mine, .out = &mine};
+  const Collective call{.kind = Collective::kAllReduce,
+                        .reduce = ReduceOp::kMax,
+                        .dtype = DType::kI64,
+                        .count = 1,
+                        .in = &mine,
+                        .out = &mine};
   RETURN_IF_ERROR(comm.Issue({&call, 1}, Stream{}));
   return mine;
 }
@@ -18,12 +22,14 @@ absl::StatusOr<std::vector<std::string>> AllGatherText(Communicator& comm, const
   const size_t n = comm.spec().ranks.size();
   std::vector<int64_t> sizes(n);
   const int64_t size = static_cast<int64_t>(mine.size());
-  const Collective gather_sizes{.kind = Collective::kAllGather, .dtype = DType::kI64, .count = 1, .in = &size, .out = sizes.data()};
+  const Collective gather_sizes{
+      .kind = Collective::kAllGather, .dtype = DType::kI64, .count = 1, .in = &size, .out = sizes.data()};
   RETURN_IF_ERROR(comm.Issue({&gather_sizes, 1}, Stream{}));
   const int64_t width = std::max<int64_t>(1, *std::max_element(sizes.begin(), sizes.end()));
   std::string padded = mine, all(n * width, '\0');
   padded.resize(width);
-  const Collective gather{.kind = Collective::kAllGather, .dtype = DType::kU8, .count = width, .in = padded.data(), .out = all.data()};
+  const Collective gather{
+      .kind = Collective::kAllGather, .dtype = DType::kU8, .count = width, .in = padded.data(), .out = all.data()};
   RETURN_IF_ERROR(comm.Issue({&gather, 1}, Stream{}));
   std::vector<std::string> texts;
   for (size_t i = 0; i < n; ++i) texts.push_back(all.substr(i * width, sizes[i]));
@@ -36,7 +42,8 @@ absl::StatusOr<std::string> BroadcastText(Communicator& comm, const std::string&
 }
 
 absl::Status AgreeOn(Communicator& comm, const absl::Status& mine) {
-  const std::string text = mine.ok() ? "" : absl::StrFormat("%c%s", 'A' + static_cast<int>(mine.code()), std::string(mine.message()));
+  const std::string text =
+      mine.ok() ? "" : absl::StrFormat("%c%s", 'A' + static_cast<int>(mine.code()), std::string(mine.message()));
   ASSIGN_OR_RETURN(const std::vector<std::string> texts, AllGatherText(comm, text));
   for (size_t i = 0; i < texts.size(); ++i) {
     if (texts[i].empty()) continue;

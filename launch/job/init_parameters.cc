@@ -40,8 +40,9 @@ void InitState(const PlannedState& state, const LlamaConfig& config, uint64_t se
   const InitSpec init = LlamaInit(config, parameter);
   const uint64_t stream = HashName(parameter);
   ForEachElement(state.box, state.spec.shape, [&](int64_t local, int64_t global) {
-    const double v = init.std == 0 ? init.mean
-                                   : init.mean + init.std * PhiloxNormal(Philox(seed, stream, static_cast<uint64_t>(global)));
+    const double v = init.std == 0
+                         ? init.mean
+                         : init.mean + init.std * PhiloxNormal(Philox(seed, stream, static_cast<uint64_t>(global)));
     switch (state.spec.dtype) {
       case DType::kF64: reinterpret_cast<double*>(bytes.data())[local] = v; break;
       case DType::kF32: reinterpret_cast<float*>(bytes.data())[local] = static_cast<float>(v); break;

@@ -23,7 +23,8 @@ double GemmRate(int64_t n) {
   const auto start = Clock::now();
   double flops = 0, seconds = 0;
   while (seconds < 0.05) {
-    SerialGemm(n, n, n, 1, Matrix<const T>{a.data(), n}, Matrix<const T>{b.data(), n, Transpose::kYes}, 0, Matrix<T>{c.data(), n});
+    SerialGemm(n, n, n, 1, Matrix<const T>{a.data(), n}, Matrix<const T>{b.data(), n, Transpose::kYes}, 0,
+               Matrix<T>{c.data(), n});
     flops += 2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n);
     seconds = std::chrono::duration<double>(Clock::now() - start).count();
   }
@@ -80,9 +81,11 @@ std::string PlanReport(const Job& job, const std::vector<Plan>& plans, double fl
   std::string text = absl::StrFormat("plan of %s: %d rank%s%s, %s\n", c.run.name, job.ranks, job.ranks == 1 ? "" : "s",
                                      mesh.empty() ? "" : " (" + mesh + ")", Name(c.precision.compute));
   absl::StrAppendFormat(&text, "  parameters               %.0f (%.2f M)\n", params, params / 1e6);
-  absl::StrAppendFormat(&text, "  FLOPs a token            %.3e (6 a matmul weight + 6 L E S of causal attention)\n", flops);
-  absl::StrAppendFormat(&text, "  batch                    %d tokens: %d sequences of %d, in %d micro-batch%s\n", c.batch.tokens,
-                        c.batch.tokens / c.model.seq, c.model.seq, c.batch.accumulate, c.batch.accumulate == 1 ? "" : "es");
+  absl::StrAppendFormat(&text, "  FLOPs a token            %.3e (6 a matmul weight + 6 L E S of causal attention)\n",
+                        flops);
+  absl::StrAppendFormat(&text, "  batch                    %d tokens: %d sequences of %d, in %d micro-batch%s\n",
+                        c.batch.tokens, c.batch.tokens / c.model.seq, c.model.seq, c.batch.accumulate,
+                        c.batch.accumulate == 1 ? "" : "es");
   int64_t arenas = 0;
   bool equal = true;
   for (const Plan& p : plans) {
@@ -92,13 +95,15 @@ std::string PlanReport(const Job& job, const std::vector<Plan>& plans, double fl
   text += Print(plans[0], detail);
   absl::StrAppendFormat(&text, "all ranks%s: arenas %s (exact), outside %s (estimated), together %s\n",
                         equal ? "" : " (arenas differ)", HumanBytes(static_cast<double>(arenas)),
-                        HumanBytes(static_cast<double>(OutsideBytes(job))), HumanBytes(static_cast<double>(arenas + OutsideBytes(job))));
+                        HumanBytes(static_cast<double>(OutsideBytes(job))),
+                        HumanBytes(static_cast<double>(arenas + OutsideBytes(job))));
   if (flops_per_s > 0) {
     const double step_s = flops * static_cast<double>(c.batch.tokens) / flops_per_s;
-    absl::StrAppendFormat(&text,
-                          "time: at least %.3f s a step, %.0f s for %d steps (matmul and attention FLOPs at the %.0f GFLOP/s "
-                          "just measured here)\n",
-                          step_s, step_s * static_cast<double>(c.schedule.steps), c.schedule.steps, flops_per_s / 1e9);
+    absl::StrAppendFormat(
+        &text,
+        "time: at least %.3f s a step, %.0f s for %d steps (matmul and attention FLOPs at the %.0f GFLOP/s "
+        "just measured here)\n",
+        step_s, step_s * static_cast<double>(c.schedule.steps), c.schedule.steps, flops_per_s / 1e9);
   }
   return text;
 }

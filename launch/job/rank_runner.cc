@@ -32,7 +32,8 @@ absl::StatusOr<std::unique_ptr<RankRunner>> RankRunner::Create(const Job& job, s
                                                                World& world, Device& device, ThreadPool* pool,
                                                                Executor::Freed freed) {
   std::unique_ptr<RankRunner> r(new RankRunner(job));
-  ASSIGN_OR_RETURN(r->executor_, Executor::Create(std::move(plan), {.device = device, .world = world, .pool = pool, .freed = freed}));
+  ASSIGN_OR_RETURN(r->executor_,
+                   Executor::Create(std::move(plan), {.device = device, .world = world, .pool = pool, .freed = freed}));
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, world.rank()));
   if (const AxisSet dp = mesh.Find("dp"); dp != 0) {
     ASSIGN_OR_RETURN(r->data_, world.Connect({"loader", mesh.Group(dp)}));
@@ -57,7 +58,8 @@ std::vector<RankRunner::Buffer> RankRunner::MakeBuffers(const Program& program) 
     b.bytes.assign(micro_batches, std::vector<std::byte>(view.bytes()));
     if (port.name == "positions") {
       for (auto& bytes : b.bytes) {
-        for (int64_t i = 0; i < view.shape[0]; ++i) Put(bytes.data(), view.dtype, i, static_cast<double>(view.origin[0] + i));
+        for (int64_t i = 0; i < view.shape[0]; ++i)
+          Put(bytes.data(), view.dtype, i, static_cast<double>(view.origin[0] + i));
       }
     }
     buffers.push_back(std::move(b));
@@ -66,13 +68,16 @@ std::vector<RankRunner::Buffer> RankRunner::MakeBuffers(const Program& program) 
 }
 
 void RankRunner::InitParameters(uint64_t seed) {
-  for (const PlannedState& s : executor_->plan().states) InitState(s, job_.config.model, seed, executor_->StateBytes(s));
+  for (const PlannedState& s : executor_->plan().states)
+    InitState(s, job_.config.model, seed, executor_->StateBytes(s));
 }
 
 int64_t RankRunner::rows_per_step() const { return job_.batch_rows * job_.config.batch.accumulate; }
 
-int64_t RankRunner::FillRows(std::vector<Buffer>& buffers, int64_t first_row, int64_t end_row, const RowSource& source) {
-  const TensorRef& view = std::find_if(buffers.begin(), buffers.end(), [](auto& b) { return b.name == "tokens"; })->port->operand.view;
+int64_t RankRunner::FillRows(std::vector<Buffer>& buffers, int64_t first_row, int64_t end_row,
+                             const RowSource& source) {
+  const TensorRef& view =
+      std::find_if(buffers.begin(), buffers.end(), [](auto& b) { return b.name == "tokens"; })->port->operand.view;
   const int64_t rows = view.shape[0], columns = view.shape[1];
   int64_t counted = 0;
   for (size_t m = 0; m < buffers[0].bytes.size(); ++m) {
@@ -126,13 +131,15 @@ absl::StatusOr<StepReport> RankRunner::TrainStep(int64_t step, int64_t first_row
   StepReport report;
   ASSIGN_OR_RETURN(report.tokens, SumOverData(FillRows(train_, first_row, first_row + rows_per_step(), source)));
   if (report.tokens == 0) {
-    return absl::InvalidArgumentError(absl::StrFormat("step %d: no token of samples %d to %d has weight", step, first_row,
-                                                      first_row + rows_per_step() - 1));
+    return absl::InvalidArgumentError(absl::StrFormat("step %d: no token of samples %d to %d has weight", step,
+                                                      first_row, first_row + rows_per_step() - 1));
   }
   report.lr = LearningRate(job_.config.optim, job_.config.schedule, step);
   RETURN_IF_ERROR(RunFed("train", train_,
-                         {.seed = static_cast<uint64_t>(job_.config.run.seed), .step = static_cast<uint64_t>(step),
-                          .loss_scale = 1.0 / static_cast<double>(report.tokens), .lr = report.lr}));
+                         {.seed = static_cast<uint64_t>(job_.config.run.seed),
+                          .step = static_cast<uint64_t>(step),
+                          .loss_scale = 1.0 / static_cast<double>(report.tokens),
+                          .lr = report.lr}));
   ASSIGN_OR_RETURN(const double nats, Scalar("train", "loss"));
   ASSIGN_OR_RETURN(report.grad_norm, Scalar("train", "grad_norm"));
   report.loss = nats / static_cast<double>(report.tokens);

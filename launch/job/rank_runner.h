@@ -15,14 +15,14 @@ struct StepReport {
   double loss = 0;       // nats a token, over the global batch
   double grad_norm = 0;  // before clipping
   double lr = 0;
-  int64_t tokens = 0;    // with weight, in the global batch
+  int64_t tokens = 0;  // with weight, in the global batch
 };
 
 class RankRunner {
  public:
   // Collective over the world. `job` and `device` must outlive the runner.
-  static absl::StatusOr<std::unique_ptr<RankRunner>> Create(const Job& job, std::shared_ptr<const Plan> plan, World& world,
-                                                            Device& device, ThreadPool* pool,
+  static absl::StatusOr<std::unique_ptr<RankRunner>> Create(const Job& job, std::shared_ptr<const Plan> plan,
+                                                            World& world, Device& device, ThreadPool* pool,
                                                             Executor::Freed freed = Executor::kDefaultFreed);
 
   // Parameters (and master weights) by the model's init scheme: a function of (seed, name, global index), so the same on

@@ -11,7 +11,8 @@ class RowSource {
  public:
   virtual ~RowSource() = default;
   // One sequence: inputs, next-token targets and loss weights (0 or 1), each of the model's sequence length.
-  virtual void Row(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets, std::span<float> weights) const = 0;
+  virtual void Row(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets,
+                   std::span<float> weights) const = 0;
 };
 
 }  // namespace strata

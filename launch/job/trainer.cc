@@ -43,7 +43,11 @@ struct Run {
 class RankTraining {
  public:
   RankTraining(const Run& run, World& world)
-      : run_(run), config_(run.job.config), world_(world), rows_(run.train), progress_(stdout),
+      : run_(run),
+        config_(run.job.config),
+        world_(world),
+        rows_(run.train),
+        progress_(stdout),
         pool_(std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / run.job.ranks)) {}
 
   absl::Status Go() {
@@ -90,7 +94,8 @@ class RankTraining {
     RETURN_IF_ERROR(AgreeOn(*control_, loaded));
     if (first()) {
       RETURN_IF_ERROR(OpenLog());
-      progress_.Print(absl::StrFormat("resumed %s: step %d of %d", run_.resume_from, first_step_ - 1, config_.schedule.steps));
+      progress_.Print(
+          absl::StrFormat("resumed %s: step %d of %d", run_.resume_from, first_step_ - 1, config_.schedule.steps));
     }
     return absl::OkStatus();
   }
@@ -100,8 +105,8 @@ class RankTraining {
     ASSIGN_OR_RETURN(const StepReport report, runner_->TrainStep(step, next_sample_, rows_));
     next_sample_ += runner_->rows_per_step();
     if (!std::isfinite(report.loss)) {
-      return absl::InternalError(absl::StrFormat("step %d: the loss is %f; the last checkpoint is of step %d", step, report.loss,
-                                                 saved_step_));
+      return absl::InternalError(absl::StrFormat("step %d: the loss is %f; the last checkpoint is of step %d", step,
+                                                 report.loss, saved_step_));
     }
     const double step_s = Seconds(begun), rate = static_cast<double>(report.tokens) / step_s;
     smooth_rate_ = smooth_rate_ == 0 ? rate : 0.9 * smooth_rate_ + 0.1 * rate;
@@ -111,19 +116,27 @@ class RankTraining {
       RETURN_IF_ERROR(Evaluate(absl::StrFormat("step %d", step)));
     }
     ASSIGN_OR_RETURN(const int64_t interrupted, AllMax(*control_, InterruptGuard::Requested() ? 1 : 0));
-    if (interrupted != 0 || (config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0)) RETURN_IF_ERROR(Save(step));
+    if (interrupted != 0 || (config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0))
+      RETURN_IF_ERROR(Save(step));
     if (interrupted == 0 || last) return absl::OkStatus();
-    return absl::CancelledError(absl::StrFormat("interrupted at step %d, saved %s; the same command goes on from there", step,
-                                                saved_path_));
+    return absl::CancelledError(
+        absl::StrFormat("interrupted at step %d, saved %s; the same command goes on from there", step, saved_path_));
   }
 
   absl::Status Log(int64_t step, const StepReport& r, double step_s) {
     const bool last = step == config_.schedule.steps;
     if (step % config_.log.every != 0 && step != first_step_ && !last) return absl::OkStatus();
-    const double eta = static_cast<double>(config_.schedule.steps - step) * static_cast<double>(config_.batch.tokens) / smooth_rate_;
-    progress_.Update({.step = step, .steps = config_.schedule.steps, .loss = r.loss, .tokens_per_s = smooth_rate_, .eta_s = eta});
-    return log_->Write(std::vector<Metric>{{"step", step}, {"loss", r.loss}, {"lr", r.lr}, {"grad_norm", r.grad_norm},
-                                           {"tokens", r.tokens}, {"step_s", step_s}, {"tokens_per_s", r.tokens / step_s}});
+    const double eta =
+        static_cast<double>(config_.schedule.steps - step) * static_cast<double>(config_.batch.tokens) / smooth_rate_;
+    progress_.Update(
+        {.step = step, .steps = config_.schedule.steps, .loss = r.loss, .tokens_per_s = smooth_rate_, .eta_s = eta});
+    return log_->Write(std::vector<Metric>{{"step", step},
+                                           {"loss", r.loss},
+                                           {"lr", r.lr},
+                                           {"grad_norm", r.grad_norm},
+                                           {"tokens", r.tokens},
+                                           {"step_s", step_s},
+                                           {"tokens_per_s", r.tokens / step_s}});
   }
 
   absl::Status Evaluate(const std::string& when) {
@@ -133,18 +146,21 @@ class RankTraining {
     ASSIGN_OR_RETURN(const RankRunner::LossSum sum, runner_->Evaluate(rows, WindowRows(*run_.valid)));
     if (!first()) return absl::OkStatus();
     const double loss = sum.nats / static_cast<double>(sum.tokens);
-    progress_.Print(absl::StrFormat("%s: validation loss %.4f nats a token on %d tokens%s", when, loss, sum.tokens,
-                                    when == "untrained" ? absl::StrFormat(" (ln(vocab) = %.4f)", std::log(config_.model.vocab)) : ""));
+    progress_.Print(absl::StrFormat(
+        "%s: validation loss %.4f nats a token on %d tokens%s", when, loss, sum.tokens,
+        when == "untrained" ? absl::StrFormat(" (ln(vocab) = %.4f)", std::log(config_.model.vocab)) : ""));
     const int64_t step = next_sample_ / runner_->rows_per_step();
     return log_->Write(std::vector<Metric>{{"step", step}, {"valid_loss", loss}, {"valid_tokens", sum.tokens}});
   }
 
   absl::Status Save(int64_t step) {
     const auto begun = Clock::now();
-    ASSIGN_OR_RETURN(saved_path_, SaveCheckpoint(run_.env, run_.job, runner_->executor(), world_.rank(), *control_, step, next_sample_));
+    ASSIGN_OR_RETURN(saved_path_, SaveCheckpoint(run_.env, run_.job, runner_->executor(), world_.rank(), *control_,
+                                                 step, next_sample_));
     saved_step_ = step;
     if (!first()) return absl::OkStatus();
-    return log_->Write(std::vector<Metric>{{"step", step}, {"checkpoint", std::string_view(saved_path_)}, {"save_s", Seconds(begun)}});
+    return log_->Write(
+        std::vector<Metric>{{"step", step}, {"checkpoint", std::string_view(saved_path_)}, {"save_s", Seconds(begun)}});
   }
 
   void ReportEnd() {
@@ -154,8 +170,9 @@ class RankTraining {
     progress_.Print(absl::StrFormat("trained %d steps in %s, %s tokens/s", config_.schedule.steps - first_step_ + 1,
                                     FormatDuration(Seconds(start_)), FormatRate(smooth_rate_)));
     progress_.Print(absl::StrFormat("memory: planned %s (arenas %s, exact; outside %s, estimated), measured peak %s",
-                                    HumanBytes(static_cast<double>(arenas + outside)), HumanBytes(static_cast<double>(arenas)),
-                                    HumanBytes(static_cast<double>(outside)), HumanBytes(static_cast<double>(peak))));
+                                    HumanBytes(static_cast<double>(arenas + outside)),
+                                    HumanBytes(static_cast<double>(arenas)), HumanBytes(static_cast<double>(outside)),
+                                    HumanBytes(static_cast<double>(peak))));
     progress_.Print(absl::StrFormat("checkpoint %s\nmetrics %s/metrics.jsonl", saved_path_, config_.run.out));
   }
 
@@ -196,10 +213,12 @@ absl::Status Train(Env& env, const LoadedJob& loaded, const TrainOptions& option
   const KernelTable kernels = CpuKernels();
   ASSIGN_OR_RETURN(Job job, CompileTraining(c, kernels));
   ASSIGN_OR_RETURN(std::vector<Plan> plans, PlanRanks(job, kernels));
-  ASSIGN_OR_RETURN(Loader train, Loader::Create(env, c.data.train, c.model.seq, static_cast<uint64_t>(c.run.seed), c.model.vocab));
+  ASSIGN_OR_RETURN(Loader train,
+                   Loader::Create(env, c.data.train, c.model.seq, static_cast<uint64_t>(c.run.seed), c.model.vocab));
   std::optional<Loader> valid;
   if (!c.data.valid.empty()) {
-    ASSIGN_OR_RETURN(valid, Loader::Create(env, c.data.valid, c.model.seq, static_cast<uint64_t>(c.run.seed), c.model.vocab));
+    ASSIGN_OR_RETURN(valid,
+                     Loader::Create(env, c.data.valid, c.model.seq, static_cast<uint64_t>(c.run.seed), c.model.vocab));
   }
   Run run{env, std::move(job), std::move(plans), std::move(train), std::move(valid), ""};
   ASSIGN_OR_RETURN(run.resume_from, FindResume(env, run.CheckpointRoot(), options.resume));

@@ -23,14 +23,19 @@ absl::StatusOr<std::vector<int32_t>> AllTokens(const std::string& prefix) {
 }  // namespace
 
 absl::Status RunDataBuild(const DataBuildOptions& o) {
-  ASSIGN_OR_RETURN(const BuildReport r, BuildDataset(Env::Posix(), {.inputs = o.text, .out = o.out,
-                                                                    .vocab_size = static_cast<int>(o.vocab), .tokenizer = o.tokenizer,
-                                                                    .valid_fraction = o.valid, .overwrite = o.force}));
+  ASSIGN_OR_RETURN(const BuildReport r, BuildDataset(Env::Posix(), {.inputs = o.text,
+                                                                    .out = o.out,
+                                                                    .vocab_size = static_cast<int>(o.vocab),
+                                                                    .tokenizer = o.tokenizer,
+                                                                    .valid_fraction = o.valid,
+                                                                    .overwrite = o.force}));
   std::printf("tokenizer %s: %d pieces\n", r.tokenizer_path.c_str(), r.vocab_size);
-  for (const auto& [name, prefix, split] : {std::tuple("training", &r.train_prefix, &r.train), std::tuple("validation", &r.valid_prefix, &r.valid)}) {
+  for (const auto& [name, prefix, split] :
+       {std::tuple("training", &r.train_prefix, &r.train), std::tuple("validation", &r.valid_prefix, &r.valid)}) {
     if (prefix->empty()) continue;
     std::printf("%-10s %s: %lld tokens of %lld documents, %.2f characters a token\n", name, prefix->c_str(),
-                static_cast<long long>(split->tokens), static_cast<long long>(split->documents), split->CharsPerToken());
+                static_cast<long long>(split->tokens), static_cast<long long>(split->documents),
+                split->CharsPerToken());
   }
   return absl::OkStatus();
 }
@@ -49,8 +54,9 @@ absl::Status RunDataBaselines(const DataBaselinesOptions& o) {
   }
   if (valid.size() < 2) return absl::InvalidArgumentError("the validation split has fewer than 2 tokens");
   const Baselines b = CountBaselines(train, valid, tokenizer.vocab_size());
-  std::printf("baselines on the validation split, nats a token:\n  ln(vocab) %.4f\n  unigram   %.4f\n  bigram    %.4f\n", b.uniform,
-              b.unigram, b.bigram);
+  std::printf(
+      "baselines on the validation split, nats a token:\n  ln(vocab) %.4f\n  unigram   %.4f\n  bigram    %.4f\n",
+      b.uniform, b.unigram, b.bigram);
   return absl::OkStatus();
 }
 

@@ -44,7 +44,8 @@ absl::StatusOr<std::string> PickCheckpoint(const JobConfig& c, const std::string
 }
 
 // Continues the prompt one token at a time on the last `seq` tokens, printing as it goes.
-absl::Status Generate(const GenerateOptions& options, const JobConfig& c, const Tokenizer& tokenizer, RankRunner& runner) {
+absl::Status Generate(const GenerateOptions& options, const JobConfig& c, const Tokenizer& tokenizer,
+                      RankRunner& runner) {
   std::vector<int32_t> tokens = tokenizer.Encode(options.prompt);
   if (tokens.empty()) return absl::InvalidArgumentError("--prompt is empty");
   const SamplerOptions sampler{options.temperature, options.top_k, static_cast<uint64_t>(options.seed)};
@@ -97,7 +98,8 @@ absl::Status RunGenerate(const GenerateOptions& options) {
   ThreadPool pool(Cores());
   return RunRanks(1, [&](World& world) -> absl::Status {
     CpuDevice device;
-    ASSIGN_OR_RETURN(const auto runner, RankRunner::Create(job, std::make_shared<const Plan>(plans[0]), world, device, &pool));
+    ASSIGN_OR_RETURN(const auto runner,
+                     RankRunner::Create(job, std::make_shared<const Plan>(plans[0]), world, device, &pool));
     RETURN_IF_ERROR(LoadStates(reader, job, runner->executor(), Match::kAny));
     RETURN_IF_ERROR(Generate(options, c, tokenizer, *runner));
     return runner->Close();

@@ -34,7 +34,8 @@ std::map<StateId, std::string> GroupNames(const Graph& g) {
     const ReadOp* read = AsRead(n);
     if (read == nullptr) continue;
     const std::string& state = g.states[read->state()].name;
-    names.try_emplace(read->state(), n.block >= 0 ? absl::StrFormat("blocks.%d", n.block) : state.substr(0, state.find('.')));
+    names.try_emplace(read->state(),
+                      n.block >= 0 ? absl::StrFormat("blocks.%d", n.block) : state.substr(0, state.find('.')));
   }
   return names;
 }
@@ -64,8 +65,8 @@ absl::StatusOr<Bucketed> BucketPass(Graph local, const Mesh& mesh) {
     Bucket& b = result.buckets[at->second];
     ASSIGN_OR_RETURN(const LocalBox box, LocalBoxOf(param.spec.shape, param.spec.layout, mesh));
     const int64_t offset = AlignTo(b.padded, kEntryAlignment), count = box.shape.elements();
-    b.entries.push_back({static_cast<StateId>(i), grad->second, offset, count,
-                         AxesWhere(param.spec.layout, Placement::kShard)});
+    b.entries.push_back(
+        {static_cast<StateId>(i), grad->second, offset, count, AxesWhere(param.spec.layout, Placement::kShard)});
     b.padded = offset + count;
   }
 

@@ -49,7 +49,8 @@ TEST(Executor, AllocatesNothingAfterTheFirstStepAndMemoryStaysFlat) {
   const absl::Status status = RunRanks(4, [&](World& world) -> absl::Status {
     CpuDevice device;
     ThreadPool pool(2);
-    auto runner = RankRunner::Create(c->job, std::make_shared<const Plan>(c->plans[world.rank()]), world, device, &pool);
+    auto runner =
+        RankRunner::Create(c->job, std::make_shared<const Plan>(c->plans[world.rank()]), world, device, &pool);
     if (!runner.ok()) return runner.status();
     (*runner)->InitParameters(1);
     absl::Status error;
@@ -139,7 +140,8 @@ TEST(Executor, AFailingRankEndsThePeersWithItsCause) {
     if (plain.rank() == 1) faults = {{.kind = CommFault::kError, .comm = "dp", .call = 3}};
     FaultyWorld world(plain, faults, 1);
     CpuDevice device;
-    auto runner = RankRunner::Create(c->job, std::make_shared<const Plan>(c->plans[plain.rank()]), world, device, nullptr);
+    auto runner =
+        RankRunner::Create(c->job, std::make_shared<const Plan>(c->plans[plain.rank()]), world, device, nullptr);
     if (!runner.ok()) return runner.status();
     for (int step = 1; step <= 5 && ends[plain.rank()].ok(); ++step) {
       ends[plain.rank()] = (*runner)->TrainStep(step, 0, rows).status();

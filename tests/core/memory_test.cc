@@ -26,7 +26,6 @@ TEST(PackIntervals, ReusesWhatIsDead) {
   EXPECT_TRUE(Disjoint(v));
 }
 
-
 TEST(PackIntervals, RandomIntervalsNeverOverlapAndStayNearTheLowerBound) {
   for (uint64_t seed = 0; seed < 50; ++seed) {
     std::vector<Interval> v;

@@ -38,7 +38,8 @@ TEST(VerifyPlans, AcceptsGoodPlans) {
 TEST(VerifyPlans, FindsAnOutputOverItsInput) {
   std::vector<Plan> plans = GoodPlans(1, 1);
   Segment& f = SegmentOf(plans[0], Action::kF);
-  const auto step = std::find_if(f.steps.begin(), f.steps.end(), [](const Step& s) { return s.in.size() == 2 && s.op->name() == "linear"; });
+  const auto step = std::find_if(f.steps.begin(), f.steps.end(),
+                                 [](const Step& s) { return s.in.size() == 2 && s.op->name() == "linear"; });
   step->out[0].ref = step->in[0].ref;
   EXPECT_NE(Fault(plans).find("overlaps input"), std::string::npos) << Fault(plans);
 }
@@ -49,7 +50,8 @@ TEST(VerifyPlans, FindsAValueThatIsClobberedWhileLive) {
   // A later output moved onto the tokens, which the backward still reads.
   const Ref tokens = f.steps[0].in[0].ref;
   for (size_t i = 5; i < f.steps.size(); ++i) {
-    if (f.steps[i].out[0].ref.region == plans[0].programs[0].inputs[0].operand.ref.region && f.steps[i].out.size() == 1) {
+    if (f.steps[i].out[0].ref.region == plans[0].programs[0].inputs[0].operand.ref.region &&
+        f.steps[i].out.size() == 1) {
       f.steps[i].out[0].ref = tokens;
       break;
     }
@@ -64,7 +66,8 @@ TEST(VerifyPlans, FindsAReadOfWhatIsNotWritten) {
   f.steps.erase(f.steps.begin() + 3);
   f.frees.clear();
   const std::string fault = Fault(plans);
-  EXPECT_TRUE(fault.find("not written") != std::string::npos || fault.find("overwritten") != std::string::npos) << fault;
+  EXPECT_TRUE(fault.find("not written") != std::string::npos || fault.find("overwritten") != std::string::npos)
+      << fault;
 }
 
 TEST(VerifyPlans, FindsAReadAfterFree) {
@@ -107,7 +110,8 @@ TEST(VerifyPlans, FindsStreamsThatDoNotWaitAndAcceptsThoseThatDo) {
 TEST(VerifyPlans, FindsRanksThatIssueDifferentCollectives) {
   std::vector<Plan> plans = GoodPlans(2, 1);
   Segment& u = SegmentOf(plans[1], Action::kUpdate);
-  const auto call = std::find_if(u.steps.begin(), u.steps.end(), [](const Step& s) { return s.kind == Step::kCollective; });
+  const auto call =
+      std::find_if(u.steps.begin(), u.steps.end(), [](const Step& s) { return s.kind == Step::kCollective; });
   ASSERT_NE(call, u.steps.end());
   call->call.count += 1;
   EXPECT_NE(Fault(plans).find("rank 1"), std::string::npos) << Fault(plans);

@@ -60,12 +60,12 @@ TEST_P(Layouts, EqualsOneRank) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Layouts,
-                         ::testing::Values(Case{1, 1, 2}, Case{1, 1, 8}, Case{2, 1, 1}, Case{4, 1, 1},
-                                           Case{4, 1, 2}, Case{1, 2, 1}, Case{1, 4, 1}, Case{1, 4, 4},
-                                           Case{2, 2, 1}, Case{2, 2, 4}, Case{2, 4, 2}),
+                         ::testing::Values(Case{1, 1, 2}, Case{1, 1, 8}, Case{2, 1, 1}, Case{4, 1, 1}, Case{4, 1, 2},
+                                           Case{1, 2, 1}, Case{1, 4, 1}, Case{1, 4, 4}, Case{2, 2, 1}, Case{2, 2, 4},
+                                           Case{2, 4, 2}),
                          [](const auto& info) {
-                           return "dp" + std::to_string(info.param.dp) + "_tp" + std::to_string(info.param.tp) + "_acc" +
-                                  std::to_string(info.param.accumulate);
+                           return "dp" + std::to_string(info.param.dp) + "_tp" + std::to_string(info.param.tp) +
+                                  "_acc" + std::to_string(info.param.accumulate);
                          });
 
 // The criterion can fail: another seed of initial values is another run.
@@ -92,7 +92,8 @@ TEST(Training, TiedHeadAndOneKvHeadOnEveryLayout) {
   base.model.kv_heads = 1;
   const absl::StatusOr<JobRun> want = RunJob(base, kSteps);
   ASSERT_TRUE(want.ok()) << want.status();
-  for (const auto& [dp, tp, acc] : {std::tuple(2, 1, 1), std::tuple(1, 2, 2), std::tuple(2, 2, 2), std::tuple(1, 4, 1)}) {
+  for (const auto& [dp, tp, acc] :
+       {std::tuple(2, 1, 1), std::tuple(1, 2, 2), std::tuple(2, 2, 2), std::tuple(1, 4, 1)}) {
     JobConfig config = SmallJob(dp, tp, acc);
     config.model = base.model;
     const absl::StatusOr<JobRun> run = RunJob(config, kSteps);

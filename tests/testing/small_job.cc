@@ -26,7 +26,8 @@ JobConfig SmallJob(int64_t dp, int64_t tp, int64_t accumulate) {
   return c;
 }
 
-void TableRows::Row(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets, std::span<float> weights) const {
+void TableRows::Row(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets,
+                    std::span<float> weights) const {
   const uint64_t row = static_cast<uint64_t>(index);
   for (size_t i = 0; i < tokens.size(); ++i) {
     const PhiloxBlock r = Philox(seed_, row, i);
@@ -45,7 +46,8 @@ double Element(std::span<const std::byte> bytes, DType dtype, int64_t i) {
 }
 
 // Writes this rank's part; false where an element that is there already differs.
-bool Merge(const PlannedState& s, std::span<const std::byte> bytes, std::vector<double>& whole, std::vector<bool>& set) {
+bool Merge(const PlannedState& s, std::span<const std::byte> bytes, std::vector<double>& whole,
+           std::vector<bool>& set) {
   bool equal = true;
   whole.resize(s.spec.shape.elements());
   set.resize(whole.size());

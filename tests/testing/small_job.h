@@ -19,7 +19,8 @@ JobConfig SmallJob(int64_t dp, int64_t tp, int64_t accumulate);
 class TableRows final : public RowSource {
  public:
   TableRows(int64_t vocab, uint64_t seed) : vocab_(vocab), seed_(seed) {}
-  void Row(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets, std::span<float> weights) const override;
+  void Row(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets,
+           std::span<float> weights) const override;
 
  private:
   int64_t vocab_;
