@@ -11,11 +11,11 @@
 #include "launch/config/load_config.h"
 #include "launch/config/print_config.h"
 #include "launch/job/checkpoint_io.h"
+#include "launch/job/open_inputs.h"
 #include "launch/job/plan_report.h"
 #include "launch/job/rank_runner.h"
 #include "launch/job/sampler.h"
 #include "launch/job/trainer.h"
-#include "launch/tokenizer/tokenizer.h"
 #include "launch/verbs/verbs.h"
 #include "parallel/comm/thread_world.h"
 
@@ -25,17 +25,6 @@ namespace {
 int Cores() { return std::max(1, static_cast<int>(std::thread::hardware_concurrency())); }
 
 void Print(const std::string& text) { std::fputs(text.c_str(), stdout); }
-
-// Vocabulary of the tokenizer against the model's, addressed to the config file.
-absl::StatusOr<Tokenizer> LoadTokenizer(const LoadedJob& job) {
-  ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::Load(Env::Posix(), job.config.tokenizer.path));
-  if (tokenizer.vocab_size() == job.config.model.vocab) return tokenizer;
-  const ConfigIssue issue{ConfigErrorKind::kMismatch, "model.vocab",
-                          absl::StrFormat("model.vocab = %d: the tokenizer %s has %d pieces", job.config.model.vocab,
-                                          job.config.tokenizer.path, tokenizer.vocab_size()),
-                          absl::StrFormat("vocab = %d", tokenizer.vocab_size())};
-  return ConfigError(job.provenance, {&issue, 1});
-}
 
 absl::StatusOr<std::string> PickCheckpoint(const JobConfig& c, const std::string& named) {
   if (!named.empty()) return named;
@@ -72,7 +61,6 @@ absl::Status RunTrain(const TrainOptions& options) {
     Print(PrintConfig(job.config, job.provenance));
     return absl::OkStatus();
   }
-  if (!job.config.tokenizer.path.empty()) RETURN_IF_ERROR(LoadTokenizer(job).status());
   return Train(env, job, options);
 }
 
@@ -89,7 +77,7 @@ absl::Status RunPlan(const PlanOptions& options) {
 absl::Status RunGenerate(const GenerateOptions& options) {
   ASSIGN_OR_RETURN(const LoadedJob loaded, LoadJobConfig(Env::Posix(), options.config, {.tokenizer = true}));
   const JobConfig& c = loaded.config;
-  ASSIGN_OR_RETURN(const Tokenizer tokenizer, LoadTokenizer(loaded));
+  ASSIGN_OR_RETURN(const JobInputs inputs, OpenInputs(Env::Posix(), loaded, {.tokenizer = true}));
   ASSIGN_OR_RETURN(const std::string folder, PickCheckpoint(c, options.checkpoint));
   ASSIGN_OR_RETURN(CheckpointReader reader, CheckpointReader::Open(Env::Posix(), folder));
   const KernelTable kernels = CpuKernels();
@@ -101,7 +89,7 @@ absl::Status RunGenerate(const GenerateOptions& options) {
     ASSIGN_OR_RETURN(const auto runner,
                      RankRunner::Create(job, std::make_shared<const Plan>(plans[0]), world, device, &pool));
     RETURN_IF_ERROR(LoadStates(reader, job, runner->executor(), Match::kAny));
-    RETURN_IF_ERROR(Generate(options, c, tokenizer, *runner));
+    RETURN_IF_ERROR(Generate(options, c, *inputs.tokenizer, *runner));
     return runner->Close();
   });
 }

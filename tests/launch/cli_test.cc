@@ -168,6 +168,8 @@ TEST(Cli, ExitCodeOfWhatTheVerbReturns) {
   const std::pair<absl::Status, int> kCases[] = {
       {absl::OkStatus(), 0},
       {absl::InvalidArgumentError("x"), 64},
+      {absl::NotFoundError("x"), 64},
+      {absl::AlreadyExistsError("x"), 64},
       {absl::CancelledError("x"), 75},
       {absl::DeadlineExceededError("x"), 124},
       {absl::UnavailableError("x"), 1},

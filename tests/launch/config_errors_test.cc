@@ -181,10 +181,16 @@ TEST(ConfigErrors, EvaluationNeedsValidationTokens) {
 }
 
 TEST(ConfigErrors, AllAtOnceInTheOrderOfTheFileAndEachOnce) {
-  EXPECT_EQ(Errors("[parallel]\ntp = 5\n"  // hidden: heads is wrong itself
+  EXPECT_EQ(Errors("[parallel]\ntp = 5\n"  // heads is wrong itself: no word of tp against it, but of the others
                    "[model]\nheads = \"8\"\nlayer = 3\n"
                    "[optim]\nlr = -1\n"
                    "[schedul]\nsteps = 5\n"),
+            "error[E0201]: parallel.tp = 5: must divide model.ffn = 704\n"
+            "  --> run.toml:2:6\n"
+            "error[E0201]: parallel.tp = 5: must divide model.vocab = 2048\n"
+            "  --> run.toml:2:6\n"
+            "error[E0201]: parallel.tp = 5: must divide model.kv_heads = 8, or be a multiple of it\n"
+            "  --> run.toml:2:6\n"
             "error[E0108]: model.heads: expected an integer, found a string\n"
             "  --> run.toml:4:9\n"
             "error[E0107]: unknown key `layer` in [model]\n"
