@@ -13,6 +13,7 @@ int main(int argc, char** argv) {
   return strata::Main(argc, argv,
                       {.train = strata::RunTrain,
                        .plan = strata::RunPlan,
+                       .bench_step = strata::RunBenchStep,
                        .data_build = strata::RunDataBuild,
                        .data_baselines = strata::RunDataBaselines,
                        .tokenizer_train = strata::RunTokenizerTrain,

@@ -25,6 +25,7 @@ class CommandLine {
         "Exit codes: 0 done, 64 wrong arguments or config, 75 interrupted and saved, 124 hung, 1 other failures.");
     AddTrain();
     AddPlan();
+    AddBench();
     AddData();
     AddTokenizer();
     AddGenerate();
@@ -71,6 +72,15 @@ class CommandLine {
         Add(app_, "plan", "Print what training would need: parameters, memory, communication", verbs_.plan);
     verb->add_option("config", o->config, "TOML file")->required();
     verb->add_flag("--steps", o->steps, "List every step of the plan");
+  }
+
+  void AddBench() {
+    auto [step, o] = Add(Group("bench", "Measurements"), "step",
+                         "Time training steps of a config on random tokens; one JSON line", verbs_.bench_step);
+    step->add_option("config", o->config, "TOML file")->required();
+    step->add_option("--steps", o->steps, "Timed steps, after warm-up")
+        ->check(CLI::Range(1, 100000))
+        ->capture_default_str();
   }
 
   void AddData() {

@@ -20,6 +20,10 @@ struct PlanOptions {
   std::string config;
   bool steps = false;  // list every step of the plan
 };
+struct BenchStepOptions {
+  std::string config;
+  int64_t steps = 20;  // timed, after warm-up
+};
 struct DataBuildOptions {
   std::vector<std::string> text;  // files
   std::string out;                // folder
@@ -61,6 +65,7 @@ struct CkptVerifyOptions {
 struct Verbs {  // all must be set
   std::function<absl::Status(const TrainOptions&)> train;
   std::function<absl::Status(const PlanOptions&)> plan;
+  std::function<absl::Status(const BenchStepOptions&)> bench_step;
   std::function<absl::Status(const DataBuildOptions&)> data_build;
   std::function<absl::Status(const DataBaselinesOptions&)> data_baselines;
   std::function<absl::Status(const TokenizerTrainOptions&)> tokenizer_train;

@@ -7,6 +7,7 @@ namespace strata {
 
 absl::Status RunTrain(const TrainOptions& options);
 absl::Status RunPlan(const PlanOptions& options);
+absl::Status RunBenchStep(const BenchStepOptions& options);
 absl::Status RunDataBuild(const DataBuildOptions& options);
 absl::Status RunDataBaselines(const DataBaselinesOptions& options);
 absl::Status RunTokenizerTrain(const TokenizerTrainOptions& options);

@@ -17,6 +17,7 @@ struct Recorder {
   std::string called;
   TrainOptions train;
   PlanOptions plan;
+  BenchStepOptions bench_step;
   DataBuildOptions data_build;
   DataBaselinesOptions data_baselines;
   TokenizerTrainOptions tokenizer_train;
@@ -40,6 +41,7 @@ struct Recorder {
     args.insert(args.begin(), "strata");
     const Verbs verbs{Record("train", train),
                       Record("plan", plan),
+                      Record("bench step", bench_step),
                       Record("data build", data_build),
                       Record("data baselines", data_baselines),
                       Record("tokenizer train", tokenizer_train),
@@ -68,6 +70,9 @@ TEST(Cli, TrainAndPlan) {
   EXPECT_EQ(r.Run({"train", "--resume", "never", "run.toml", "--print-config"}), 0);
   EXPECT_EQ(r.train.resume, "never");
   EXPECT_TRUE(r.train.print_config);
+  EXPECT_EQ(r.Run({"bench", "step", "run.toml", "--steps", "7"}), 0);
+  EXPECT_EQ(r.called, "bench step");
+  EXPECT_EQ(r.bench_step.steps, 7);
   EXPECT_EQ(r.Run({"plan", "run.toml"}), 0);
   EXPECT_EQ(r.called, "plan");
   EXPECT_FALSE(r.plan.steps);
