@@ -56,9 +56,17 @@ class CommandLine {
     return *group;
   }
 
+  template <class Options>
+  static void AddConfig(CLI::App* verb, Options* o, const std::string& doc = "TOML file") {
+    verb->add_option("config", o->config, doc)->required();
+    verb->add_option("--set", o->set, "A value over that of the file, such as optim.lr=0.001; may be given again")
+        ->type_name("KEY=VALUE")
+        ->allow_extra_args(false);
+  }
+
   void AddTrain() {
     auto [verb, o] = Add(app_, "train", "Train a model as a config file says", verbs_.train);
-    verb->add_option("config", o->config, "TOML file")->required();
+    AddConfig(verb, o);
     verb->add_option("--resume", o->resume,
                      "auto: from the newest valid checkpoint of run.out, if any; never; or the folder of a checkpoint")
         ->type_name("auto|never|DIR")
@@ -69,7 +77,7 @@ class CommandLine {
   void AddPlan() {
     auto [verb, o] =
         Add(app_, "plan", "Print what training would need: parameters, memory, communication", verbs_.plan);
-    verb->add_option("config", o->config, "TOML file")->required();
+    AddConfig(verb, o);
     verb->add_flag("--steps", o->steps, "List every step of the plan");
   }
 
@@ -117,7 +125,7 @@ class CommandLine {
 
   void AddGenerate() {
     auto [verb, o] = Add(app_, "generate", "Continue a text with a trained model", verbs_.generate);
-    verb->add_option("config", o->config, "TOML file that the model was trained with")->required();
+    AddConfig(verb, o, "TOML file that the model was trained with");
     verb->add_option("--prompt", o->prompt, "Text to continue")->required()->type_name("TEXT");
     verb->add_option("--tokens", o->tokens, "Tokens to generate")
         ->required()
@@ -130,6 +138,10 @@ class CommandLine {
     verb->add_option("--top-k", o->top_k, "Choose among the K likeliest; 0 = all")
         ->type_name("K")
         ->check(CLI::Range(int64_t{0}, int64_t{1} << 24))
+        ->capture_default_str();
+    verb->add_option("--top-p", o->top_p, "Choose among the likeliest that together have probability P; 1 = all")
+        ->type_name("P")
+        ->check(CLI::Range(0.0, 1.0))
         ->capture_default_str();
     verb->add_option("--seed", o->seed, "Seed of the choices")
         ->type_name("S")

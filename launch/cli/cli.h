@@ -10,14 +10,17 @@
 
 namespace strata {
 
+// Options named `set` are values over those of the config file: "optim.lr=0.1".
 struct TrainOptions {
   std::string config;
+  std::vector<std::string> set;
   std::string resume =
       "auto";  // auto: from the newest valid checkpoint of run.out, if any; never; or a checkpoint's folder
   bool print_config = false;  // print the effective config and stop
 };
 struct PlanOptions {
   std::string config;
+  std::vector<std::string> set;
   bool steps = false;  // list every step of the plan
 };
 struct DataBuildOptions {
@@ -45,9 +48,11 @@ struct TokenizerDecodeOptions {
 };
 struct GenerateOptions {
   std::string config, prompt;
+  std::vector<std::string> set;
   int64_t tokens = 0;
   double temperature = 1.0;  // 0: always the likeliest token
   int64_t top_k = 0;         // 0: any token
+  double top_p = 1.0;        // 1: any token
   int64_t seed = 1;
   std::string checkpoint;  // folder; empty: the newest valid of run.out
 };

@@ -11,12 +11,19 @@ namespace {
 
 constexpr int64_t kMaxConfigBytes = 1 << 20;
 
-void ResolvePaths(const std::filesystem::path& folder, JobConfig& job) {
+// Paths that the command line gives are relative to the current folder, all others to the file's.
+void ResolvePaths(const std::string& file, const Provenance& provenance, JobConfig& job) {
+  std::error_code error;  // without a current folder, paths stay as they are
+  const std::filesystem::path absolute = std::filesystem::absolute(file, error);
+  const std::filesystem::path folder = (error ? std::filesystem::path(file) : absolute).parent_path();
+  const std::filesystem::path current = std::filesystem::current_path(error);
   for (const ConfigSection& section : DescribeJob(job)) {
     for (const ConfigField& field : section.fields) {
       if (!field.info.is_path) continue;
       std::string& path = *std::get<std::string*>(field.value);
-      if (!path.empty()) path = (folder / path).lexically_normal().string();
+      if (path.empty()) continue;
+      const bool set = provenance.set.contains(absl::StrFormat("%s.%s", section.name, field.name));
+      path = ((set ? current : folder) / path).lexically_normal().string();
     }
   }
 }
@@ -53,29 +60,31 @@ void CheckFiles(Env& env, const JobConfig& job, ConfigNeeds needs, ConfigChecks&
 }
 
 // Reads and completes; mistakes go to `checks`.
-LoadedJob Read(std::string_view text, const std::string& path, ConfigChecks& checks) {
+LoadedJob Read(std::string_view text, const std::string& path, const Overrides& overrides, ConfigChecks& checks) {
   LoadedJob job;
   job.provenance.file = path;
   ReadToml(text, DescribeJob(job.config), job.provenance, checks);
+  for (const std::string& argument : overrides) {
+    ReadOverride(argument, DescribeJob(job.config), job.provenance, checks);
+  }
   NoteDerived(job.config.batch, job.provenance);
   const bool readable = checks.Ok({""});  // a syntax error leaves nothing to check
   if (readable) CompleteJob(job.config, checks);
-  std::error_code error;  // without a current folder, paths stay as they are
-  const std::filesystem::path absolute = std::filesystem::absolute(path, error);
-  ResolvePaths((error ? std::filesystem::path(path) : absolute).parent_path(), job.config);
+  ResolvePaths(path, job.provenance, job.config);
   return job;
 }
 
 }  // namespace
 
-absl::StatusOr<LoadedJob> ParseJobConfig(std::string_view text, const std::string& path) {
+absl::StatusOr<LoadedJob> ParseJobConfig(std::string_view text, const std::string& path, const Overrides& overrides) {
   ConfigChecks checks;
-  LoadedJob job = Read(text, path, checks);
+  LoadedJob job = Read(text, path, overrides, checks);
   if (!checks.issues().empty()) return ConfigError(job.provenance, checks.issues());
   return job;
 }
 
-absl::StatusOr<LoadedJob> LoadJobConfig(Env& env, const std::string& path, ConfigNeeds needs) {
+absl::StatusOr<LoadedJob> LoadJobConfig(Env& env, const std::string& path, ConfigNeeds needs,
+                                        const Overrides& overrides) {
   ConfigChecks checks;
   const absl::StatusOr<std::string> text = ReadText(env, path, kMaxConfigBytes);
   if (!text.ok()) {
@@ -83,7 +92,7 @@ absl::StatusOr<LoadedJob> LoadJobConfig(Env& env, const std::string& path, Confi
                 absl::StrFormat("cannot read the config file: %s", std::string(text.status().message()))});
     return ConfigError({.file = path}, checks.issues());
   }
-  LoadedJob job = Read(*text, path, checks);
+  LoadedJob job = Read(*text, path, overrides, checks);
   if (checks.Ok({""})) CheckFiles(env, job.config, needs, checks);
   if (!checks.issues().empty()) return ConfigError(job.provenance, checks.issues());
   return job;

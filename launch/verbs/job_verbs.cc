@@ -37,7 +37,7 @@ absl::Status Generate(const GenerateOptions& options, const JobConfig& c, const 
                       RankRunner& runner) {
   std::vector<int32_t> tokens = tokenizer.Encode(options.prompt);
   if (tokens.empty()) return absl::InvalidArgumentError("--prompt is empty");
-  const SamplerOptions sampler{options.temperature, options.top_k, static_cast<uint64_t>(options.seed)};
+  const SamplerOptions sampler{options.temperature, options.top_k, options.top_p, static_cast<uint64_t>(options.seed)};
   Print(options.prompt);
   for (int64_t i = 0; i < options.tokens; ++i) {
     const size_t from = tokens.size() > static_cast<size_t>(c.model.seq) ? tokens.size() - c.model.seq : 0;
@@ -56,7 +56,8 @@ absl::Status Generate(const GenerateOptions& options, const JobConfig& c, const 
 
 absl::Status RunTrain(const TrainOptions& options) {
   Env& env = Env::Posix();
-  ASSIGN_OR_RETURN(const LoadedJob job, LoadJobConfig(env, options.config, {.data = !options.print_config}));
+  ASSIGN_OR_RETURN(const LoadedJob job,
+                   LoadJobConfig(env, options.config, {.data = !options.print_config}, options.set));
   if (options.print_config) {
     Print(PrintConfig(job.config, job.provenance));
     return absl::OkStatus();
@@ -65,7 +66,7 @@ absl::Status RunTrain(const TrainOptions& options) {
 }
 
 absl::Status RunPlan(const PlanOptions& options) {
-  ASSIGN_OR_RETURN(const LoadedJob loaded, LoadJobConfig(Env::Posix(), options.config));
+  ASSIGN_OR_RETURN(const LoadedJob loaded, LoadJobConfig(Env::Posix(), options.config, {}, options.set));
   const KernelTable kernels = CpuKernels();
   ASSIGN_OR_RETURN(const Job job, CompileTraining(loaded.config, kernels));
   ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, kernels));
@@ -75,7 +76,8 @@ absl::Status RunPlan(const PlanOptions& options) {
 }
 
 absl::Status RunGenerate(const GenerateOptions& options) {
-  ASSIGN_OR_RETURN(const LoadedJob loaded, LoadJobConfig(Env::Posix(), options.config, {.tokenizer = true}));
+  ASSIGN_OR_RETURN(const LoadedJob loaded,
+                   LoadJobConfig(Env::Posix(), options.config, {.tokenizer = true}, options.set));
   const JobConfig& c = loaded.config;
   ASSIGN_OR_RETURN(const JobInputs inputs, OpenInputs(Env::Posix(), loaded, {.tokenizer = true}));
   ASSIGN_OR_RETURN(const std::string folder, PickCheckpoint(c, options.checkpoint));

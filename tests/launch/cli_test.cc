@@ -71,6 +71,11 @@ TEST(Cli, TrainAndPlan) {
   EXPECT_EQ(r.Run({"plan", "run.toml"}), 0);
   EXPECT_EQ(r.called, "plan");
   EXPECT_FALSE(r.plan.steps);
+  EXPECT_EQ(r.Run({"train", "--set", "optim.lr=1", "run.toml", "--set", "run.name=a b"}), 0);
+  EXPECT_EQ(r.train.config, "run.toml");
+  EXPECT_THAT(r.train.set, ElementsAre("optim.lr=1", "run.name=a b"));
+  EXPECT_EQ(r.Run({"plan", "run.toml", "--set", "parallel.dp=2"}), 0);
+  EXPECT_THAT(r.plan.set, ElementsAre("parallel.dp=2"));
   EXPECT_EQ(r.Run({"plan", "run.toml", "--steps"}), 0);
   EXPECT_TRUE(r.plan.steps);
 }
@@ -114,12 +119,14 @@ TEST(Cli, GenerateAndCkpt) {
   EXPECT_EQ(r.generate.temperature, 1.0);
   EXPECT_EQ(r.generate.top_k, 0);
   EXPECT_EQ(r.Run({"generate", "run.toml", "--prompt", "It is", "--tokens", "5", "--temperature", "0.8", "--top-k",
-                   "40", "--seed", "7", "--checkpoint", "dir"}),
+                   "40", "--top-p", "0.9", "--set", "model.seq=8", "--seed", "7", "--checkpoint", "dir"}),
             0);
   EXPECT_EQ(r.generate.prompt, "It is");
   EXPECT_EQ(r.generate.tokens, 5);
   EXPECT_EQ(r.generate.temperature, 0.8);
   EXPECT_EQ(r.generate.top_k, 40);
+  EXPECT_EQ(r.generate.top_p, 0.9);
+  EXPECT_THAT(r.generate.set, ElementsAre("model.seq=8"));
   EXPECT_EQ(r.generate.seed, 7);
   EXPECT_EQ(r.generate.checkpoint, "dir");
   EXPECT_EQ(r.Run({"ckpt", "ls", "dir"}), 0);
