@@ -28,6 +28,7 @@ class CommandLine {
     AddData();
     AddTokenizer();
     AddGenerate();
+    AddEval();
     AddCkpt();
   }
 
@@ -150,12 +151,22 @@ class CommandLine {
     verb->add_option("--checkpoint", o->checkpoint, "Use this one, not the newest of run.out")->type_name("DIR");
   }
 
+  void AddEval() {
+    auto [verb, o] = Add(app_, "eval", "Validation loss and perplexity of a checkpoint", verbs_.eval);
+    AddConfig(verb, o, "TOML file that the model was trained with");
+    verb->add_option("--checkpoint", o->checkpoint, "Use this one, not the newest of run.out")->type_name("DIR");
+    verb->add_option("--data", o->data, "Use these token files, not data.valid")->type_name("PREFIX");
+  }
+
   void AddCkpt() {
     CLI::App& ckpt = Group("ckpt", "Checkpoints");
     auto [ls, l] = Add(ckpt, "ls", "List the checkpoints of a run", verbs_.ckpt_ls);
     ls->add_option("dir", l->folder, "Folder of the run")->required();
     auto [verify, v] = Add(ckpt, "verify", "Check every byte of a checkpoint", verbs_.ckpt_verify);
     verify->add_option("dir", v->folder, "Folder of the checkpoint, or of the run for all of them")->required();
+    auto [diff, d] = Add(ckpt, "diff", "Say how two checkpoints differ; exit code 1 if they do", verbs_.ckpt_diff);
+    diff->add_option("a", d->a, "Folder of a checkpoint")->required();
+    diff->add_option("b", d->b, "Folder of the other")->required();
   }
 
   const Verbs& verbs_;

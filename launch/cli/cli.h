@@ -56,11 +56,20 @@ struct GenerateOptions {
   int64_t seed = 1;
   std::string checkpoint;  // folder; empty: the newest valid of run.out
 };
+struct EvalOptions {
+  std::string config;
+  std::vector<std::string> set;
+  std::string checkpoint;  // folder; empty: the newest valid of run.out
+  std::string data;        // prefix of token files; empty: data.valid
+};
 struct CkptListOptions {
   std::string folder;
 };
 struct CkptVerifyOptions {
   std::string folder;
+};
+struct CkptDiffOptions {
+  std::string a, b;  // folders of checkpoints
 };
 
 struct Verbs {  // all must be set
@@ -72,8 +81,10 @@ struct Verbs {  // all must be set
   std::function<absl::Status(const TokenizerEncodeOptions&)> tokenizer_encode;
   std::function<absl::Status(const TokenizerDecodeOptions&)> tokenizer_decode;
   std::function<absl::Status(const GenerateOptions&)> generate;
+  std::function<absl::Status(const EvalOptions&)> eval;
   std::function<absl::Status(const CkptListOptions&)> ckpt_ls;
   std::function<absl::Status(const CkptVerifyOptions&)> ckpt_verify;
+  std::function<absl::Status(const CkptDiffOptions&)> ckpt_diff;
 };
 
 // Parses, calls one verb, prints its error to stderr, returns the exit code (exit_codes.h).

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <system_error>
+#include <tuple>
 
 #include "absl/strings/str_format.h"
 #include "launch/config/toml_reader.h"
@@ -48,12 +49,13 @@ void CheckSet(std::string_view key, const std::string& value, ConfigChecks& chec
 void CheckFiles(Env& env, const JobConfig& job, ConfigNeeds needs, ConfigChecks& checks) {
   if (needs.tokenizer) CheckSet("tokenizer.path", job.tokenizer.path, checks);
   if (needs.data) CheckSet("data.train", job.data.train, checks);
+  if (needs.valid) CheckSet("data.valid", job.data.valid, checks);
   if ((needs.tokenizer || needs.data) && !job.tokenizer.path.empty()) {
     CheckExists(env, "tokenizer.path", job.tokenizer.path, checks);
   }
-  if (!needs.data) return;
-  for (const auto& [key, prefix] : {std::pair{"data.train", job.data.train}, std::pair{"data.valid", job.data.valid}}) {
-    if (prefix.empty()) continue;
+  for (const auto& [key, prefix, used] : {std::tuple{"data.train", job.data.train, needs.data},
+                                          std::tuple{"data.valid", job.data.valid, needs.data || needs.valid}}) {
+    if (prefix.empty() || !used) continue;
     CheckExists(env, key, prefix + ".idx", checks);
     CheckExists(env, key, prefix + ".bin", checks);
   }

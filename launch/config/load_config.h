@@ -22,6 +22,7 @@ struct LoadedJob {
 struct ConfigNeeds {
   bool tokenizer = false;  // tokenizer.path
   bool data = false;       // data.train; and, where they are set, data.valid and tokenizer.path
+  bool valid = false;      // data.valid
 };
 
 // Values of a command line, "optim.lr=0.1", over those of the file; of the same key the last one counts.

@@ -1,5 +1,6 @@
-// train, plan, generate.
+// train, plan, generate, eval.
 
+#include <cmath>
 #include <cstdio>
 #include <thread>
 
@@ -11,6 +12,7 @@
 #include "launch/config/load_config.h"
 #include "launch/config/print_config.h"
 #include "launch/job/checkpoint_io.h"
+#include "launch/job/evaluate.h"
 #include "launch/job/open_inputs.h"
 #include "launch/job/plan_report.h"
 #include "launch/job/rank_runner.h"
@@ -94,6 +96,19 @@ absl::Status RunGenerate(const GenerateOptions& options) {
     RETURN_IF_ERROR(Generate(options, c, *inputs.tokenizer, *runner));
     return runner->Close();
   });
+}
+
+absl::Status RunEval(const EvalOptions& options) {
+  const ConfigNeeds needs{.valid = options.data.empty()};
+  ASSIGN_OR_RETURN(const LoadedJob loaded, LoadJobConfig(Env::Posix(), options.config, needs, options.set));
+  const JobConfig& c = loaded.config;
+  const std::string& prefix = options.data.empty() ? c.data.valid : options.data;
+  ASSIGN_OR_RETURN(const std::string folder, PickCheckpoint(c, options.checkpoint));
+  ASSIGN_OR_RETURN(const EvalReport r, EvaluateCheckpoint(Env::Posix(), c, folder, prefix));
+  Print(absl::StrFormat("checkpoint %s, step %d\n", folder, r.step));
+  Print(absl::StrFormat("loss %.4f nats a token (%.4f bits), perplexity %.2f, on %d tokens of %s\n", r.loss,
+                        r.loss / std::log(2.0), std::exp(r.loss), r.tokens, prefix));
+  return absl::OkStatus();
 }
 
 }  // namespace strata

@@ -23,8 +23,10 @@ struct Recorder {
   TokenizerEncodeOptions tokenizer_encode;
   TokenizerDecodeOptions tokenizer_decode;
   GenerateOptions generate;
+  EvalOptions eval;
   CkptListOptions ckpt_ls;
   CkptVerifyOptions ckpt_verify;
+  CkptDiffOptions ckpt_diff;
   std::string out, err;
 
   template <class Options>
@@ -46,8 +48,10 @@ struct Recorder {
                       Record("tokenizer encode", tokenizer_encode),
                       Record("tokenizer decode", tokenizer_decode),
                       Record("generate", generate),
+                      Record("eval", eval),
                       Record("ckpt ls", ckpt_ls),
-                      Record("ckpt verify", ckpt_verify)};
+                      Record("ckpt verify", ckpt_verify),
+                      Record("ckpt diff", ckpt_diff)};
     called.clear();
     testing::internal::CaptureStdout();
     testing::internal::CaptureStderr();
@@ -137,6 +141,21 @@ TEST(Cli, GenerateAndCkpt) {
   EXPECT_EQ(r.ckpt_verify.folder, "dir2");
 }
 
+TEST(Cli, EvalAndCkptDiff) {
+  Recorder r;
+  EXPECT_EQ(r.Run({"eval", "run.toml"}), 0);
+  EXPECT_EQ(r.called, "eval");
+  EXPECT_EQ(r.eval.checkpoint, "");
+  EXPECT_EQ(r.Run({"eval", "run.toml", "--checkpoint", "dir", "--data", "d/test", "--set", "eval.batches=2"}), 0);
+  EXPECT_EQ(r.eval.checkpoint, "dir");
+  EXPECT_EQ(r.eval.data, "d/test");
+  EXPECT_THAT(r.eval.set, ElementsAre("eval.batches=2"));
+  EXPECT_EQ(r.Run({"ckpt", "diff", "x", "y"}), 0);
+  EXPECT_EQ(r.called, "ckpt diff");
+  EXPECT_EQ(r.ckpt_diff.a, "x");
+  EXPECT_EQ(r.ckpt_diff.b, "y");
+}
+
 TEST(Cli, UsageErrorsExit64AndRunNothing) {
   Recorder r;
   const std::vector<std::vector<const char*>> wrong = {
@@ -151,6 +170,7 @@ TEST(Cli, UsageErrorsExit64AndRunNothing) {
       {"data", "build", "--text", "a", "--out", "d", "--vocab", "64", "--valid", "1.5"},
       {"generate", "a.toml", "--prompt", "x"},
       {"generate", "a.toml", "--prompt", "x", "--tokens", "0"},
+      {"ckpt", "diff", "one"},
       {"tokenizer", "decode", "--tokenizer", "t", "five"},
   };
   for (const std::vector<const char*>& args : wrong) {
