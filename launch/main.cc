@@ -22,5 +22,6 @@ int main(int argc, char** argv) {
                        .eval = strata::RunEval,
                        .ckpt_ls = strata::RunCkptList,
                        .ckpt_verify = strata::RunCkptVerify,
-                       .ckpt_diff = strata::RunCkptDiff});
+                       .ckpt_diff = strata::RunCkptDiff,
+                       .doctor = strata::RunDoctor});
 }

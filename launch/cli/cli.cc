@@ -30,6 +30,7 @@ class CommandLine {
     AddGenerate();
     AddEval();
     AddCkpt();
+    AddDoctor();
   }
 
   CLI::App& app() { return app_; }
@@ -167,6 +168,13 @@ class CommandLine {
     auto [diff, d] = Add(ckpt, "diff", "Say how two checkpoints differ; exit code 1 if they do", verbs_.ckpt_diff);
     diff->add_option("a", d->a, "Folder of a checkpoint")->required();
     diff->add_option("b", d->b, "Folder of the other")->required();
+  }
+
+  void AddDoctor() {
+    auto [verb, o] = Add(app_, "doctor", "Say whether this machine is ready, and what to do if not", verbs_.doctor);
+    verb->add_option("--dir", o->folder, "Folder for data and checkpoints: its disk is looked at")
+        ->type_name("DIR")
+        ->capture_default_str();
   }
 
   const Verbs& verbs_;

@@ -71,6 +71,9 @@ struct CkptVerifyOptions {
 struct CkptDiffOptions {
   std::string a, b;  // folders of checkpoints
 };
+struct DoctorOptions {
+  std::string folder = ".";  // whose disk is looked at
+};
 
 struct Verbs {  // all must be set
   std::function<absl::Status(const TrainOptions&)> train;
@@ -85,6 +88,7 @@ struct Verbs {  // all must be set
   std::function<absl::Status(const CkptListOptions&)> ckpt_ls;
   std::function<absl::Status(const CkptVerifyOptions&)> ckpt_verify;
   std::function<absl::Status(const CkptDiffOptions&)> ckpt_diff;
+  std::function<absl::Status(const DoctorOptions&)> doctor;
 };
 
 // Parses, calls one verb, prints its error to stderr, returns the exit code (exit_codes.h).

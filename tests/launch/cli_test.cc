@@ -27,6 +27,7 @@ struct Recorder {
   CkptListOptions ckpt_ls;
   CkptVerifyOptions ckpt_verify;
   CkptDiffOptions ckpt_diff;
+  DoctorOptions doctor;
   std::string out, err;
 
   template <class Options>
@@ -51,7 +52,8 @@ struct Recorder {
                       Record("eval", eval),
                       Record("ckpt ls", ckpt_ls),
                       Record("ckpt verify", ckpt_verify),
-                      Record("ckpt diff", ckpt_diff)};
+                      Record("ckpt diff", ckpt_diff),
+                      Record("doctor", doctor)};
     called.clear();
     testing::internal::CaptureStdout();
     testing::internal::CaptureStderr();
@@ -154,6 +156,15 @@ TEST(Cli, EvalAndCkptDiff) {
   EXPECT_EQ(r.called, "ckpt diff");
   EXPECT_EQ(r.ckpt_diff.a, "x");
   EXPECT_EQ(r.ckpt_diff.b, "y");
+}
+
+TEST(Cli, Doctor) {
+  Recorder r;
+  EXPECT_EQ(r.Run({"doctor"}), 0);
+  EXPECT_EQ(r.called, "doctor");
+  EXPECT_EQ(r.doctor.folder, ".");
+  EXPECT_EQ(r.Run({"doctor", "--dir", "/data"}), 0);
+  EXPECT_EQ(r.doctor.folder, "/data");
 }
 
 TEST(Cli, UsageErrorsExit64AndRunNothing) {
