@@ -20,6 +20,9 @@ int main(int argc, char** argv) {
                        .tokenizer_encode = strata::RunTokenizerEncode,
                        .tokenizer_decode = strata::RunTokenizerDecode,
                        .generate = strata::RunGenerate,
+                       .eval = strata::RunEval,
                        .ckpt_ls = strata::RunCkptList,
-                       .ckpt_verify = strata::RunCkptVerify});
+                       .ckpt_verify = strata::RunCkptVerify,
+                       .ckpt_diff = strata::RunCkptDiff,
+                       .doctor = strata::RunDoctor});
 }

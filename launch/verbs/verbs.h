@@ -14,7 +14,10 @@ absl::Status RunTokenizerTrain(const TokenizerTrainOptions& options);
 absl::Status RunTokenizerEncode(const TokenizerEncodeOptions& options);
 absl::Status RunTokenizerDecode(const TokenizerDecodeOptions& options);
 absl::Status RunGenerate(const GenerateOptions& options);
+absl::Status RunEval(const EvalOptions& options);
 absl::Status RunCkptList(const CkptListOptions& options);
 absl::Status RunCkptVerify(const CkptVerifyOptions& options);
+absl::Status RunCkptDiff(const CkptDiffOptions& options);
+absl::Status RunDoctor(const DoctorOptions& options);
 
 }  // namespace strata
