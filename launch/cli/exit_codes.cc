@@ -5,7 +5,9 @@ namespace strata {
 int ExitCode(const absl::Status& status) {
   switch (status.code()) {
     case absl::StatusCode::kOk: return kExitOk;
-    case absl::StatusCode::kInvalidArgument: return kExitUsage;
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kAlreadyExists: return kExitUsage;
     case absl::StatusCode::kCancelled: return kExitPreempted;
     case absl::StatusCode::kDeadlineExceeded: return kExitHang;
     default: return kExitFailure;

@@ -35,15 +35,15 @@ int64_t NearestTp(const LlamaConfig& model, int64_t tp) {
 
 void CheckTp(const JobConfig& job, ConfigChecks& c) {
   const int64_t tp = job.parallel.tp;
-  if (!c.Ok({"parallel.tp", "model.heads", "model.kv_heads", "model.ffn", "model.vocab"}) || TpFits(job.model, tp))
-    return;
-  const std::string nearest = absl::StrCat(NearestTp(job.model, tp));
+  if (!c.Ok({"parallel.tp"})) return;
+  const bool sizes_ok = c.Ok({"model.heads", "model.kv_heads", "model.ffn", "model.vocab"});
+  const std::string nearest = sizes_ok ? absl::StrCat(NearestTp(job.model, tp)) : "";
   for (const KeyedInt& number : CutByTp(job.model)) {
-    if (number.value % tp == 0) continue;
+    if (number.value % tp == 0 || !c.Ok({number.key})) continue;
     c.Add(ConfigErrorKind::kIndivisible, "parallel.tp", absl::StrCat(tp),
           absl::StrFormat("must divide %s = %d", number.key, number.value), nearest);
   }
-  if (!KvHeadsFit(job.model.kv_heads, tp)) {
+  if (c.Ok({"model.kv_heads"}) && !KvHeadsFit(job.model.kv_heads, tp)) {
     c.Add(ConfigErrorKind::kIndivisible, "parallel.tp", absl::StrCat(tp),
           absl::StrFormat("must divide model.kv_heads = %d, or be a multiple of it", job.model.kv_heads), nearest);
   }

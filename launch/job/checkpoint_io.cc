@@ -1,5 +1,7 @@
 #include "launch/job/checkpoint_io.h"
 
+#include <cstdio>
+
 #include "absl/strings/str_format.h"
 #include "checkpoint/commit.h"
 #include "core/base/status.h"
@@ -61,7 +63,10 @@ absl::StatusOr<std::string> SaveCheckpoint(Env& env, const Job& job, Executor& e
                                 .config = PrintConfig(job.config, {})};
       ASSIGN_OR_RETURN(const Committed done, CommitCheckpoint(env, root, step, folder, records, meta,
                                                               static_cast<int>(job.config.checkpoint.keep)));
-      RETURN_IF_ERROR(done.cleanup);
+      if (!done.cleanup.ok()) {  // the checkpoint is whole; what could not be removed is tried again at the next save
+        std::fprintf(stderr, "warning: after saving %s: %s\n", done.path.c_str(),
+                     std::string(done.cleanup.message()).c_str());
+      }
       return done.path;
     }();
   }

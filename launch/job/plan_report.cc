@@ -67,10 +67,21 @@ int64_t PeakResidentBytes() {
 }
 
 int64_t ResidentBytes() {
-  const absl::StatusOr<std::string> statm = ReadText(Env::Posix(), "/proc/self/statm");
+  const absl::StatusOr<std::string> statm = ReadKernelText("/proc/self/statm");
   long long size = 0, resident = 0;
   if (!statm.ok() || std::sscanf(statm->c_str(), "%lld %lld", &size, &resident) != 2) return 0;
   return resident * sysconf(_SC_PAGE_SIZE);
+}
+
+absl::Status CheckFits(const Job& job, const std::vector<Plan>& plans) {
+  double need = static_cast<double>(OutsideBytes(job));
+  for (const Plan& p : plans) need += static_cast<double>(p.arena_bytes[0]);
+  const double have = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE));
+  if (need <= have) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrFormat("the plan of %d ranks needs %s, this machine has %s\n%sfixes: a smaller batch.micro "
+                      "(activations), a smaller model",
+                      job.ranks, HumanBytes(need), HumanBytes(have), Print(plans[0])));
 }
 
 std::string PlanReport(const Job& job, const std::vector<Plan>& plans, double flops_per_s, PrintDetail detail) {

@@ -16,6 +16,9 @@ double FlopsPerToken(const LlamaConfig& model);
 // Memory of the process outside the ranks' arenas: code and libraries, BLAS buffers, data, host buffers. An estimate.
 int64_t OutsideBytes(const Job& job);
 
+// InvalidArgument with the memory table where all ranks together need more than this machine's physical memory.
+absl::Status CheckFits(const Job& job, const std::vector<Plan>& plans);
+
 // flops_per_s: of the whole machine, measured; 0 leaves the time out.
 std::string PlanReport(const Job& job, const std::vector<Plan>& plans, double flops_per_s, PrintDetail detail);
 

@@ -15,6 +15,7 @@
 #include "launch/job/checkpoint_io.h"
 #include "launch/job/gather.h"
 #include "launch/job/interrupt.h"
+#include "launch/job/open_inputs.h"
 #include "launch/job/plan_report.h"
 #include "launch/job/rank_runner.h"
 #include "launch/metrics/metrics.h"
@@ -89,6 +90,7 @@ class RankTraining {
       first_step_ = reader.step() + 1;
       next_sample_ = reader.meta().next_sample;
       saved_step_ = reader.step();
+      saved_path_ = run_.resume_from;
       return absl::OkStatus();
     }();
     RETURN_IF_ERROR(AgreeOn(*control_, loaded));
@@ -210,17 +212,12 @@ absl::StatusOr<std::string> FindResume(Env& env, const std::string& root, const 
 
 absl::Status Train(Env& env, const LoadedJob& loaded, const TrainOptions& options) {
   const JobConfig& c = loaded.config;
+  ASSIGN_OR_RETURN(JobInputs inputs, OpenInputs(env, loaded, {.data = true}));
   const KernelTable kernels = CpuKernels();
   ASSIGN_OR_RETURN(Job job, CompileTraining(c, kernels));
   ASSIGN_OR_RETURN(std::vector<Plan> plans, PlanRanks(job, kernels));
-  ASSIGN_OR_RETURN(Loader train,
-                   Loader::Create(env, c.data.train, c.model.seq, static_cast<uint64_t>(c.run.seed), c.model.vocab));
-  std::optional<Loader> valid;
-  if (!c.data.valid.empty()) {
-    ASSIGN_OR_RETURN(valid,
-                     Loader::Create(env, c.data.valid, c.model.seq, static_cast<uint64_t>(c.run.seed), c.model.vocab));
-  }
-  Run run{env, std::move(job), std::move(plans), std::move(train), std::move(valid), ""};
+  RETURN_IF_ERROR(CheckFits(job, plans));
+  Run run{env, std::move(job), std::move(plans), *std::move(inputs.train), std::move(inputs.valid), ""};
   ASSIGN_OR_RETURN(run.resume_from, FindResume(env, run.CheckpointRoot(), options.resume));
   RETURN_IF_ERROR(env.MakeDirs(c.run.out));
   RETURN_IF_ERROR(WriteTextAtomically(env, c.run.out + "/config.toml", PrintConfig(c, loaded.provenance)));

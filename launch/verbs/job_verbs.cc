@@ -1,5 +1,6 @@
-// train, plan, generate.
+// train, plan, generate, eval.
 
+#include <cmath>
 #include <cstdio>
 #include <thread>
 
@@ -11,11 +12,12 @@
 #include "launch/config/load_config.h"
 #include "launch/config/print_config.h"
 #include "launch/job/checkpoint_io.h"
+#include "launch/job/evaluate.h"
+#include "launch/job/open_inputs.h"
 #include "launch/job/plan_report.h"
 #include "launch/job/rank_runner.h"
 #include "launch/job/sampler.h"
 #include "launch/job/trainer.h"
-#include "launch/tokenizer/tokenizer.h"
 #include "launch/verbs/verbs.h"
 #include "parallel/comm/thread_world.h"
 
@@ -25,17 +27,6 @@ namespace {
 int Cores() { return std::max(1, static_cast<int>(std::thread::hardware_concurrency())); }
 
 void Print(const std::string& text) { std::fputs(text.c_str(), stdout); }
-
-// Vocabulary of the tokenizer against the model's, addressed to the config file.
-absl::StatusOr<Tokenizer> LoadTokenizer(const LoadedJob& job) {
-  ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::Load(Env::Posix(), job.config.tokenizer.path));
-  if (tokenizer.vocab_size() == job.config.model.vocab) return tokenizer;
-  const ConfigIssue issue{ConfigErrorKind::kMismatch, "model.vocab",
-                          absl::StrFormat("model.vocab = %d: the tokenizer %s has %d pieces", job.config.model.vocab,
-                                          job.config.tokenizer.path, tokenizer.vocab_size()),
-                          absl::StrFormat("vocab = %d", tokenizer.vocab_size())};
-  return ConfigError(job.provenance, {&issue, 1});
-}
 
 absl::StatusOr<std::string> PickCheckpoint(const JobConfig& c, const std::string& named) {
   if (!named.empty()) return named;
@@ -48,7 +39,7 @@ absl::Status Generate(const GenerateOptions& options, const JobConfig& c, const 
                       RankRunner& runner) {
   std::vector<int32_t> tokens = tokenizer.Encode(options.prompt);
   if (tokens.empty()) return absl::InvalidArgumentError("--prompt is empty");
-  const SamplerOptions sampler{options.temperature, options.top_k, static_cast<uint64_t>(options.seed)};
+  const SamplerOptions sampler{options.temperature, options.top_k, options.top_p, static_cast<uint64_t>(options.seed)};
   Print(options.prompt);
   for (int64_t i = 0; i < options.tokens; ++i) {
     const size_t from = tokens.size() > static_cast<size_t>(c.model.seq) ? tokens.size() - c.model.seq : 0;
@@ -67,17 +58,17 @@ absl::Status Generate(const GenerateOptions& options, const JobConfig& c, const 
 
 absl::Status RunTrain(const TrainOptions& options) {
   Env& env = Env::Posix();
-  ASSIGN_OR_RETURN(const LoadedJob job, LoadJobConfig(env, options.config, {.data = !options.print_config}));
+  ASSIGN_OR_RETURN(const LoadedJob job,
+                   LoadJobConfig(env, options.config, {.data = !options.print_config}, options.set));
   if (options.print_config) {
     Print(PrintConfig(job.config, job.provenance));
     return absl::OkStatus();
   }
-  if (!job.config.tokenizer.path.empty()) RETURN_IF_ERROR(LoadTokenizer(job).status());
   return Train(env, job, options);
 }
 
 absl::Status RunPlan(const PlanOptions& options) {
-  ASSIGN_OR_RETURN(const LoadedJob loaded, LoadJobConfig(Env::Posix(), options.config));
+  ASSIGN_OR_RETURN(const LoadedJob loaded, LoadJobConfig(Env::Posix(), options.config, {}, options.set));
   const KernelTable kernels = CpuKernels();
   ASSIGN_OR_RETURN(const Job job, CompileTraining(loaded.config, kernels));
   ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, kernels));
@@ -87,9 +78,10 @@ absl::Status RunPlan(const PlanOptions& options) {
 }
 
 absl::Status RunGenerate(const GenerateOptions& options) {
-  ASSIGN_OR_RETURN(const LoadedJob loaded, LoadJobConfig(Env::Posix(), options.config, {.tokenizer = true}));
+  ASSIGN_OR_RETURN(const LoadedJob loaded,
+                   LoadJobConfig(Env::Posix(), options.config, {.tokenizer = true}, options.set));
   const JobConfig& c = loaded.config;
-  ASSIGN_OR_RETURN(const Tokenizer tokenizer, LoadTokenizer(loaded));
+  ASSIGN_OR_RETURN(const JobInputs inputs, OpenInputs(Env::Posix(), loaded, {.tokenizer = true}));
   ASSIGN_OR_RETURN(const std::string folder, PickCheckpoint(c, options.checkpoint));
   ASSIGN_OR_RETURN(CheckpointReader reader, CheckpointReader::Open(Env::Posix(), folder));
   const KernelTable kernels = CpuKernels();
@@ -101,9 +93,22 @@ absl::Status RunGenerate(const GenerateOptions& options) {
     ASSIGN_OR_RETURN(const auto runner,
                      RankRunner::Create(job, std::make_shared<const Plan>(plans[0]), world, device, &pool));
     RETURN_IF_ERROR(LoadStates(reader, job, runner->executor(), Match::kAny));
-    RETURN_IF_ERROR(Generate(options, c, tokenizer, *runner));
+    RETURN_IF_ERROR(Generate(options, c, *inputs.tokenizer, *runner));
     return runner->Close();
   });
+}
+
+absl::Status RunEval(const EvalOptions& options) {
+  const ConfigNeeds needs{.valid = options.data.empty()};
+  ASSIGN_OR_RETURN(const LoadedJob loaded, LoadJobConfig(Env::Posix(), options.config, needs, options.set));
+  const JobConfig& c = loaded.config;
+  const std::string& prefix = options.data.empty() ? c.data.valid : options.data;
+  ASSIGN_OR_RETURN(const std::string folder, PickCheckpoint(c, options.checkpoint));
+  ASSIGN_OR_RETURN(const EvalReport r, EvaluateCheckpoint(Env::Posix(), c, folder, prefix));
+  Print(absl::StrFormat("checkpoint %s, step %d\n", folder, r.step));
+  Print(absl::StrFormat("loss %.4f nats a token (%.4f bits), perplexity %.2f, on %d tokens of %s\n", r.loss,
+                        r.loss / std::log(2.0), std::exp(r.loss), r.tokens, prefix));
+  return absl::OkStatus();
 }
 
 }  // namespace strata

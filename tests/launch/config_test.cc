@@ -226,6 +226,35 @@ TEST(Config, PrintSaysWhereEachValueCameFrom) {
                                  "accumulate = 2  # from batch.tokens and batch.micro\n"));
 }
 
+TEST(Config, CommandLineOverridesTheFile) {
+  const auto job = ParseJobConfig("[run]\nname = \"a\"\n[optim]\nlr = 1\n" + std::string(kBatch), "run.toml",
+                                  {"optim.lr=0.5", "run.name=it's \"b\"", "schedule.type=wsd", "model.tied=true",
+                                   "optim.no_decay=[\"*x*\"]", "schedule.steps=500", "schedule.steps=700"});
+  ASSERT_FALSE(job.ok());  // of the quote
+  EXPECT_THAT(std::string(job.status().message()), HasSubstr("--> --set run.name=it's \"b\""));
+  const auto good = ParseJobConfig("[run]\nname = \"a\"\n[optim]\nlr = 1\n" + std::string(kBatch), "run.toml",
+                                   {"optim.lr=0.5", "run.name=b-7", "schedule.type=wsd", "model.tied=true",
+                                    "optim.no_decay=[\"*x*\"]", "schedule.steps=500", "schedule.steps=700"});
+  ASSERT_TRUE(good.ok()) << good.status();
+  EXPECT_EQ(good->config.optim.lr, 0.5);
+  EXPECT_EQ(good->config.run.name, "b-7");
+  EXPECT_EQ(good->config.schedule.type, ScheduleType::kWsd);
+  EXPECT_TRUE(good->config.model.tied);
+  EXPECT_THAT(good->config.optim.no_decay, ElementsAre("*x*"));
+  EXPECT_EQ(good->config.schedule.steps, 700);
+  EXPECT_EQ(good->provenance.Of("optim.lr"), "command line");
+  EXPECT_EQ(good->provenance.Of("batch.micro"), "run.toml:6");
+}
+
+TEST(Config, OverriddenPathsAreRelativeToTheCurrentFolder) {
+  const auto job = ParseJobConfig("[data]\ntrain = \"t\"\nvalid = \"v\"\n" + std::string(kBatch), "/x/run.toml",
+                                  {"data.valid=w", "tokenizer.path=\"/abs\""});
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->config.data.train, "/x/t");
+  EXPECT_EQ(job->config.data.valid, (std::filesystem::current_path() / "w").string());
+  EXPECT_EQ(job->config.tokenizer.path, "/abs");
+}
+
 TEST(Config, StringsSurvivePrinting) {
   JobConfig job;
   job.optim.no_decay = {"quote\" back\\slash", "tab\t newline\n bell\x07 del\x7f", "\xc3\xa9"};

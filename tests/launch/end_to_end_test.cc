@@ -1,0 +1,277 @@
+// The built binary, as a user runs it: train, resume, interrupt, generate, and every kind of mistake.
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <regex>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "checkpoint/reader.h"
+#include "core/base/env.h"
+#include "tests/testing/test_checkpoint.h"
+
+namespace strata {
+namespace {
+
+using testing::TempDir;
+
+struct Ended {
+  int code = -1;
+  std::string out;  // stdout and stderr
+};
+
+std::string Read(const std::string& path) {
+  absl::StatusOr<std::string> text = ReadText(Env::Posix(), path);
+  EXPECT_TRUE(text.ok()) << text.status();
+  return text.ok() ? *text : "";
+}
+
+Ended Strata(const std::string& arguments) {
+  const std::string command = absl::StrCat(STRATA_BINARY, " ", arguments, " 2>&1");
+  std::FILE* pipe = popen(command.c_str(), "r");
+  Ended e;
+  char buffer[4096];
+  for (size_t n; (n = std::fread(buffer, 1, sizeof(buffer), pipe)) > 0;) e.out.append(buffer, n);
+  e.code = WEXITSTATUS(pclose(pipe));
+  return e;
+}
+
+// Every logged number that does not depend on time.
+std::string Numbers(const std::string& metrics) {
+  std::string text = std::regex_replace(metrics, std::regex(",\"(step_s|tokens_per_s|save_s|checkpoint)\":[^,}]*"), "");
+  return std::regex_replace(text, std::regex("[^\n]*\\{\"step\":[0-9]+\\}\n"), "");
+}
+
+std::set<std::string> Files(const std::string& folder) {
+  std::set<std::string> files;
+  for (const auto& e : std::filesystem::recursive_directory_iterator(folder)) files.insert(e.path().string());
+  return files;
+}
+
+class EndToEnd : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string text;
+    for (int i = 0; i < 400; ++i) {
+      absl::StrAppend(&text, "Chapter ", i % 37, ". The ", i % 3 == 0 ? "quick" : "slow", " fox number ",
+                      i * 7919 % 101, " ran over hill ", i * 31 % 17, " and told it to the dog.",
+                      i % 5 == 0 ? "\n\n" : "\n");
+    }
+    Write("text.txt", text);
+    const Ended built =
+        Strata(absl::StrCat("data build --text ", Path("text.txt"), " --out ", Path("data"), " --vocab 320"));
+    ASSERT_EQ(built.code, 0) << built.out;
+    Write("job.toml", Config("run", 2, 2));
+  }
+
+  std::string Path(const std::string& name) const { return dir_.path() + "/" + name; }
+  void Write(const std::string& name, const std::string& text) {
+    ASSERT_TRUE(WriteTextAtomically(Env::Posix(), Path(name), text).ok());
+  }
+  static std::string Config(const std::string& name, int dp, int tp) {
+    return absl::StrCat("[run]\nname = \"", name, "\"\nout = \"out-", name, R"("
+[model]
+vocab = 320
+layers = 2
+dim = 32
+heads = 4
+kv_heads = 2
+ffn = 48
+seq = 16
+[tokenizer]
+path = "data/tokenizer.model"
+[data]
+train = "data/train"
+valid = "data/valid"
+[batch]
+tokens = 128
+micro = 2
+[schedule]
+steps = 12
+warmup = 2
+[parallel]
+dp = )",
+                        dp, "\ntp = ", tp, R"(
+[checkpoint]
+every = 4
+keep = 9
+[log]
+every = 1
+[eval]
+every = 6
+)");
+  }
+
+  const TempDir dir_;
+};
+
+TEST_F(EndToEnd, ResumeIsBitExact) {
+  const Ended whole = Strata("train " + Path("job.toml"));
+  ASSERT_EQ(whole.code, 0) << whole.out;
+  EXPECT_NE(whole.out.find("ln(vocab) = 5.7683"), std::string::npos) << whole.out;
+  EXPECT_NE(whole.out.find("measured peak"), std::string::npos) << whole.out;
+  const std::string numbers = Numbers(Read(Path("out-run/metrics.jsonl")));
+  const std::string file = "/checkpoints/step-0000000012/data-00003.h5";
+  const std::string weights = Read(Path("out-run") + file);
+
+  // As if the run had ended after the save of step 4.
+  for (const char* step : {"step-0000000008", "step-0000000012"}) {
+    std::filesystem::remove_all(Path(absl::StrCat("out-run/checkpoints/", step)));
+  }
+  const Ended resumed = Strata("train " + Path("job.toml"));
+  ASSERT_EQ(resumed.code, 0) << resumed.out;
+  EXPECT_NE(resumed.out.find("resumed"), std::string::npos) << resumed.out;
+  EXPECT_EQ(Numbers(Read(Path("out-run/metrics.jsonl"))), numbers);
+  EXPECT_EQ(Read(Path("out-run") + file), weights);
+
+  const Ended finished = Strata("train " + Path("job.toml"));  // nothing is left to do
+  EXPECT_EQ(finished.code, 0) << finished.out;
+  EXPECT_EQ(Read(Path("out-run") + file), weights);
+}
+
+TEST_F(EndToEnd, InterruptSavesAndTheSameCommandGoesOn) {
+  Write("long.toml",
+        absl::StrReplaceAll(Config("long", 2, 1), {{"steps = 12", "steps = 4000"}, {"tokens = 128", "tokens = 512"}}));
+  const std::string metrics = Path("out-long/metrics.jsonl");
+  const std::string log = Path("log");
+  const pid_t child = fork();
+  if (child == 0) {
+    const std::string config = Path("long.toml");
+    std::freopen(log.c_str(), "w", stdout);
+    dup2(fileno(stdout), STDERR_FILENO);
+    execl(STRATA_BINARY, "strata", "train", config.c_str(), nullptr);
+    _exit(127);
+  }
+  for (int i = 0; i < 1000; ++i) {
+    const absl::StatusOr<std::string> text = ReadText(Env::Posix(), metrics);
+    if (text.ok() && text->find("\"step\":3,") != std::string::npos) break;
+    usleep(10000);
+  }
+  kill(child, SIGINT);
+  int status = 0;
+  waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 75) << Read(log);
+  std::smatch at;
+  const std::string said = Read(log);
+  ASSERT_TRUE(std::regex_search(said, at, std::regex("interrupted at step ([0-9]+)"))) << said;
+  const Ended verified = Strata("ckpt verify " + Path("out-long/checkpoints"));
+  EXPECT_EQ(verified.code, 0) << verified.out;
+  const int64_t step = std::stoll(at[1]);
+  Write("long.toml",
+        absl::StrReplaceAll(Read(Path("long.toml")), {{"steps = 4000", absl::StrCat("steps = ", step + 2)}}));
+  const Ended resumed = Strata("train " + Path("long.toml"));
+  EXPECT_EQ(resumed.code, 0) << resumed.out;
+  EXPECT_NE(resumed.out.find(absl::StrCat("step ", step, " of ", step + 2)), std::string::npos) << resumed.out;
+}
+
+TEST_F(EndToEnd, AnotherLayoutIsRefusedAndDamageIsNamedAndSkipped) {
+  ASSERT_EQ(Strata("train " + Path("job.toml")).code, 0);
+  Write("job.toml", Config("run", 4, 1));
+  const Ended other = Strata("train " + Path("job.toml"));
+  EXPECT_EQ(other.code, 64);
+  EXPECT_NE(other.out.find("written with dp=2 tp=2, this job runs with dp=4"), std::string::npos) << other.out;
+
+  Write("job.toml", Config("run", 2, 2));
+  const std::string file = Path("out-run/checkpoints/step-0000000012/data-00002.h5");
+  std::string bytes = Read(file);
+  bytes[bytes.size() / 2] ^= 1;
+  ASSERT_TRUE(WriteTextAtomically(Env::Posix(), file, bytes).ok());
+  const Ended verified = Strata("ckpt verify " + Path("out-run/checkpoints"));
+  EXPECT_EQ(verified.code, 1);
+  EXPECT_NE(verified.out.find("data-00002.h5"), std::string::npos) << verified.out;
+  const Ended resumed = Strata("train " + Path("job.toml"));
+  EXPECT_EQ(resumed.code, 0) << resumed.out;
+  EXPECT_NE(resumed.out.find("skipped"), std::string::npos) << resumed.out;
+  EXPECT_NE(resumed.out.find("step 8 of 12"), std::string::npos) << resumed.out;
+  const Ended list = Strata("ckpt ls " + Path("out-run/checkpoints"));
+  EXPECT_EQ(list.code, 0);
+  EXPECT_NE(list.out.find("step-0000000012"), std::string::npos) << list.out;
+}
+
+TEST_F(EndToEnd, GenerateReadsACheckpointOfAnyLayoutAndRepeatsItself) {
+  ASSERT_EQ(Strata("train " + Path("job.toml")).code, 0);
+  const std::string command = "generate " + Path("job.toml") + " --prompt 'The quick' --tokens 24 --seed 3";
+  const Ended a = Strata(command), b = Strata(command), c = Strata(command + " --temperature 0");
+  EXPECT_EQ(a.code, 0) << a.out;
+  EXPECT_EQ(a.out.substr(0, 9), "The quick");
+  EXPECT_GT(a.out.size(), 20u);
+  EXPECT_EQ(a.out, b.out);
+  EXPECT_NE(a.out, c.out);
+}
+
+TEST_F(EndToEnd, PlanPrintsExactMemoryAndNeedsNoData) {
+  std::filesystem::remove_all(Path("data"));
+  const Ended plan = Strata("plan " + Path("job.toml"));
+  EXPECT_EQ(plan.code, 0) << plan.out;
+  for (const char* part :
+       {"parameters", "FLOPs a token", "moments", "(exact)", "(estimated)", "s a step", "dp=2 x tp=2"}) {
+    EXPECT_NE(plan.out.find(part), std::string::npos) << part << plan.out;
+  }
+  EXPECT_GT(Strata("plan " + Path("job.toml") + " --steps").out.size(), plan.out.size() * 5);
+}
+
+struct Mistake {
+  const char* name;
+  std::map<std::string, std::string> edits;
+  std::vector<std::string> expected;  // parts of the message
+};
+
+TEST_F(EndToEnd, MistakesAreReportedTogetherWithTheirPlaceAndNothingIsWritten) {
+  const std::vector<Mistake> mistakes = {
+      {"unknown key and wrong type",
+       {{"layers = 2", "layres = 2"}, {"dim = 32", "dim = \"big\""}},
+       {"bad.toml:6:1", "`layres`", "did you mean `layers`", "bad.toml:7:7"}},
+      {"impossible size", {{"layers = 2", "layers = 100000000"}, {"dim = 32", "dim = 1000000"}}, {"bad.toml:"}},
+      {"does not fit",
+       {{"dim = 32", "dim = 16384"}, {"layers = 2", "layers = 100"}, {"ffn = 48", "ffn = 65536"}},
+       {"this machine has", "moments"}},
+      {"not divisible",
+       {{"heads = 4", "heads = 5"}, {"ffn = 48", "ffn = 49"}},
+       {"bad.toml:8:9", "model.heads = 5", "model.ffn = 49"}},
+      {"missing files",
+       {{"data/train", "data/tarin"}, {"data/tokenizer.model", "data/none.model"}},
+       {"bad.toml:", "tarin", "none.model"}},
+      {"vocabulary mismatch",
+       {{"vocab = 320", "vocab = 256"}},
+       {"bad.toml:5:9", "320 pieces", "data.train", "data.valid"}},
+  };
+  for (const Mistake& m : mistakes) {
+    std::string text = Config("bad", 2, 2);
+    for (const auto& [from, to] : m.edits) {
+      ASSERT_NE(text.find(from), std::string::npos) << from;
+      text = absl::StrReplaceAll(text, {{from, to}});
+    }
+    Write("bad.toml", text);
+    const std::set<std::string> before = Files(dir_.path());
+    const Ended e = Strata("train " + Path("bad.toml"));
+    EXPECT_EQ(e.code, 64) << m.name << ": " << e.out;
+    for (const std::string& part : m.expected)
+      EXPECT_NE(e.out.find(part), std::string::npos) << m.name << ": no " << part << " in\n" << e.out;
+    EXPECT_EQ(Files(dir_.path()), before) << m.name;
+  }
+}
+
+TEST_F(EndToEnd, MistakesOfDataBuild) {
+  Write("empty.txt", " \n\n");
+  const std::set<std::string> before = Files(dir_.path());
+  const std::string out = " --vocab 320 --out " + Path("new");
+  const Ended empty = Strata("data build --text " + Path("empty.txt") + out);
+  EXPECT_EQ(empty.code, 64);
+  EXPECT_NE(empty.out.find("empty.txt"), std::string::npos) << empty.out;
+  const Ended missing = Strata("data build --text " + Path("nowhere.txt") + out);
+  EXPECT_EQ(missing.code, 64);
+  EXPECT_NE(missing.out.find("nowhere.txt"), std::string::npos) << missing.out;
+  const Ended large = Strata("data build --text " + Path("text.txt") + " --vocab 60000 --out " + Path("new"));
+  EXPECT_EQ(large.code, 64) << large.out;
+  const Ended again = Strata("data build --text " + Path("text.txt") + " --vocab 320 --out " + Path("data"));
+  EXPECT_EQ(again.code, 64) << again.out;
+  EXPECT_EQ(Files(dir_.path()), before);
+}
+
+}  // namespace
+}  // namespace strata
