@@ -1,7 +1,6 @@
 #include "launch/job/evaluate.h"
 
 #include <algorithm>
-#include <thread>
 
 #include "core/base/status.h"
 #include "core/base/thread_pool.h"
@@ -25,7 +24,7 @@ absl::StatusOr<EvalReport> EvaluateCheckpoint(Env& env, const JobConfig& config,
   ASSIGN_OR_RETURN(const Job job, CompileEvaluation(config, kernels));
   ASSIGN_OR_RETURN(std::vector<Plan> plans, PlanRanks(job, kernels));
   const auto plan = std::make_shared<const Plan>(std::move(plans[0]));
-  ThreadPool pool(std::max(1, static_cast<int>(std::thread::hardware_concurrency())));
+  ThreadPool pool(AvailableCores());
   RankRunner::LossSum sum;
   RETURN_IF_ERROR(RunRanks(1, [&](World& world) -> absl::Status {
     CpuDevice device;

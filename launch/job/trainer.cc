@@ -3,7 +3,6 @@
 #include <chrono>
 #include <cmath>
 #include <optional>
-#include <thread>
 
 #include "absl/strings/str_format.h"
 #include "checkpoint/catalog.h"
@@ -49,7 +48,7 @@ class RankTraining {
         world_(world),
         rows_(run.train),
         progress_(stdout),
-        pool_(std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / run.job.ranks)) {}
+        pool_(std::max(1, AvailableCores() / run.job.ranks)) {}
 
   absl::Status Go() {
     const auto plan = std::make_shared<const Plan>(run_.plans[world_.rank()]);
