@@ -68,7 +68,7 @@ class Llama {
     const auto heads = [&](Value w) { return SplitDim(g_, Linear(g_, n, w), 2, d); };
     const Value q_BSHD = Rope(g_, heads(wq), positions_S, c_.rope_theta);
     const Value k_BSHD = Rope(g_, heads(wk), positions_S, c_.rope_theta);
-    const Value o_BSHD = Attention(g_, q_BSHD, k_BSHD, heads(wv), positions_S, positions_S);
+    const Value o_BSHD = Attention(g_, q_BSHD, k_BSHD, heads(wv), positions_S, positions_S, AttentionMask::kCausal);
     x_BSE = Residual(Add(g_, x_BSE, Linear(g_, MergeDims(g_, o_BSHD, 2), wo)));
     g_.Pop();
 
