@@ -52,10 +52,20 @@ void CheckFiles(Env& env, const JobConfig& job, ConfigNeeds needs, ConfigChecks&
   }
 }
 
+// Which keys there are depends on these, so they are read first.
+void ReadKinds(std::string_view text, JobConfig& job) {
+  JobConfig first;
+  Provenance provenance;
+  ConfigChecks found_again;
+  ReadToml(text, DescribeJob(first), provenance, found_again);
+  job.model.arch = first.model.arch;
+}
+
 // Reads and completes; mistakes go to `checks`.
 LoadedJob Read(std::string_view text, const std::string& path, ConfigChecks& checks) {
   LoadedJob job;
   job.provenance.file = path;
+  ReadKinds(text, job.config);
   ReadToml(text, DescribeJob(job.config), job.provenance, checks);
   NoteDerived(job.config.batch, job.provenance);
   const bool readable = checks.Ok({""});  // a syntax error leaves nothing to check

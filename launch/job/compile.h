@@ -24,7 +24,7 @@ struct Job {  // what is the same on every rank
 // Outputs of train: "loss" (sum over the global batch, nats) and "grad_norm" (before clipping).
 absl::StatusOr<Job> CompileTraining(const JobConfig& config, const KernelTable& kernels);
 
-// Program "logits" on one rank with one sequence: output "logits" [1,S,V].
+// Program "logits" on one rank with one sequence: output "logits" [1,S,V]. InvalidArgument where the model generates no text.
 absl::StatusOr<Job> CompileGeneration(const JobConfig& config, const KernelTable& kernels);
 
 absl::StatusOr<Mesh> MeshOf(const Job& job, int rank);

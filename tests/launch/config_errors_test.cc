@@ -49,6 +49,17 @@ TEST(ConfigErrors, UnknownKey) {
             "rope_theta, norm_eps, tied, init_std");
 }
 
+TEST(ConfigErrors, KeysOfAnotherArchitecture) {
+  EXPECT_EQ(Errors("[model]\nkv_heads = 2\narch = \"gpt2\"\ndropuot = 0.1\n"),
+            "error[E0107]: unknown key `kv_heads` in [model]\n"
+            "  --> run.toml:2:1    model.arch = \"gpt2\" has no such key\n"
+            "error[E0107]: unknown key `dropuot` in [model]\n"
+            "  --> run.toml:4:1    did you mean `dropout`?");
+  EXPECT_EQ(Errors("[model]\ndropout = 0.1\n"),
+            "error[E0107]: unknown key `dropout` in [model]\n"
+            "  --> run.toml:2:1    model.arch = \"llama\" has no such key");
+}
+
 TEST(ConfigErrors, UnknownSection) {
   EXPECT_EQ(Errors("[optm]\nlr = 1\n"),
             "error[E0106]: unknown section [optm]\n"
@@ -94,7 +105,7 @@ TEST(ConfigErrors, NotAChoice) {
             "error[E0111]: schedule.type = \"cosin\": must be one of \"cosine\", \"linear\", \"wsd\"\n"
             "  --> run.toml:2:8    did you mean \"cosine\"?");
   EXPECT_EQ(Errors("[model]\narch = \"banana\"\n"),
-            "error[E0111]: model.arch = \"banana\": must be \"llama\"\n"
+            "error[E0111]: model.arch = \"banana\": must be one of \"llama\", \"gpt2\", \"bert\"\n"
             "  --> run.toml:2:8");
 }
 
@@ -142,6 +153,19 @@ TEST(ConfigErrors, ModelSizes) {
   EXPECT_EQ(Errors("[model]\nlayers = 4096\ndim = 262144\nffn = 1048576\n"),
             "error[E0203]: model.dim = 262144: the model would have 4503602848858112 parameters, the most is 10^13\n"
             "  --> run.toml:3:7");
+}
+
+TEST(ConfigErrors, ModelSizesOfOtherArchitectures) {
+  EXPECT_EQ(Errors("[model]\narch = \"gpt2\"\ndim = 66\nheads = 8\n"),
+            "error[E0201]: model.heads = 8: must divide model.dim = 66\n"
+            "  --> run.toml:4:9    nearest valid: 6");
+  EXPECT_EQ(Errors("[model]\narch = \"gpt2\"\ndim = 66\nheads = 22\n"), "");  // heads of size 3
+  EXPECT_EQ(Errors("[model]\narch = \"bert\"\nvocab = 100\nmask_token = 100\n"),
+            "error[E0110]: model.mask_token = 100: must be less than model.vocab = 100\n"
+            "  --> run.toml:4:14    nearest valid: 99");
+  EXPECT_EQ(Errors("[model]\narch = \"gpt2\"\ndropout = 1\n"),
+            "error[E0110]: model.dropout = 1.0: must be from 0.0 to 0.99\n"
+            "  --> run.toml:3:11    nearest valid: 0.99");
 }
 
 TEST(ConfigErrors, TensorParallel) {

@@ -42,7 +42,7 @@ class Model {
     }
     x = RmsNorm(g_, x, Param("norm", {c_.E}), kEps);
     const Value head = Param("head", {c_.V, c_.E});
-    const Value loss = c_.head_chunks > 0 ? HeadLoss(g_, x, head, targets, weights, seed, c_.head_chunks)
+    const Value loss = c_.head_chunks > 0 ? HeadLoss(g_, x, head, {}, targets, weights, seed, c_.head_chunks)
                                           : Loss(Linear(g_, x, head), targets, weights);
     const StateId sum = g_.Declare({"loss_sum", Role::kBuffer, {acc, {}, {}}});
     g_.Update(sum, Add(g_, g_.Read(sum), loss));
