@@ -13,12 +13,16 @@ int main(int argc, char** argv) {
   return strata::Main(argc, argv,
                       {.train = strata::RunTrain,
                        .plan = strata::RunPlan,
+                       .bench_step = strata::RunBenchStep,
                        .data_build = strata::RunDataBuild,
                        .data_baselines = strata::RunDataBaselines,
                        .tokenizer_train = strata::RunTokenizerTrain,
                        .tokenizer_encode = strata::RunTokenizerEncode,
                        .tokenizer_decode = strata::RunTokenizerDecode,
                        .generate = strata::RunGenerate,
+                       .eval = strata::RunEval,
                        .ckpt_ls = strata::RunCkptList,
-                       .ckpt_verify = strata::RunCkptVerify});
+                       .ckpt_verify = strata::RunCkptVerify,
+                       .ckpt_diff = strata::RunCkptDiff,
+                       .doctor = strata::RunDoctor});
 }

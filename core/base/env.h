@@ -63,6 +63,8 @@ class Env {
 
 // Whole small files. ReadText refuses files over max_bytes with InvalidArgument.
 absl::StatusOr<std::string> ReadText(Env& env, const std::string& path, int64_t max_bytes = int64_t{1} << 30);
+// What the kernel says in a file whose size is not known before it is read, such as /proc/meminfo. At most 1 MiB of it.
+absl::StatusOr<std::string> ReadKernelText(const std::string& path);
 // Writes path.tmp, syncs, renames, syncs the folder: path holds the old text or the new, never a part.
 absl::Status WriteTextAtomically(Env& env, const std::string& path, std::string_view text);
 

@@ -212,6 +212,20 @@ class PosixEnv : public Env {
 
 }  // namespace
 
+absl::StatusOr<std::string> ReadKernelText(const std::string& path) {
+  ASSIGN_OR_RETURN(const auto file, OpenRegular(path, O_RDONLY));
+  std::string text(1 << 20, '\0');
+  size_t end = 0;
+  while (end < text.size()) {
+    const ssize_t n = Retry([&] { return ::read(file.descriptor.get(), text.data() + end, text.size() - end); });
+    if (n < 0) return SystemError("read", path, errno);
+    if (n == 0) break;
+    end += n;
+  }
+  text.resize(end);
+  return text;
+}
+
 Env& Env::Posix() {
   static PosixEnv env;
   return env;

@@ -54,6 +54,9 @@ class Op {  // immutable; shared between graphs and threads
   virtual int Aliases(int /*output*/) const { return -1; }
   // The output is its aliased input's bytes under another shape: no kernel runs.
   virtual bool IsView() const { return false; }
+  // Output 0 may be written over this input where nothing reads the input later: kernels read each element before they
+  // write it.
+  virtual bool MayOverwrite(int /*input*/) const { return false; }
   // Matmul and attention work, for the shard pass's choice; 0 for all other ops.
   virtual double Flops(std::span<const TensorSpec> /*in*/) const { return 0; }
 };

@@ -17,6 +17,7 @@ template <typename Out, typename... In, typename Fn>
 void Map(const KernelArgs& args, const Fn& fn, Out* out, const In*... in) {
   using C = ComputeType<Out>;
   ForTiles(args.pool, args.out[0].shape.elements(), kFlatTile, [&](int64_t begin, int64_t end) {
+#pragma GCC ivdep  // `out` may be an operand itself
     for (int64_t i = begin; i < end; ++i) out[i] = static_cast<Out>(fn(static_cast<C>(in[i])...));
   });
 }
@@ -46,6 +47,7 @@ void ForSigmoids(const KernelArgs& args, const T* x, const Fn& fn) {
       C e[kBlock];
       for (int64_t i = 0; i < n; ++i) e[i] = -static_cast<C>(x[b + i]);
       ExpInPlace(e, n);
+#pragma GCC ivdep
       for (int64_t i = 0; i < n; ++i) fn(b + i, static_cast<C>(x[b + i]), C(1) / (C(1) + e[i]));
     }
   });

@@ -19,6 +19,7 @@ class CollectiveOp final : public Op {
   absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override;
   std::vector<ShardRule> ShardRules(std::span<const TensorSpec>) const override { return {}; }
   int Aliases(int) const override { return storage_ == Storage::kInPlace ? 0 : -1; }
+  bool MayOverwrite(int) const override { return kind_ == Kind::kAllReduce; }
 
   Kind kind() const { return kind_; }
   AxisSet axes() const { return axes_; }

@@ -29,6 +29,9 @@ class CrossEntropyOp final : public Op {
  public:
   explicit CrossEntropyOp(const Piece& piece) : piece_(piece) {}
   std::string_view name() const override { return piece_.name; }
+  bool MayOverwrite(int input) const override {
+    return input == 0 && piece_.in[0] == kLogits && piece_.out[0] == kLogits;
+  }
 
   absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override {
     RETURN_IF_ERROR(ExpectArity(in, piece_.in.size()));

@@ -28,6 +28,7 @@ class ElementwiseOp : public Op {
     }
     return rules;
   }
+  bool MayOverwrite(int) const override { return Aliases(0) < 0; }
 
  private:
   std::string_view name_;

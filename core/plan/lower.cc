@@ -108,7 +108,41 @@ class Lowering {
       if (s.kind == Storage::kTransient) s.kind = Storage::kOutput;
     }
     for (const auto& [name, v] : graph_.inputs) storages_[storage_[v.node][v.output]].Touch({kForward, -1});
+    ReuseDyingInputs();
     return absl::OkStatus();
+  }
+
+  // An output takes the storage of an input that dies at its node, where the op allows it.
+  void ReuseDyingInputs() {
+    using Position = std::pair<int, NodeId>;
+    std::vector<Position> last_read(storages_.size(), {-1, -1});
+    for (NodeId id = 0; id < static_cast<NodeId>(graph_.nodes.size()); ++id) {
+      const Node& n = graph_.nodes[id];
+      for (Value v : n.inputs) {
+        Position& last = last_read[storage_[v.node][v.output]];
+        last = std::max(last, Position{SegmentOf(n.phase), id});
+      }
+    }
+    for (const auto& [state, v] : graph_.updates) last_read[storage_[v.node][v.output]] = {kStep + 1, 0};
+    for (const auto& [name, v] : graph_.inputs) last_read[storage_[v.node][v.output]] = {kStep + 1, 0};
+    std::vector<int> taken(storages_.size());  // storage -> the one it was merged into
+    for (size_t i = 0; i < taken.size(); ++i) taken[i] = static_cast<int>(i);
+    for (NodeId id = 0; id < static_cast<NodeId>(graph_.nodes.size()); ++id) {
+      const Node& n = graph_.nodes[id];
+      for (int& s : storage_[id]) s = taken[s];
+      if (n.op->Aliases(0) >= 0) continue;
+      for (size_t i = 0; i < n.inputs.size(); ++i) {
+        const int from = storage_[n.inputs[i].node][n.inputs[i].output], to = storage_[id][0];
+        const Storage &dying = storages_[from], &fresh = storages_[to];
+        if (!n.op->MayOverwrite(static_cast<int>(i)) || last_read[from] != Position{SegmentOf(n.phase), id} ||
+            dying.kind != Storage::kTransient || fresh.kind != Storage::kTransient || dying.bytes != fresh.bytes) {
+          continue;
+        }
+        taken[to] = storage_[id][0] = from;
+        last_read[from] = last_read[to];
+        break;
+      }
+    }
   }
 
   void Emit(int segment, Step step) {

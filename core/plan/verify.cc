@@ -90,7 +90,9 @@ class Replay {
       for (size_t i = 0; i < step.in.size(); ++i) {
         const auto [ib, ie] = Range(step.in[i].ref, step.in[i].view.bytes());
         if (oe <= ib || ie <= ob) continue;
-        if (step.op != nullptr && step.op->Aliases(static_cast<int>(k)) == static_cast<int>(i) && ib == ob) continue;
+        const bool shared = step.op != nullptr && (step.op->Aliases(static_cast<int>(k)) == static_cast<int>(i) ||
+                                                   (k == 0 && step.op->MayOverwrite(static_cast<int>(i))));
+        if (shared && ib == ob && ie == oe) continue;
         return absl::StrFormat("output %d overlaps input %d", k, i);
       }
       for (size_t j = 0; j < k; ++j) {

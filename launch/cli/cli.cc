@@ -25,10 +25,13 @@ class CommandLine {
         "Exit codes: 0 done, 64 wrong arguments or config, 75 interrupted and saved, 124 hung, 1 other failures.");
     AddTrain();
     AddPlan();
+    AddBench();
     AddData();
     AddTokenizer();
     AddGenerate();
+    AddEval();
     AddCkpt();
+    AddDoctor();
   }
 
   CLI::App& app() { return app_; }
@@ -56,9 +59,17 @@ class CommandLine {
     return *group;
   }
 
+  template <class Options>
+  static void AddConfig(CLI::App* verb, Options* o, const std::string& doc = "TOML file") {
+    verb->add_option("config", o->config, doc)->required();
+    verb->add_option("--set", o->set, "A value over that of the file, such as optim.lr=0.001; may be given again")
+        ->type_name("KEY=VALUE")
+        ->allow_extra_args(false);
+  }
+
   void AddTrain() {
     auto [verb, o] = Add(app_, "train", "Train a model as a config file says", verbs_.train);
-    verb->add_option("config", o->config, "TOML file")->required();
+    AddConfig(verb, o);
     verb->add_option("--resume", o->resume,
                      "auto: from the newest valid checkpoint of run.out, if any; never; or the folder of a checkpoint")
         ->type_name("auto|never|DIR")
@@ -69,8 +80,17 @@ class CommandLine {
   void AddPlan() {
     auto [verb, o] =
         Add(app_, "plan", "Print what training would need: parameters, memory, communication", verbs_.plan);
-    verb->add_option("config", o->config, "TOML file")->required();
+    AddConfig(verb, o);
     verb->add_flag("--steps", o->steps, "List every step of the plan");
+  }
+
+  void AddBench() {
+    auto [step, o] = Add(Group("bench", "Measurements"), "step",
+                         "Time training steps of a config on random tokens; one JSON line", verbs_.bench_step);
+    step->add_option("config", o->config, "TOML file")->required();
+    step->add_option("--steps", o->steps, "Timed steps, after warm-up")
+        ->check(CLI::Range(1, 100000))
+        ->capture_default_str();
   }
 
   void AddData() {
@@ -117,7 +137,7 @@ class CommandLine {
 
   void AddGenerate() {
     auto [verb, o] = Add(app_, "generate", "Continue a text with a trained model", verbs_.generate);
-    verb->add_option("config", o->config, "TOML file that the model was trained with")->required();
+    AddConfig(verb, o, "TOML file that the model was trained with");
     verb->add_option("--prompt", o->prompt, "Text to continue")->required()->type_name("TEXT");
     verb->add_option("--tokens", o->tokens, "Tokens to generate")
         ->required()
@@ -131,11 +151,22 @@ class CommandLine {
         ->type_name("K")
         ->check(CLI::Range(int64_t{0}, int64_t{1} << 24))
         ->capture_default_str();
+    verb->add_option("--top-p", o->top_p, "Choose among the likeliest that together have probability P; 1 = all")
+        ->type_name("P")
+        ->check(CLI::Range(0.0, 1.0))
+        ->capture_default_str();
     verb->add_option("--seed", o->seed, "Seed of the choices")
         ->type_name("S")
         ->check(CLI::NonNegativeNumber)
         ->capture_default_str();
     verb->add_option("--checkpoint", o->checkpoint, "Use this one, not the newest of run.out")->type_name("DIR");
+  }
+
+  void AddEval() {
+    auto [verb, o] = Add(app_, "eval", "Validation loss and perplexity of a checkpoint", verbs_.eval);
+    AddConfig(verb, o, "TOML file that the model was trained with");
+    verb->add_option("--checkpoint", o->checkpoint, "Use this one, not the newest of run.out")->type_name("DIR");
+    verb->add_option("--data", o->data, "Use these token files, not data.valid")->type_name("PREFIX");
   }
 
   void AddCkpt() {
@@ -144,6 +175,16 @@ class CommandLine {
     ls->add_option("dir", l->folder, "Folder of the run")->required();
     auto [verify, v] = Add(ckpt, "verify", "Check every byte of a checkpoint", verbs_.ckpt_verify);
     verify->add_option("dir", v->folder, "Folder of the checkpoint, or of the run for all of them")->required();
+    auto [diff, d] = Add(ckpt, "diff", "Say how two checkpoints differ; exit code 1 if they do", verbs_.ckpt_diff);
+    diff->add_option("a", d->a, "Folder of a checkpoint")->required();
+    diff->add_option("b", d->b, "Folder of the other")->required();
+  }
+
+  void AddDoctor() {
+    auto [verb, o] = Add(app_, "doctor", "Say whether this machine is ready, and what to do if not", verbs_.doctor);
+    verb->add_option("--dir", o->folder, "Folder for data and checkpoints: its disk is looked at")
+        ->type_name("DIR")
+        ->capture_default_str();
   }
 
   const Verbs& verbs_;

@@ -10,15 +10,22 @@
 
 namespace strata {
 
+// Options named `set` are values over those of the config file: "optim.lr=0.1".
 struct TrainOptions {
   std::string config;
+  std::vector<std::string> set;
   std::string resume =
       "auto";  // auto: from the newest valid checkpoint of run.out, if any; never; or a checkpoint's folder
   bool print_config = false;  // print the effective config and stop
 };
 struct PlanOptions {
   std::string config;
+  std::vector<std::string> set;
   bool steps = false;  // list every step of the plan
+};
+struct BenchStepOptions {
+  std::string config;
+  int64_t steps = 20;  // timed, after warm-up
 };
 struct DataBuildOptions {
   std::vector<std::string> text;  // files
@@ -45,11 +52,19 @@ struct TokenizerDecodeOptions {
 };
 struct GenerateOptions {
   std::string config, prompt;
+  std::vector<std::string> set;
   int64_t tokens = 0;
   double temperature = 1.0;  // 0: always the likeliest token
   int64_t top_k = 0;         // 0: any token
+  double top_p = 1.0;        // 1: any token
   int64_t seed = 1;
   std::string checkpoint;  // folder; empty: the newest valid of run.out
+};
+struct EvalOptions {
+  std::string config;
+  std::vector<std::string> set;
+  std::string checkpoint;  // folder; empty: the newest valid of run.out
+  std::string data;        // prefix of token files; empty: data.valid
 };
 struct CkptListOptions {
   std::string folder;
@@ -57,18 +72,28 @@ struct CkptListOptions {
 struct CkptVerifyOptions {
   std::string folder;
 };
+struct CkptDiffOptions {
+  std::string a, b;  // folders of checkpoints
+};
+struct DoctorOptions {
+  std::string folder = ".";  // whose disk is looked at
+};
 
 struct Verbs {  // all must be set
   std::function<absl::Status(const TrainOptions&)> train;
   std::function<absl::Status(const PlanOptions&)> plan;
+  std::function<absl::Status(const BenchStepOptions&)> bench_step;
   std::function<absl::Status(const DataBuildOptions&)> data_build;
   std::function<absl::Status(const DataBaselinesOptions&)> data_baselines;
   std::function<absl::Status(const TokenizerTrainOptions&)> tokenizer_train;
   std::function<absl::Status(const TokenizerEncodeOptions&)> tokenizer_encode;
   std::function<absl::Status(const TokenizerDecodeOptions&)> tokenizer_decode;
   std::function<absl::Status(const GenerateOptions&)> generate;
+  std::function<absl::Status(const EvalOptions&)> eval;
   std::function<absl::Status(const CkptListOptions&)> ckpt_ls;
   std::function<absl::Status(const CkptVerifyOptions&)> ckpt_verify;
+  std::function<absl::Status(const CkptDiffOptions&)> ckpt_diff;
+  std::function<absl::Status(const DoctorOptions&)> doctor;
 };
 
 // Parses, calls one verb, prints its error to stderr, returns the exit code (exit_codes.h).

@@ -14,6 +14,7 @@ namespace {
 
 Provenance::Position PositionOf(const Provenance& provenance, const ConfigIssue& issue) {
   if (issue.line > 0) return {issue.line, issue.column};
+  if (provenance.set.contains(issue.key)) return {};
   const auto it = provenance.at.find(issue.key);
   return it == provenance.at.end() ? Provenance::Position{} : it->second;
 }
@@ -23,6 +24,8 @@ std::string Format(const Provenance& provenance, const ConfigIssue& issue) {
   std::string where = provenance.file;
   if (p.line > 0) {
     where = absl::StrFormat("%s:%d:%d", provenance.file, p.line, p.column);
+  } else if (const auto it = provenance.set.find(issue.key); it != provenance.set.end()) {
+    where = it->second;
   } else if (!issue.key.empty()) {
     where = absl::StrFormat("%s (%s is not set there)", provenance.file, issue.key);
   }
@@ -42,6 +45,7 @@ std::string_view CodeOf(ConfigErrorKind kind) {
 
 std::string Provenance::Of(std::string_view key) const {
   if (const auto it = derived.find(key); it != derived.end()) return it->second;
+  if (set.contains(key)) return "command line";
   if (const auto it = at.find(key); it != at.end()) return absl::StrFormat("%s:%d", file, it->second.line);
   return "default";
 }

@@ -43,9 +43,11 @@ struct Provenance {
   };
   std::string file;  // as the user wrote it
   std::map<std::string, Position, std::less<>> at;
+  std::map<std::string, std::string, std::less<>> set;      // "optim.lr": "--set optim.lr=x", over the file
   std::map<std::string, std::string, std::less<>> derived;  // "batch.micro": "from batch.tokens and batch.accumulate"
 
-  std::string Of(std::string_view key) const;  // "run.toml:14", "default", or what it is derived from
+  // "run.toml:14", "command line", "default", or what it is derived from.
+  std::string Of(std::string_view key) const;
 };
 
 // OK if there are no issues, else InvalidArgument with the whole text, in the order of the file. Later checks use it too,

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <system_error>
+#include <tuple>
 
 #include "absl/strings/str_format.h"
 #include "launch/config/toml_reader.h"
@@ -11,12 +12,19 @@ namespace {
 
 constexpr int64_t kMaxConfigBytes = 1 << 20;
 
-void ResolvePaths(const std::filesystem::path& folder, JobConfig& job) {
+// Paths that the command line gives are relative to the current folder, all others to the file's.
+void ResolvePaths(const std::string& file, const Provenance& provenance, JobConfig& job) {
+  std::error_code error;  // without a current folder, paths stay as they are
+  const std::filesystem::path absolute = std::filesystem::absolute(file, error);
+  const std::filesystem::path folder = (error ? std::filesystem::path(file) : absolute).parent_path();
+  const std::filesystem::path current = std::filesystem::current_path(error);
   for (const ConfigSection& section : DescribeJob(job)) {
     for (const ConfigField& field : section.fields) {
       if (!field.info.is_path) continue;
       std::string& path = *std::get<std::string*>(field.value);
-      if (!path.empty()) path = (folder / path).lexically_normal().string();
+      if (path.empty()) continue;
+      const bool set = provenance.set.contains(absl::StrFormat("%s.%s", section.name, field.name));
+      path = ((set ? current : folder) / path).lexically_normal().string();
     }
   }
 }
@@ -41,51 +49,57 @@ void CheckSet(std::string_view key, const std::string& value, ConfigChecks& chec
 void CheckFiles(Env& env, const JobConfig& job, ConfigNeeds needs, ConfigChecks& checks) {
   if (needs.tokenizer) CheckSet("tokenizer.path", job.tokenizer.path, checks);
   if (needs.data) CheckSet("data.train", job.data.train, checks);
+  if (needs.valid) CheckSet("data.valid", job.data.valid, checks);
   if ((needs.tokenizer || needs.data) && !job.tokenizer.path.empty()) {
     CheckExists(env, "tokenizer.path", job.tokenizer.path, checks);
   }
-  if (!needs.data) return;
-  for (const auto& [key, prefix] : {std::pair{"data.train", job.data.train}, std::pair{"data.valid", job.data.valid}}) {
-    if (prefix.empty()) continue;
+  for (const auto& [key, prefix, used] : {std::tuple{"data.train", job.data.train, needs.data},
+                                          std::tuple{"data.valid", job.data.valid, needs.data || needs.valid}}) {
+    if (prefix.empty() || !used) continue;
     CheckExists(env, key, prefix + ".idx", checks);
     CheckExists(env, key, prefix + ".bin", checks);
   }
 }
 
-// Which keys there are depends on these, so they are read first.
-void ReadKinds(std::string_view text, JobConfig& job) {
-  JobConfig first;
-  Provenance provenance;
+void ReadFileAndOverrides(std::string_view text, const Overrides& overrides, LoadedJob& job, ConfigChecks& checks) {
+  ReadToml(text, DescribeJob(job.config), job.provenance, checks);
+  for (const std::string& argument : overrides) {
+    ReadOverride(argument, DescribeJob(job.config), job.provenance, checks);
+  }
+}
+
+// A job with nothing but the choices on which it depends what other keys there are.
+LoadedJob ReadKinds(std::string_view text, const Overrides& overrides) {
+  LoadedJob all, kinds;
   ConfigChecks found_again;
-  ReadToml(text, DescribeJob(first), provenance, found_again);
-  job.model.arch = first.model.arch;
+  ReadFileAndOverrides(text, overrides, all, found_again);
+  kinds.config.model.arch = all.config.model.arch;
+  return kinds;
 }
 
 // Reads and completes; mistakes go to `checks`.
-LoadedJob Read(std::string_view text, const std::string& path, ConfigChecks& checks) {
-  LoadedJob job;
+LoadedJob Read(std::string_view text, const std::string& path, const Overrides& overrides, ConfigChecks& checks) {
+  LoadedJob job = ReadKinds(text, overrides);
   job.provenance.file = path;
-  ReadKinds(text, job.config);
-  ReadToml(text, DescribeJob(job.config), job.provenance, checks);
+  ReadFileAndOverrides(text, overrides, job, checks);
   NoteDerived(job.config.batch, job.provenance);
   const bool readable = checks.Ok({""});  // a syntax error leaves nothing to check
   if (readable) CompleteJob(job.config, checks);
-  std::error_code error;  // without a current folder, paths stay as they are
-  const std::filesystem::path absolute = std::filesystem::absolute(path, error);
-  ResolvePaths((error ? std::filesystem::path(path) : absolute).parent_path(), job.config);
+  ResolvePaths(path, job.provenance, job.config);
   return job;
 }
 
 }  // namespace
 
-absl::StatusOr<LoadedJob> ParseJobConfig(std::string_view text, const std::string& path) {
+absl::StatusOr<LoadedJob> ParseJobConfig(std::string_view text, const std::string& path, const Overrides& overrides) {
   ConfigChecks checks;
-  LoadedJob job = Read(text, path, checks);
+  LoadedJob job = Read(text, path, overrides, checks);
   if (!checks.issues().empty()) return ConfigError(job.provenance, checks.issues());
   return job;
 }
 
-absl::StatusOr<LoadedJob> LoadJobConfig(Env& env, const std::string& path, ConfigNeeds needs) {
+absl::StatusOr<LoadedJob> LoadJobConfig(Env& env, const std::string& path, ConfigNeeds needs,
+                                        const Overrides& overrides) {
   ConfigChecks checks;
   const absl::StatusOr<std::string> text = ReadText(env, path, kMaxConfigBytes);
   if (!text.ok()) {
@@ -93,7 +107,7 @@ absl::StatusOr<LoadedJob> LoadJobConfig(Env& env, const std::string& path, Confi
                 absl::StrFormat("cannot read the config file: %s", std::string(text.status().message()))});
     return ConfigError({.file = path}, checks.issues());
   }
-  LoadedJob job = Read(*text, path, checks);
+  LoadedJob job = Read(*text, path, overrides, checks);
   if (checks.Ok({""})) CheckFiles(env, job.config, needs, checks);
   if (!checks.issues().empty()) return ConfigError(job.provenance, checks.issues());
   return job;

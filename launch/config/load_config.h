@@ -3,6 +3,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -21,13 +22,19 @@ struct LoadedJob {
 struct ConfigNeeds {
   bool tokenizer = false;  // tokenizer.path
   bool data = false;       // data.train; and, where they are set, data.valid and tokenizer.path
+  bool valid = false;      // data.valid
 };
 
-// Relative paths in the file are relative to the folder of the file, wherever the command is run.
-// Errors: InvalidArgument with every mistake in the text of errors.h; nothing is ever written.
-absl::StatusOr<LoadedJob> LoadJobConfig(Env& env, const std::string& path, ConfigNeeds needs = {});
+// Values of a command line, "optim.lr=0.1", over those of the file; of the same key the last one counts.
+using Overrides = std::vector<std::string>;
+
+// Relative paths in the file are relative to the folder of the file, wherever the command is run; those of overrides to
+// the current folder. Errors: InvalidArgument with every mistake in the text of errors.h; nothing is ever written.
+absl::StatusOr<LoadedJob> LoadJobConfig(Env& env, const std::string& path, ConfigNeeds needs = {},
+                                        const Overrides& overrides = {});
 
 // The same from `text`, without looking at any other file.
-absl::StatusOr<LoadedJob> ParseJobConfig(std::string_view text, const std::string& path);
+absl::StatusOr<LoadedJob> ParseJobConfig(std::string_view text, const std::string& path,
+                                         const Overrides& overrides = {});
 
 }  // namespace strata

@@ -23,6 +23,10 @@ from. Every key has a default; but a command that uses token files or the tokeni
 needs two of its three keys.
 
 A relative path is relative to the folder of the config file, wherever the command is run.
+
+`--set SECTION.KEY=VALUE` puts a value over that of the file, on every command that takes a config file and as often as
+wanted: `strata train FILE --set optim.lr=0.001 --set run.name=second --set 'optim.no_decay=["*norm*"]'`. The value is TOML,
+but a string needs no quotes. A relative path there is relative to the current folder.
 )";
 
 std::string Allowed(const ConfigField& field) {

@@ -1,6 +1,7 @@
 #include "launch/config/toml_reader.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <optional>
 #include <string>
@@ -12,6 +13,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "launch/config/nearest.h"
+#include "launch/config/print_config.h"
 
 namespace strata {
 namespace {
@@ -121,6 +123,22 @@ class FieldReader {
   const toml::node& node_;
   ConfigChecks& checks_;
 };
+
+bool IsBareKey(std::string_view text) {
+  const auto bare = [](unsigned char c) { return std::isalnum(c) != 0 || c == '_' || c == '-'; };
+  return !text.empty() && std::all_of(text.begin(), text.end(), bare);
+}
+
+// Whether `key` names a field of text: its value needs no quotes on a command line.
+bool TakesBareText(std::span<const ConfigSection> sections, std::string_view key) {
+  for (const ConfigSection& section : sections) {
+    for (const ConfigField& field : section.fields) {
+      if (absl::StrFormat("%s.%s", section.name, field.name) != key) continue;
+      return std::holds_alternative<std::string*>(field.value) || std::holds_alternative<ChoiceRef>(field.value);
+    }
+  }
+  return false;
+}
 
 class TomlReader {
  public:
@@ -236,6 +254,34 @@ void ReadToml(std::string_view text, std::span<const ConfigSection> sections, Pr
     return;
   }
   TomlReader(sections, provenance, checks).ReadDocument(root);
+}
+
+void ReadOverride(const std::string& argument, std::span<const ConfigSection> sections, Provenance& provenance,
+                  ConfigChecks& checks) {
+  const size_t equals = std::min(argument.find('='), argument.size());
+  const std::string key = argument.substr(0, equals);
+  const std::string at = key.empty() ? argument : key;
+  provenance.set[at] = absl::StrFormat("--set %s", argument);
+  const size_t dot = key.find('.');
+  if (equals == argument.size() || !IsBareKey(key.substr(0, dot)) || dot == std::string::npos ||
+      !IsBareKey(key.substr(dot + 1))) {
+    return checks.Add({ConfigErrorKind::kSyntax, at, "expected SECTION.KEY=VALUE", "such as optim.lr=0.001"});
+  }
+  std::string value = argument.substr(equals + 1);
+  if (TakesBareText(sections, key) && !value.starts_with('"') && !value.starts_with('\'')) {
+    value = TomlValue(&value);
+  }
+  if (value.find_first_of("\r\n") != std::string::npos) {
+    return checks.Add({ConfigErrorKind::kSyntax, at, absl::StrFormat("%s: the value is of more than one line", key)});
+  }
+  Provenance position;  // within the argument: of no use
+  ConfigChecks found;
+  ReadToml(absl::StrFormat("%s = %s", key, value), sections, position, found);
+  for (ConfigIssue issue : found.issues()) {
+    issue.key = key;
+    issue.line = issue.column = 0;
+    checks.Add(std::move(issue));
+  }
 }
 
 }  // namespace strata

@@ -2,6 +2,7 @@
 // Strict reading of TOML into described config structs. The only code that knows the file format's parser.
 
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "core/base/config.h"
@@ -15,5 +16,10 @@ namespace strata {
 // keeps its value. A syntax error or a duplicate ends reading, as the rest cannot be told.
 void ReadToml(std::string_view text, std::span<const ConfigSection> sections, Provenance& provenance,
               ConfigChecks& checks);
+
+// Sets one field from a command line's "optim.lr=0.1", over what a file said, and records it in provenance.set. The value
+// is TOML; a string may go without its quotes. Mistakes are addressed to "--set optim.lr=0.1".
+void ReadOverride(const std::string& argument, std::span<const ConfigSection> sections, Provenance& provenance,
+                  ConfigChecks& checks);
 
 }  // namespace strata

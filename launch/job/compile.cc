@@ -67,6 +67,13 @@ absl::StatusOr<Graph> EvalGraph(const Job& job, const Mesh& mesh, const KernelTa
   return ReduceBuffers(std::move(graph));
 }
 
+absl::StatusOr<ProgramSpec> EvalProgram(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
+  ASSIGN_OR_RETURN(Graph eval, EvalGraph(job, mesh, kernels));
+  std::vector<Action> actions = ForwardActions();
+  actions.push_back({.kind = Action::kUpdate});
+  return ProgramSpec{"eval", std::move(eval), std::move(actions)};
+}
+
 }  // namespace
 
 absl::StatusOr<Mesh> MeshOf(const Job& job, int rank) { return Mesh::Make(job.axes, job.ranks, rank); }
@@ -76,11 +83,17 @@ absl::StatusOr<Job> CompileTraining(const JobConfig& config, const KernelTable& 
   job.batch_rows = config.batch.micro * config.parallel.dp;
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, 0));
   ASSIGN_OR_RETURN(Graph train, TrainGraph(job, mesh, kernels));
-  ASSIGN_OR_RETURN(Graph eval, EvalGraph(job, mesh, kernels));
-  std::vector<Action> eval_actions = ForwardActions();
-  eval_actions.push_back({.kind = Action::kUpdate});
   job.programs.push_back({"train", std::move(train), TrainActions(static_cast<int>(config.batch.accumulate))});
-  job.programs.push_back({"eval", std::move(eval), std::move(eval_actions)});
+  ASSIGN_OR_RETURN(job.programs.emplace_back(), EvalProgram(job, mesh, kernels));
+  return job;
+}
+
+absl::StatusOr<Job> CompileEvaluation(const JobConfig& config, const KernelTable& kernels) {
+  Job job = MakeJob(config, 1, 1);
+  job.config.parallel = {};
+  job.batch_rows = config.batch.micro;
+  ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, 0));
+  ASSIGN_OR_RETURN(job.programs.emplace_back(), EvalProgram(job, mesh, kernels));
   return job;
 }
 

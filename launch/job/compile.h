@@ -24,6 +24,9 @@ struct Job {  // what is the same on every rank
 // Outputs of train: "loss" (sum over the global batch, nats) and "grad_norm" (before clipping).
 absl::StatusOr<Job> CompileTraining(const JobConfig& config, const KernelTable& kernels);
 
+// Program "eval" alone, on one rank: micro-batches of batch.micro sequences.
+absl::StatusOr<Job> CompileEvaluation(const JobConfig& config, const KernelTable& kernels);
+
 // Program "logits" on one rank with one sequence: output "logits" [1,S,V]. InvalidArgument where the model generates no text.
 absl::StatusOr<Job> CompileGeneration(const JobConfig& config, const KernelTable& kernels);
 

@@ -62,7 +62,7 @@ int64_t PeakResidentBytes() {
 }
 
 int64_t ResidentBytes() {
-  const absl::StatusOr<std::string> statm = ReadText(Env::Posix(), "/proc/self/statm");
+  const absl::StatusOr<std::string> statm = ReadKernelText("/proc/self/statm");
   long long size = 0, resident = 0;
   if (!statm.ok() || std::sscanf(statm->c_str(), "%lld %lld", &size, &resident) != 2) return 0;
   return resident * sysconf(_SC_PAGE_SIZE);

@@ -18,9 +18,14 @@ int32_t SampleToken(std::span<const double> logits, const SamplerOptions& option
   std::vector<double> cumulative;
   double sum = 0;
   for (int32_t id : ids) cumulative.push_back(sum += std::exp((logits[id] - logits[ids[0]]) / options.temperature));
+  const auto nucleus = std::lower_bound(cumulative.begin(), cumulative.end(), options.top_p * sum);
+  if (nucleus != cumulative.end()) {
+    cumulative.erase(nucleus + 1, cumulative.end());
+    sum = cumulative.back();
+  }
   const double at = PhiloxUniform(Philox(options.seed, HashName("sample"), position)[0]) * sum;
   const auto it = std::upper_bound(cumulative.begin(), cumulative.end(), at);
-  return ids[std::min<size_t>(it - cumulative.begin(), ids.size() - 1)];
+  return ids[std::min<size_t>(it - cumulative.begin(), cumulative.size() - 1)];
 }
 
 }  // namespace strata

@@ -1,5 +1,6 @@
-// train, plan, generate.
+// train, plan, generate, eval.
 
+#include <cmath>
 #include <cstdio>
 #include <thread>
 
@@ -11,6 +12,7 @@
 #include "launch/config/load_config.h"
 #include "launch/config/print_config.h"
 #include "launch/job/checkpoint_io.h"
+#include "launch/job/evaluate.h"
 #include "launch/job/open_inputs.h"
 #include "launch/job/plan_report.h"
 #include "launch/job/rank_runner.h"
@@ -37,7 +39,7 @@ absl::Status Generate(const GenerateOptions& options, const JobConfig& c, const 
                       RankRunner& runner) {
   std::vector<int32_t> tokens = tokenizer.Encode(options.prompt);
   if (tokens.empty()) return absl::InvalidArgumentError("--prompt is empty");
-  const SamplerOptions sampler{options.temperature, options.top_k, static_cast<uint64_t>(options.seed)};
+  const SamplerOptions sampler{options.temperature, options.top_k, options.top_p, static_cast<uint64_t>(options.seed)};
   Print(options.prompt);
   for (int64_t i = 0; i < options.tokens; ++i) {
     const size_t from = tokens.size() > static_cast<size_t>(c.model.seq) ? tokens.size() - c.model.seq : 0;
@@ -56,7 +58,8 @@ absl::Status Generate(const GenerateOptions& options, const JobConfig& c, const 
 
 absl::Status RunTrain(const TrainOptions& options) {
   Env& env = Env::Posix();
-  ASSIGN_OR_RETURN(const LoadedJob job, LoadJobConfig(env, options.config, {.data = !options.print_config}));
+  ASSIGN_OR_RETURN(const LoadedJob job,
+                   LoadJobConfig(env, options.config, {.data = !options.print_config}, options.set));
   if (options.print_config) {
     Print(PrintConfig(job.config, job.provenance));
     return absl::OkStatus();
@@ -65,7 +68,7 @@ absl::Status RunTrain(const TrainOptions& options) {
 }
 
 absl::Status RunPlan(const PlanOptions& options) {
-  ASSIGN_OR_RETURN(const LoadedJob loaded, LoadJobConfig(Env::Posix(), options.config));
+  ASSIGN_OR_RETURN(const LoadedJob loaded, LoadJobConfig(Env::Posix(), options.config, {}, options.set));
   const KernelTable kernels = CpuKernels();
   ASSIGN_OR_RETURN(const Job job, CompileTraining(loaded.config, kernels));
   ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, kernels));
@@ -75,7 +78,8 @@ absl::Status RunPlan(const PlanOptions& options) {
 }
 
 absl::Status RunGenerate(const GenerateOptions& options) {
-  ASSIGN_OR_RETURN(const LoadedJob loaded, LoadJobConfig(Env::Posix(), options.config, {.tokenizer = true}));
+  ASSIGN_OR_RETURN(const LoadedJob loaded,
+                   LoadJobConfig(Env::Posix(), options.config, {.tokenizer = true}, options.set));
   const JobConfig& c = loaded.config;
   const KernelTable kernels = CpuKernels();
   ASSIGN_OR_RETURN(const Job job, CompileGeneration(c, kernels));
@@ -92,6 +96,19 @@ absl::Status RunGenerate(const GenerateOptions& options) {
     RETURN_IF_ERROR(Generate(options, c, *inputs.tokenizer, *runner));
     return runner->Close();
   });
+}
+
+absl::Status RunEval(const EvalOptions& options) {
+  const ConfigNeeds needs{.valid = options.data.empty()};
+  ASSIGN_OR_RETURN(const LoadedJob loaded, LoadJobConfig(Env::Posix(), options.config, needs, options.set));
+  const JobConfig& c = loaded.config;
+  const std::string& prefix = options.data.empty() ? c.data.valid : options.data;
+  ASSIGN_OR_RETURN(const std::string folder, PickCheckpoint(c, options.checkpoint));
+  ASSIGN_OR_RETURN(const EvalReport r, EvaluateCheckpoint(Env::Posix(), c, folder, prefix));
+  Print(absl::StrFormat("checkpoint %s, step %d\n", folder, r.step));
+  Print(absl::StrFormat("loss %.4f nats a token (%.4f bits), perplexity %.2f, on %d tokens of %s\n", r.loss,
+                        r.loss / std::log(2.0), std::exp(r.loss), r.tokens, prefix));
+  return absl::OkStatus();
 }
 
 }  // namespace strata

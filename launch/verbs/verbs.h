@@ -7,13 +7,17 @@ namespace strata {
 
 absl::Status RunTrain(const TrainOptions& options);
 absl::Status RunPlan(const PlanOptions& options);
+absl::Status RunBenchStep(const BenchStepOptions& options);
 absl::Status RunDataBuild(const DataBuildOptions& options);
 absl::Status RunDataBaselines(const DataBaselinesOptions& options);
 absl::Status RunTokenizerTrain(const TokenizerTrainOptions& options);
 absl::Status RunTokenizerEncode(const TokenizerEncodeOptions& options);
 absl::Status RunTokenizerDecode(const TokenizerDecodeOptions& options);
 absl::Status RunGenerate(const GenerateOptions& options);
+absl::Status RunEval(const EvalOptions& options);
 absl::Status RunCkptList(const CkptListOptions& options);
 absl::Status RunCkptVerify(const CkptVerifyOptions& options);
+absl::Status RunCkptDiff(const CkptDiffOptions& options);
+absl::Status RunDoctor(const DoctorOptions& options);
 
 }  // namespace strata

@@ -7,6 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "core/base/check.h"
 #include "core/base/status.h"
+#include "parallel/comm/internal/groups.h"
 #include "parallel/comm/internal/thread_group.h"
 
 namespace strata {
@@ -35,22 +36,6 @@ class ThreadCommunicator final : public Communicator {
   int me_;
   bool closed_ = false;
 };
-
-std::string ToString(const CommSpec& spec) {
-  return absl::StrFormat("%s of ranks %s", spec.name, absl::StrJoin(spec.ranks, ", "));
-}
-
-absl::Status CheckSpec(const CommSpec& spec, int size) {
-  std::vector<int> sorted = spec.ranks;
-  std::sort(sorted.begin(), sorted.end());
-  const bool distinct = std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end();
-  if (!sorted.empty() && distinct && sorted.front() >= 0 && sorted.back() < size) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrFormat("communicator %s: not distinct ranks of %d", ToString(spec), size));
-}
-
-bool Overlap(const std::vector<int>& a, const std::vector<int>& b) {
-  return std::find_first_of(a.begin(), a.end(), b.begin(), b.end()) != a.end();
-}
 
 }  // namespace
 
@@ -94,28 +79,20 @@ void ThreadJob::Abort(const absl::Status& cause) {
 
 // Under mutex_. Equal specs share a group; different ones must not share a rank; a group needs all its ranks.
 void ThreadJob::Enter(Round& round, int rank, const CommSpec& spec) {
-  if (absl::Status s = CheckSpec(spec, size_); !s.ok()) round.error.Update(s);
+  round.error.Update(internal::CheckSpec(spec, size_));
   Group& mine = round.named[rank];
   for (const Group& group : round.groups) {
-    if (group->spec() == spec) {
-      mine = group;
-    } else if (Overlap(group->spec().ranks, spec.ranks)) {
-      round.error.Update(absl::InternalError(
-          absl::StrFormat("ranks connect different groups: %s, and %s", ToString(group->spec()), ToString(spec))));
-    }
+    round.error.Update(internal::CheckTogether(group->spec(), spec));
+    if (group->spec() == spec) mine = group;
   }
   if (mine == nullptr) {
     mine = std::make_shared<internal::ThreadGroup>(spec, options_.deadline);
     round.groups.push_back(mine);
   }
   if (++round.arrived < size_) return;
-  for (const Group& group : round.groups) {
-    for (int r : group->spec().ranks) {
-      if (!round.error.ok() || round.named[r] == group) continue;
-      round.error = absl::InternalError(absl::StrFormat("rank %d connects %s, a member of %s", r,
-                                                        ToString(round.named[r]->spec()), ToString(group->spec())));
-    }
-  }
+  std::vector<CommSpec> named;
+  for (const Group& group : round.named) named.push_back(group->spec());
+  round.error.Update(internal::CheckRound(named));
 }
 
 absl::StatusOr<ThreadJob::Group> ThreadJob::Connect(int rank, size_t index, const CommSpec& spec) {
@@ -131,9 +108,9 @@ absl::StatusOr<ThreadJob::Group> ThreadJob::Connect(int rank, size_t index, cons
     for (int r = 0; r < size_; ++r) {
       if (round.named[r] == nullptr) late.push_back(r);
     }
-    round.error =
-        absl::DeadlineExceededError(absl::StrFormat("connect %s: rank %s did not arrive within %d ms", ToString(spec),
-                                                    absl::StrJoin(late, ", "), options_.deadline.count()));
+    round.error = absl::DeadlineExceededError(absl::StrFormat("connect %s: rank %s did not arrive within %d ms",
+                                                              internal::ToString(spec), absl::StrJoin(late, ", "),
+                                                              options_.deadline.count()));
   }
   if (!cause_.ok()) return cause_;
   if (!round.error.ok()) return round.error;

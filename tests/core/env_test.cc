@@ -135,5 +135,13 @@ TEST_F(EnvTest, ReadTextRefusesLargeFiles) {
   EXPECT_EQ(ReadText(env_, Path("t"), 4).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST(KernelText, HasAllOfIt) {
+  const absl::StatusOr<std::string> status = ReadKernelText("/proc/self/status");
+  ASSERT_TRUE(status.ok()) << status.status();
+  EXPECT_NE(status->find("\nVmRSS:"), std::string::npos);
+  EXPECT_EQ(status->back(), '\n');
+  EXPECT_EQ(ReadKernelText("/proc/none").status().code(), absl::StatusCode::kNotFound);
+}
+
 }  // namespace
 }  // namespace strata

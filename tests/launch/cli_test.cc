@@ -17,14 +17,18 @@ struct Recorder {
   std::string called;
   TrainOptions train;
   PlanOptions plan;
+  BenchStepOptions bench_step;
   DataBuildOptions data_build;
   DataBaselinesOptions data_baselines;
   TokenizerTrainOptions tokenizer_train;
   TokenizerEncodeOptions tokenizer_encode;
   TokenizerDecodeOptions tokenizer_decode;
   GenerateOptions generate;
+  EvalOptions eval;
   CkptListOptions ckpt_ls;
   CkptVerifyOptions ckpt_verify;
+  CkptDiffOptions ckpt_diff;
+  DoctorOptions doctor;
   std::string out, err;
 
   template <class Options>
@@ -40,14 +44,18 @@ struct Recorder {
     args.insert(args.begin(), "strata");
     const Verbs verbs{Record("train", train),
                       Record("plan", plan),
+                      Record("bench step", bench_step),
                       Record("data build", data_build),
                       Record("data baselines", data_baselines),
                       Record("tokenizer train", tokenizer_train),
                       Record("tokenizer encode", tokenizer_encode),
                       Record("tokenizer decode", tokenizer_decode),
                       Record("generate", generate),
+                      Record("eval", eval),
                       Record("ckpt ls", ckpt_ls),
-                      Record("ckpt verify", ckpt_verify)};
+                      Record("ckpt verify", ckpt_verify),
+                      Record("ckpt diff", ckpt_diff),
+                      Record("doctor", doctor)};
     called.clear();
     testing::internal::CaptureStdout();
     testing::internal::CaptureStderr();
@@ -68,9 +76,17 @@ TEST(Cli, TrainAndPlan) {
   EXPECT_EQ(r.Run({"train", "--resume", "never", "run.toml", "--print-config"}), 0);
   EXPECT_EQ(r.train.resume, "never");
   EXPECT_TRUE(r.train.print_config);
+  EXPECT_EQ(r.Run({"bench", "step", "run.toml", "--steps", "7"}), 0);
+  EXPECT_EQ(r.called, "bench step");
+  EXPECT_EQ(r.bench_step.steps, 7);
   EXPECT_EQ(r.Run({"plan", "run.toml"}), 0);
   EXPECT_EQ(r.called, "plan");
   EXPECT_FALSE(r.plan.steps);
+  EXPECT_EQ(r.Run({"train", "--set", "optim.lr=1", "run.toml", "--set", "run.name=a b"}), 0);
+  EXPECT_EQ(r.train.config, "run.toml");
+  EXPECT_THAT(r.train.set, ElementsAre("optim.lr=1", "run.name=a b"));
+  EXPECT_EQ(r.Run({"plan", "run.toml", "--set", "parallel.dp=2"}), 0);
+  EXPECT_THAT(r.plan.set, ElementsAre("parallel.dp=2"));
   EXPECT_EQ(r.Run({"plan", "run.toml", "--steps"}), 0);
   EXPECT_TRUE(r.plan.steps);
 }
@@ -114,12 +130,14 @@ TEST(Cli, GenerateAndCkpt) {
   EXPECT_EQ(r.generate.temperature, 1.0);
   EXPECT_EQ(r.generate.top_k, 0);
   EXPECT_EQ(r.Run({"generate", "run.toml", "--prompt", "It is", "--tokens", "5", "--temperature", "0.8", "--top-k",
-                   "40", "--seed", "7", "--checkpoint", "dir"}),
+                   "40", "--top-p", "0.9", "--set", "model.seq=8", "--seed", "7", "--checkpoint", "dir"}),
             0);
   EXPECT_EQ(r.generate.prompt, "It is");
   EXPECT_EQ(r.generate.tokens, 5);
   EXPECT_EQ(r.generate.temperature, 0.8);
   EXPECT_EQ(r.generate.top_k, 40);
+  EXPECT_EQ(r.generate.top_p, 0.9);
+  EXPECT_THAT(r.generate.set, ElementsAre("model.seq=8"));
   EXPECT_EQ(r.generate.seed, 7);
   EXPECT_EQ(r.generate.checkpoint, "dir");
   EXPECT_EQ(r.Run({"ckpt", "ls", "dir"}), 0);
@@ -128,6 +146,30 @@ TEST(Cli, GenerateAndCkpt) {
   EXPECT_EQ(r.Run({"ckpt", "verify", "dir2"}), 0);
   EXPECT_EQ(r.called, "ckpt verify");
   EXPECT_EQ(r.ckpt_verify.folder, "dir2");
+}
+
+TEST(Cli, EvalAndCkptDiff) {
+  Recorder r;
+  EXPECT_EQ(r.Run({"eval", "run.toml"}), 0);
+  EXPECT_EQ(r.called, "eval");
+  EXPECT_EQ(r.eval.checkpoint, "");
+  EXPECT_EQ(r.Run({"eval", "run.toml", "--checkpoint", "dir", "--data", "d/test", "--set", "eval.batches=2"}), 0);
+  EXPECT_EQ(r.eval.checkpoint, "dir");
+  EXPECT_EQ(r.eval.data, "d/test");
+  EXPECT_THAT(r.eval.set, ElementsAre("eval.batches=2"));
+  EXPECT_EQ(r.Run({"ckpt", "diff", "x", "y"}), 0);
+  EXPECT_EQ(r.called, "ckpt diff");
+  EXPECT_EQ(r.ckpt_diff.a, "x");
+  EXPECT_EQ(r.ckpt_diff.b, "y");
+}
+
+TEST(Cli, Doctor) {
+  Recorder r;
+  EXPECT_EQ(r.Run({"doctor"}), 0);
+  EXPECT_EQ(r.called, "doctor");
+  EXPECT_EQ(r.doctor.folder, ".");
+  EXPECT_EQ(r.Run({"doctor", "--dir", "/data"}), 0);
+  EXPECT_EQ(r.doctor.folder, "/data");
 }
 
 TEST(Cli, UsageErrorsExit64AndRunNothing) {
@@ -144,6 +186,7 @@ TEST(Cli, UsageErrorsExit64AndRunNothing) {
       {"data", "build", "--text", "a", "--out", "d", "--vocab", "64", "--valid", "1.5"},
       {"generate", "a.toml", "--prompt", "x"},
       {"generate", "a.toml", "--prompt", "x", "--tokens", "0"},
+      {"ckpt", "diff", "one"},
       {"tokenizer", "decode", "--tokenizer", "t", "five"},
   };
   for (const std::vector<const char*>& args : wrong) {

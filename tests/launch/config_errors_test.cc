@@ -204,6 +204,31 @@ TEST(ConfigErrors, EvaluationNeedsValidationTokens) {
   EXPECT_EQ(Errors("[data]\nvalid = \"v\"\n[eval]\nevery = 5\n"), "");
 }
 
+TEST(ConfigErrors, MistakesOfTheCommandLineAreAddressedToIt) {
+  const std::pair<const char*, const char*> kCases[] = {
+      {"optim.lr=x", "error[E0102]: could not determine value type\n  --> --set optim.lr=x"},
+      {"optim.lr=true", "error[E0108]: optim.lr: expected a number, found a boolean\n  --> --set optim.lr=true"},
+      {"optim.lr=-1", "error[E0110]: optim.lr = -1.0: must be from 0.0 to 100.0\n  --> --set optim.lr=-1    nearest "},
+      {"optim.lrr=1", "error[E0107]: unknown key `lrr` in [optim]\n  --> --set optim.lrr=1    did you mean `lr`?"},
+      {"optm.lr=1", "error[E0106]: unknown section [optm]\n  --> --set optm.lr=1    did you mean [optim]?"},
+      {"model.arch=lama",
+       "error[E0111]: model.arch = \"lama\": must be one of \"llama\", \"gpt2\", \"bert\"\n  --> --set model.arch=lama "
+       "   did you mean "
+       "\"llama\"?"},
+      {"model.heads=3", "  --> --set model.heads=3    nearest valid: "},
+      {"lr=1", "error[E0102]: expected SECTION.KEY=VALUE\n  --> --set lr=1    such as optim.lr=0.001"},
+      {"optim.lr", "error[E0102]: expected SECTION.KEY=VALUE\n  --> --set optim.lr    such as optim.lr=0.001"},
+      {"=1", "error[E0102]: expected SECTION.KEY=VALUE\n  --> --set =1    such as optim.lr=0.001"},
+      {"optim.lr=1\nbeta1=1", "error[E0102]: optim.lr: the value is of more than one line\n"},
+      {"optim.lr=1 # ok", ""},
+  };
+  for (const auto& [argument, expected] : kCases) {
+    const auto job = ParseJobConfig(kBatch, "run.toml", {argument});
+    EXPECT_THAT(job.ok() ? "" : std::string(job.status().message()), HasSubstr(expected)) << argument;
+    EXPECT_EQ(job.ok(), *expected == '\0');
+  }
+}
+
 TEST(ConfigErrors, AllAtOnceInTheOrderOfTheFileAndEachOnce) {
   EXPECT_EQ(Errors("[parallel]\ntp = 5\n"  // heads is wrong itself: no word of tp against it, but of the others
                    "[model]\nheads = \"8\"\nlayer = 3\n"

@@ -239,6 +239,9 @@ TEST(Config, KeysDependOnTheArchitecture) {
   ASSERT_TRUE(job.ok()) << job.status().message();
   EXPECT_EQ(job->config.model.arch, ModelArch::kBert);
   EXPECT_EQ(job->config.model.mask_token, 3);
+  const auto set = ParseJobConfig(kBatch, "/cfg/run.toml", {"model.dropout=0.1", "model.arch=gpt2"});
+  ASSERT_TRUE(set.ok()) << set.status().message();
+  EXPECT_EQ(set->config.model.dropout, 0.1);
   const std::string printed = PrintConfig(job->config, job->provenance);
   EXPECT_THAT(printed, HasSubstr("dropout = 0.1"));
   EXPECT_THAT(printed, Not(HasSubstr("rope_theta")));
@@ -257,6 +260,35 @@ TEST(Config, PrintSaysWhereEachValueCameFrom) {
                                  "tokens = 1024   # dir/run.toml:5\n"
                                  "micro = 2       # dir/run.toml:6\n"
                                  "accumulate = 2  # from batch.tokens and batch.micro\n"));
+}
+
+TEST(Config, CommandLineOverridesTheFile) {
+  const auto job = ParseJobConfig("[run]\nname = \"a\"\n[optim]\nlr = 1\n" + std::string(kBatch), "run.toml",
+                                  {"optim.lr=0.5", "run.name=it's \"b\"", "schedule.type=wsd", "model.tied=true",
+                                   "optim.no_decay=[\"*x*\"]", "schedule.steps=500", "schedule.steps=700"});
+  ASSERT_FALSE(job.ok());  // of the quote
+  EXPECT_THAT(std::string(job.status().message()), HasSubstr("--> --set run.name=it's \"b\""));
+  const auto good = ParseJobConfig("[run]\nname = \"a\"\n[optim]\nlr = 1\n" + std::string(kBatch), "run.toml",
+                                   {"optim.lr=0.5", "run.name=b-7", "schedule.type=wsd", "model.tied=true",
+                                    "optim.no_decay=[\"*x*\"]", "schedule.steps=500", "schedule.steps=700"});
+  ASSERT_TRUE(good.ok()) << good.status();
+  EXPECT_EQ(good->config.optim.lr, 0.5);
+  EXPECT_EQ(good->config.run.name, "b-7");
+  EXPECT_EQ(good->config.schedule.type, ScheduleType::kWsd);
+  EXPECT_TRUE(good->config.model.tied);
+  EXPECT_THAT(good->config.optim.no_decay, ElementsAre("*x*"));
+  EXPECT_EQ(good->config.schedule.steps, 700);
+  EXPECT_EQ(good->provenance.Of("optim.lr"), "command line");
+  EXPECT_EQ(good->provenance.Of("batch.micro"), "run.toml:6");
+}
+
+TEST(Config, OverriddenPathsAreRelativeToTheCurrentFolder) {
+  const auto job = ParseJobConfig("[data]\ntrain = \"t\"\nvalid = \"v\"\n" + std::string(kBatch), "/x/run.toml",
+                                  {"data.valid=w", "tokenizer.path=\"/abs\""});
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->config.data.train, "/x/t");
+  EXPECT_EQ(job->config.data.valid, (std::filesystem::current_path() / "w").string());
+  EXPECT_EQ(job->config.tokenizer.path, "/abs");
 }
 
 TEST(Config, StringsSurvivePrinting) {

@@ -1,43 +1,19 @@
 #include "parallel/comm/internal/thread_group.h"
 
 #include <algorithm>
-#include <cstring>
 #include <thread>
 
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "core/base/check.h"
 #include "core/base/status.h"
+#include "parallel/comm/internal/calls.h"
 #include "parallel/comm/internal/reduce.h"
 
 namespace strata::internal {
 namespace {
 
 constexpr int kYields = 200;  // before a waiting thread sleeps; there may be more ranks than cores
-
-bool IsReduction(const Collective& c) {
-  return c.kind == Collective::kAllReduce || c.kind == Collective::kReduceScatter;
-}
-bool IsPointToPoint(const Collective& c) { return c.kind == Collective::kSend || c.kind == Collective::kRecv; }
-
-bool Matches(const Collective& a, const Collective& b) {
-  if (a.kind != b.kind) return false;
-  if (a.kind == Collective::kBarrier) return true;
-  return a.count == b.count && a.dtype == b.dtype && (!IsReduction(a) || a.reduce == b.reduce) &&
-         (a.kind != Collective::kBroadcast || a.peer == b.peer);
-}
-
-void Copy(void* out, const void* in, int64_t bytes) {
-  if (out != in && bytes > 0) std::memcpy(out, in, static_cast<size_t>(bytes));
-}
-std::byte* At(void* p, int64_t bytes) { return static_cast<std::byte*>(p) + bytes; }
-const std::byte* At(const void* p, int64_t bytes) { return static_cast<const std::byte*>(p) + bytes; }
-
-// Member r of n makes elements [first, last) of an all-reduce.
-struct Slice {
-  int64_t first, last;
-};
-Slice SliceOf(int64_t count, int n, int r) { return {count * r / n, count * (r + 1) / n}; }
 
 size_t NextCall(std::span<const Collective> calls, size_t from, Collective::Kind kind, int peer) {
   while (from < calls.size() && (calls[from].kind != kind || calls[from].peer != peer)) ++from;
@@ -128,27 +104,14 @@ absl::Status ThreadGroup::Barrier(int me) {
   return outcome == Outcome::kAborted ? error() : Fail(Late(me, barrier));
 }
 
-std::string ThreadGroup::Describe(const Collective& c) const {
-  std::string s = Name(c.kind);
-  if (c.kind == Collective::kBarrier) return s;
-  if (IsReduction(c)) s += c.reduce == ReduceOp::kMax ? " max" : " sum";
-  s += absl::StrFormat(" of %d %s", c.count, Name(c.dtype));
-  if (c.kind == Collective::kBroadcast) s += absl::StrFormat(" from member %d", c.peer);
-  return s;
-}
-
-std::string ThreadGroup::Where(int me) const {
-  return absl::StrFormat("communicator %s, call %d", spec_.name, members_[me].sequence);
-}
-
 absl::Status ThreadGroup::Late(int me, uint64_t barrier) const {
   std::vector<int> late;
   for (int i = 0; i < size(); ++i) {
     if (members_[i].arrived < barrier) late.push_back(spec_.ranks[i]);
   }
-  return absl::DeadlineExceededError(absl::StrFormat("%s, %s: rank %s did not arrive within %d ms", Where(me),
-                                                     Describe(*members_[me].call), absl::StrJoin(late, ", "),
-                                                     deadline_.count()));
+  return absl::DeadlineExceededError(absl::StrFormat("%s, %s: rank %s did not arrive within %d ms",
+                                                     Where(spec_, members_[me].sequence), Describe(*members_[me].call),
+                                                     absl::StrJoin(late, ", "), deadline_.count()));
 }
 
 // Collectives: publish the call, barrier, compare calls and make the own part from all members' buffers, barrier. An
@@ -164,35 +127,13 @@ absl::Status ThreadGroup::Issue(int me, std::span<const Collective> calls) {
   return status;
 }
 
-absl::Status ThreadGroup::CheckCalls(int me) const {
-  const Collective& first = *members_[0].call;
-  for (int i = 1; i < size(); ++i) {
-    if (Matches(first, *members_[i].call)) continue;
-    return absl::InternalError(absl::StrFormat("%s differs: rank %d issues %s, rank %d issues %s", Where(me),
-                                               spec_.ranks[0], Describe(first), spec_.ranks[i],
-                                               Describe(*members_[i].call)));
-  }
-  const bool divides = first.kind == Collective::kReduceScatter || first.kind == Collective::kAllToAll;
-  if (first.count < 0 || (divides && first.count % size() != 0)) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("%s: %s over %d ranks: the count does not divide", Where(me), Describe(first), size()));
-  }
-  if (first.kind == Collective::kBroadcast && (first.peer < 0 || first.peer >= size())) {
-    return absl::InvalidArgumentError(absl::StrFormat("%s: %s of %d", Where(me), Describe(first), size()));
-  }
-  const Collective& mine = *members_[me].call;
-  if (first.kind == Collective::kAllToAll && mine.in == mine.out && mine.count > 0 && size() > 1) {
-    return absl::InvalidArgumentError(absl::StrFormat("%s: an all-to-all cannot be in place", Where(me)));
-  }
-  return absl::OkStatus();
-}
-
 absl::Status ThreadGroup::RunCollective(int me, const Collective& c) {
   ++members_[me].sequence;
   members_[me].call = &c;
   RETURN_IF_ERROR(Barrier(me));
   RETURN_IF_ERROR(Read(me, [&] {
-    RETURN_IF_ERROR(CheckCalls(me));
+    RETURN_IF_ERROR(
+        CheckCalls(spec_, members_[me].sequence, me, [&](int i) -> const Collective& { return *members_[i].call; }));
     if (IsReduction(c)) {
       ReduceOwnSlice(me, c);
     } else {
@@ -219,14 +160,14 @@ void ThreadGroup::ReduceOwnSlice(int me, const Collective& c) {
 
 void ThreadGroup::CopyFromPeers(int me, const Collective& c) const {
   const int64_t element = SizeOf(c.dtype), bytes = c.count * element, part = bytes / size();
-  if (c.kind == Collective::kBroadcast) Copy(c.out, members_[c.peer].call->in, bytes);
+  if (c.kind == Collective::kBroadcast) CopyBytes(c.out, members_[c.peer].call->in, bytes);
   for (int i = 0; i < size(); ++i) {
     const Collective& peer = *members_[i].call;
     const Slice s = SliceOf(c.count, size(), i);
-    if (c.kind == Collective::kAllGather) Copy(At(c.out, i * bytes), peer.in, bytes);
-    if (c.kind == Collective::kAllToAll) Copy(At(c.out, i * part), At(peer.in, me * part), part);
+    if (c.kind == Collective::kAllGather) CopyBytes(At(c.out, i * bytes), peer.in, bytes);
+    if (c.kind == Collective::kAllToAll) CopyBytes(At(c.out, i * part), At(peer.in, me * part), part);
     if (c.kind == Collective::kAllReduce && i != me) {
-      Copy(At(c.out, s.first * element), At(peer.out, s.first * element), (s.last - s.first) * element);
+      CopyBytes(At(c.out, s.first * element), At(peer.out, s.first * element), (s.last - s.first) * element);
     }
   }
 }
@@ -236,10 +177,8 @@ void ThreadGroup::CopyFromPeers(int me, const Collective& c) const {
 
 absl::Status ThreadGroup::PointToPoint(int me, std::span<const Collective> calls) {
   for (const Collective& c : calls) {
-    if (IsPointToPoint(c) && (c.peer < 0 || c.peer >= size())) {
-      return Fail(absl::InvalidArgumentError(
-          absl::StrFormat("communicator %s: %s: member %d of %d", spec_.name, Describe(c), c.peer, size())));
-    }
+    if (!IsPointToPoint(c)) continue;
+    if (absl::Status s = CheckPeer(spec_, c); !s.ok()) return Fail(std::move(s));
   }
   std::vector<Cursor>& cursors = members_[me].cursors;
   for (int p = 0; p < size(); ++p) {
@@ -295,11 +234,8 @@ absl::Status ThreadGroup::Advance(int me, int peer, std::span<const Collective> 
 absl::Status ThreadGroup::Receive(int me, int peer, const Collective& c) {
   RETURN_IF_ERROR(Read(me, [&]() -> absl::Status {
     const Collective& sent = *Channel(peer, me).load();
-    if (sent.count != c.count || sent.dtype != c.dtype) {
-      return absl::InternalError(absl::StrFormat("communicator %s: rank %d issues %s, rank %d issues %s", spec_.name,
-                                                 spec_.ranks[peer], Describe(sent), spec_.ranks[me], Describe(c)));
-    }
-    Copy(c.out, sent.in, c.count * SizeOf(c.dtype));
+    RETURN_IF_ERROR(CheckPair(spec_, peer, sent, me, c));
+    CopyBytes(c.out, sent.in, c.count * SizeOf(c.dtype));
     return absl::OkStatus();
   }));
   Channel(peer, me) = nullptr;

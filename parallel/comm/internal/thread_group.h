@@ -8,7 +8,6 @@
 #include <memory>
 #include <mutex>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -48,8 +47,6 @@ class ThreadGroup {
 
   int size() const { return static_cast<int>(spec_.ranks.size()); }
   std::atomic<const Collective*>& Channel(int from, int to) { return channels_[from * size() + to]; }
-  std::string Describe(const Collective& c) const;
-  std::string Where(int me) const;  // "communicator dp, call 12"
 
   Outcome Wait(absl::FunctionRef<bool()> ready);
   void Notify();  // after a change that someone may wait for
@@ -60,7 +57,6 @@ class ThreadGroup {
   absl::Status Barrier(int me);
   absl::Status Late(int me, uint64_t barrier) const;
 
-  absl::Status CheckCalls(int me) const;
   absl::Status RunCollective(int me, const Collective& c);
   void ReduceOwnSlice(int me, const Collective& c);
   void CopyFromPeers(int me, const Collective& c) const;

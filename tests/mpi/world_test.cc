@@ -1,0 +1,87 @@
+// Ranks as processes under mpirun: their collectives have the bits of thread ranks, and their failures the same words.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "absl/strings/str_format.h"
+#include "core/base/status.h"
+#include "parallel/comm/thread_world.h"
+#include "tests/mpi/collectives.h"
+#include "tests/mpi/spawn.h"
+
+namespace strata::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+struct Outcome {
+  int code = -1;
+  std::string output;
+};
+Outcome Mpirun(int ranks, const char* scenario) {
+  Process mpirun({"mpirun", "-n", std::to_string(ranks), STRATA_MPI_WORLD_PROGRAM, scenario});
+  const int code = mpirun.Wait();
+  return {code, mpirun.Output()};
+}
+
+class MpiWorldTest : public ::testing::TestWithParam<int> {};
+INSTANTIATE_TEST_SUITE_P(Ranks, MpiWorldTest, ::testing::Values(2, 3, 4));
+
+TEST_P(MpiWorldTest, EveryCollectiveHasTheBitsOfThreadRanks) {
+  std::vector<std::string> want(static_cast<size_t>(GetParam()));
+  ASSERT_EQ(RunRanks(GetParam(),
+                     [&](World& world) -> absl::Status {
+                       ASSIGN_OR_RETURN(const uint64_t bits, BitsOfCollectives(world));
+                       want[static_cast<size_t>(world.rank())] = absl::StrFormat("%d got %016x", world.rank(), bits);
+                       return absl::OkStatus();
+                     }),
+            absl::OkStatus());
+  const Outcome o = Mpirun(GetParam(), "collectives");
+  EXPECT_EQ(o.code, 0) << o.output;
+  for (const std::string& line : want) EXPECT_THAT(o.output, HasSubstr(line));
+}
+
+TEST(MpiWorld, IssueDoesNotAllocate) {
+  const Outcome o = Mpirun(3, "no-allocation");
+  EXPECT_EQ(o.code, 0) << o.output;
+}
+
+TEST(MpiWorld, ARankThatNeverArrivesIsNamedByEveryone) {
+  const Outcome o = Mpirun(4, "hang");
+  EXPECT_NE(o.code, 0);
+  EXPECT_THAT(o.output, HasSubstr("DEADLINE_EXCEEDED"));
+  EXPECT_THAT(o.output, HasSubstr("call 2, all-reduce sum of 8 f32: rank 2 did not arrive within 500 ms"));
+  for (const char* innocent : {"rank 0 did not", "rank 1 did not", "rank 3 did not"}) {
+    EXPECT_THAT(o.output, Not(HasSubstr(innocent)));
+  }
+  // Rank 1 waits for rank 0, which waits for rank 2: it hears of the cause, or names the way to it.
+  for (const char* rank : {"0 says", "1 says", "3 says"}) EXPECT_THAT(o.output, HasSubstr(rank));
+}
+
+TEST(MpiWorld, AnErrorWakesEveryoneWithItsCause) {
+  const Outcome o = Mpirun(4, "error");
+  EXPECT_NE(o.code, 0);
+  EXPECT_THAT(o.output, HasSubstr("2 says DATA_LOSS: rank 2: bad shard"));
+  for (const char* rank : {"0", "1", "3"}) {
+    EXPECT_THAT(o.output, HasSubstr(std::string(rank) + " says UNAVAILABLE: rank " + rank + ": rank 2: bad shard"));
+  }
+}
+
+TEST(MpiWorld, TheFirstAbortStays) {
+  const Outcome o = Mpirun(4, "abort");
+  for (const char* rank : {"0", "1", "2", "3"}) {
+    EXPECT_THAT(o.output, HasSubstr(std::string(rank) + " says UNAVAILABLE: rank " + rank + ": first"));
+  }
+}
+
+TEST(MpiWorld, DifferentCallsAreAnErrorThatNamesBoth) {
+  EXPECT_THAT(
+      Mpirun(2, "mismatch").output,
+      HasSubstr("call 1 differs: rank 0 issues all-reduce sum of 4 f32, rank 1 issues all-reduce sum of 3 f32"));
+  EXPECT_THAT(Mpirun(2, "pair").output, HasSubstr("rank 0 issues send of 5 f32, rank 1 issues recv of 4 f32"));
+  EXPECT_THAT(Mpirun(2, "connect").output, HasSubstr("ranks connect different groups: dp of ranks 0, 1, and tp of"));
+}
+
+}  // namespace
+}  // namespace strata::testing
