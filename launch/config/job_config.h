@@ -8,7 +8,7 @@
 
 #include "core/base/config.h"
 #include "core/tensor/tensor.h"
-#include "models/llama_config.h"
+#include "models/model_config.h"
 #include "optim/config.h"
 
 namespace strata {
@@ -91,7 +91,7 @@ struct EvalConfig {
 
 struct JobConfig {
   RunConfig run;
-  LlamaConfig model;
+  ModelConfig model;
   TokenizerConfig tokenizer;
   DataConfig data;
   BatchConfig batch;
@@ -110,6 +110,9 @@ struct ConfigSection {
   std::string name;
   std::string_view doc;
   std::vector<ConfigField> fields;  // point into the job
+  // Where the keys depend on one of them: which one it is, 'model.arch = "gpt2"', and the keys that only others have.
+  std::string kind = "";
+  std::vector<std::string> keys_of_others = {};
 };
 
 std::vector<ConfigSection> DescribeJob(JobConfig& job);  // every section, in the order of the struct

@@ -6,6 +6,7 @@
 #include "core/base/thread_pool.h"
 #include "core/exec/cpu_device.h"
 #include "launch/data/loader.h"
+#include "launch/data/objective_rows.h"
 #include "launch/job/checkpoint_io.h"
 #include "launch/job/rank_runner.h"
 #include "parallel/comm/thread_world.h"
@@ -30,7 +31,8 @@ absl::StatusOr<EvalReport> EvaluateCheckpoint(Env& env, const JobConfig& config,
     CpuDevice device;
     ASSIGN_OR_RETURN(const auto runner, RankRunner::Create(job, plan, world, device, &pool));
     RETURN_IF_ERROR(LoadStates(reader, job, runner->executor(), Match::kAny));
-    ASSIGN_OR_RETURN(sum, runner->Evaluate(rows, WindowRows(loader)));
+    const WindowRows windows(loader);
+    ASSIGN_OR_RETURN(sum, runner->Evaluate(rows, ObjectiveRows(windows, config.model, config.run.seed)));
     return runner->Close();
   }));
   return EvalReport{reader.step(), sum.nats / static_cast<double>(sum.tokens), sum.tokens};

@@ -89,6 +89,7 @@ int64_t RankRunner::FillRows(std::vector<Buffer>& buffers, int64_t first_row, in
       for (float w : row_weights_) counted += w != 0;
       for (Buffer& b : buffers) {
         const DType dtype = b.port->operand.view.dtype;
+        if (b.name == "samples") Put(b.bytes[m].data(), dtype, i, static_cast<double>(row % (int64_t{1} << 31)));
         for (int64_t j = 0; j < columns; ++j) {
           const int64_t from = view.origin[1] + j, to = i * columns + j;
           if (b.name == "tokens") Put(b.bytes[m].data(), dtype, to, row_tokens_[from]);

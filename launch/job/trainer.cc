@@ -11,6 +11,7 @@
 #include "core/exec/cpu_device.h"
 #include "launch/config/print_config.h"
 #include "launch/data/loader.h"
+#include "launch/data/objective_rows.h"
 #include "launch/job/checkpoint_io.h"
 #include "launch/job/gather.h"
 #include "launch/job/interrupt.h"
@@ -47,6 +48,7 @@ class RankTraining {
         config_(run.job.config),
         world_(world),
         rows_(run.train),
+        objective_rows_(rows_, config_.model, config_.run.seed),
         progress_(stdout),
         pool_(std::max(1, AvailableCores() / run.job.ranks)) {}
 
@@ -103,7 +105,7 @@ class RankTraining {
 
   absl::Status Step(int64_t step) {
     const auto begun = Clock::now();
-    ASSIGN_OR_RETURN(const StepReport report, runner_->TrainStep(step, next_sample_, rows_));
+    ASSIGN_OR_RETURN(const StepReport report, runner_->TrainStep(step, next_sample_, objective_rows_));
     next_sample_ += runner_->rows_per_step();
     if (!std::isfinite(report.loss)) {
       return absl::InternalError(absl::StrFormat("step %d: the loss is %f; the last checkpoint is of step %d", step,
@@ -144,7 +146,9 @@ class RankTraining {
     if (!run_.valid) return absl::OkStatus();
     int64_t rows = run_.valid->num_windows();
     if (config_.eval.batches > 0) rows = std::min(rows, config_.eval.batches * run_.job.batch_rows);
-    ASSIGN_OR_RETURN(const RankRunner::LossSum sum, runner_->Evaluate(rows, WindowRows(*run_.valid)));
+    const WindowRows windows(*run_.valid);
+    ASSIGN_OR_RETURN(const RankRunner::LossSum sum,
+                     runner_->Evaluate(rows, ObjectiveRows(windows, config_.model, config_.run.seed)));
     if (!first()) return absl::OkStatus();
     const double loss = sum.nats / static_cast<double>(sum.tokens);
     progress_.Print(absl::StrFormat(
@@ -181,6 +185,7 @@ class RankTraining {
   const JobConfig& config_;
   World& world_;
   const TrainRows rows_;
+  const ObjectiveRows objective_rows_;
   Progress progress_;
   ThreadPool pool_;
   CpuDevice device_;

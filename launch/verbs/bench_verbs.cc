@@ -13,6 +13,7 @@
 #include "launch/job/plan_report.h"
 #include "launch/job/rank_runner.h"
 #include "launch/verbs/verbs.h"
+#include "models/model.h"
 #include "parallel/comm/thread_world.h"
 
 namespace strata {

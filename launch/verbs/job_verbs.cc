@@ -78,11 +78,11 @@ absl::Status RunGenerate(const GenerateOptions& options) {
   ASSIGN_OR_RETURN(const LoadedJob loaded,
                    LoadJobConfig(Env::Posix(), options.config, {.tokenizer = true}, options.set));
   const JobConfig& c = loaded.config;
+  const KernelTable kernels = CpuKernels();
+  ASSIGN_OR_RETURN(const Job job, CompileGeneration(c, kernels));
   ASSIGN_OR_RETURN(const JobInputs inputs, OpenInputs(Env::Posix(), loaded, {.tokenizer = true}));
   ASSIGN_OR_RETURN(const std::string folder, PickCheckpoint(c, options.checkpoint));
   ASSIGN_OR_RETURN(CheckpointReader reader, CheckpointReader::Open(Env::Posix(), folder));
-  const KernelTable kernels = CpuKernels();
-  ASSIGN_OR_RETURN(const Job job, CompileGeneration(c, kernels));
   ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, kernels));
   ThreadPool pool(AvailableCores());
   return RunRanks(1, [&](World& world) -> absl::Status {

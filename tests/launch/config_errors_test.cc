@@ -49,6 +49,17 @@ TEST(ConfigErrors, UnknownKey) {
             "rope_theta, norm_eps, tied, init_std");
 }
 
+TEST(ConfigErrors, KeysOfAnotherArchitecture) {
+  EXPECT_EQ(Errors("[model]\nkv_heads = 2\narch = \"gpt2\"\ndropuot = 0.1\n"),
+            "error[E0107]: unknown key `kv_heads` in [model]\n"
+            "  --> run.toml:2:1    model.arch = \"gpt2\" has no such key\n"
+            "error[E0107]: unknown key `dropuot` in [model]\n"
+            "  --> run.toml:4:1    did you mean `dropout`?");
+  EXPECT_EQ(Errors("[model]\ndropout = 0.1\n"),
+            "error[E0107]: unknown key `dropout` in [model]\n"
+            "  --> run.toml:2:1    model.arch = \"llama\" has no such key");
+}
+
 TEST(ConfigErrors, UnknownSection) {
   EXPECT_EQ(Errors("[optm]\nlr = 1\n"),
             "error[E0106]: unknown section [optm]\n"
@@ -94,7 +105,7 @@ TEST(ConfigErrors, NotAChoice) {
             "error[E0111]: schedule.type = \"cosin\": must be one of \"cosine\", \"linear\", \"wsd\"\n"
             "  --> run.toml:2:8    did you mean \"cosine\"?");
   EXPECT_EQ(Errors("[model]\narch = \"banana\"\n"),
-            "error[E0111]: model.arch = \"banana\": must be \"llama\"\n"
+            "error[E0111]: model.arch = \"banana\": must be one of \"llama\", \"gpt2\", \"bert\"\n"
             "  --> run.toml:2:8");
 }
 
@@ -144,6 +155,19 @@ TEST(ConfigErrors, ModelSizes) {
             "  --> run.toml:3:7");
 }
 
+TEST(ConfigErrors, ModelSizesOfOtherArchitectures) {
+  EXPECT_EQ(Errors("[model]\narch = \"gpt2\"\ndim = 66\nheads = 8\n"),
+            "error[E0201]: model.heads = 8: must divide model.dim = 66\n"
+            "  --> run.toml:4:9    nearest valid: 6");
+  EXPECT_EQ(Errors("[model]\narch = \"gpt2\"\ndim = 66\nheads = 22\n"), "");  // heads of size 3
+  EXPECT_EQ(Errors("[model]\narch = \"bert\"\nvocab = 100\nmask_token = 100\n"),
+            "error[E0110]: model.mask_token = 100: must be less than model.vocab = 100\n"
+            "  --> run.toml:4:14    nearest valid: 99");
+  EXPECT_EQ(Errors("[model]\narch = \"gpt2\"\ndropout = 1\n"),
+            "error[E0110]: model.dropout = 1.0: must be from 0.0 to 0.99\n"
+            "  --> run.toml:3:11    nearest valid: 0.99");
+}
+
 TEST(ConfigErrors, TensorParallel) {
   EXPECT_EQ(Errors("[model]\nheads = 8\nkv_heads = 8\nffn = 100\n[parallel]\ntp = 8\n"),
             "error[E0201]: parallel.tp = 8: must divide model.ffn = 100\n"
@@ -188,7 +212,8 @@ TEST(ConfigErrors, MistakesOfTheCommandLineAreAddressedToIt) {
       {"optim.lrr=1", "error[E0107]: unknown key `lrr` in [optim]\n  --> --set optim.lrr=1    did you mean `lr`?"},
       {"optm.lr=1", "error[E0106]: unknown section [optm]\n  --> --set optm.lr=1    did you mean [optim]?"},
       {"model.arch=lama",
-       "error[E0111]: model.arch = \"lama\": must be \"llama\"\n  --> --set model.arch=lama    did you mean "
+       "error[E0111]: model.arch = \"lama\": must be one of \"llama\", \"gpt2\", \"bert\"\n  --> --set model.arch=lama "
+       "   did you mean "
        "\"llama\"?"},
       {"model.heads=3", "  --> --set model.heads=3    nearest valid: "},
       {"lr=1", "error[E0102]: expected SECTION.KEY=VALUE\n  --> --set lr=1    such as optim.lr=0.001"},
