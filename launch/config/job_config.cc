@@ -5,7 +5,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "launch/config/batch.h"
+#include "launch/config/nearest.h"
 
 namespace strata {
 namespace {
@@ -140,6 +142,18 @@ void CheckpointConfig::Describe(ConfigFields& f) {
 
 void LogConfig::Describe(ConfigFields& f) {
   f.Add("every", every, {.doc = "write metrics every so many", .unit = "steps", .min = 1, .max = kMaxSteps});
+  f.Add("sinks", sinks, {.doc = "where to, below run.out: \"jsonl\", \"tensorboard\", \"prometheus\""});
+}
+
+void LogConfig::Check(ConfigChecks& c) const {
+  const std::vector<std::string> known(std::begin(kSinkNames), std::end(kSinkNames));
+  for (const std::string& sink : sinks) {
+    if (std::find(known.begin(), known.end(), sink) != known.end()) continue;
+    const std::string nearest = NearestName(sink, known);
+    c.Add({ConfigErrorKind::kNotAChoice, "log.sinks",
+           absl::StrFormat("log.sinks: \"%s\" is none of %s", sink, absl::StrJoin(known, ", ")),
+           nearest.empty() ? "" : absl::StrFormat("did you mean \"%s\"?", nearest)});
+  }
 }
 
 void EvalConfig::Describe(ConfigFields& f) {
@@ -175,6 +189,7 @@ void CompleteJob(JobConfig& job, ConfigChecks& checks) {
   job.model.Check(checks);
   job.optim.Check(checks);
   job.schedule.Check(checks);
+  job.log.Check(checks);
   CheckTp(job, checks);
   CheckRanks(job, checks);
   CompleteBatch(job, checks);

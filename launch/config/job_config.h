@@ -74,10 +74,14 @@ struct CheckpointConfig {
   bool operator==(const CheckpointConfig&) const = default;
 };
 
+inline constexpr std::string_view kSinkNames[] = {"jsonl", "tensorboard", "prometheus"};
+
 struct LogConfig {
   int64_t every = 10;
+  std::vector<std::string> sinks = {"jsonl"};
 
   void Describe(ConfigFields& f);
+  void Check(ConfigChecks& c) const;
   bool operator==(const LogConfig&) const = default;
 };
 

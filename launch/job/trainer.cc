@@ -18,8 +18,8 @@
 #include "launch/job/open_inputs.h"
 #include "launch/job/plan_report.h"
 #include "launch/job/rank_runner.h"
-#include "launch/metrics/metrics.h"
 #include "launch/metrics/progress.h"
+#include "launch/metrics/sinks.h"
 #include "parallel/comm/thread_world.h"
 
 namespace strata {
@@ -76,7 +76,7 @@ class RankTraining {
   bool first() const { return world_.rank() == 0; }
 
   absl::Status OpenLog() {
-    ASSIGN_OR_RETURN(log_, MetricsWriter::Open(run_.env, config_.run.out + "/metrics.jsonl", first_step_ - 1));
+    ASSIGN_OR_RETURN(log_, OpenSinks(run_.env, config_, first_step_ - 1));
     return absl::OkStatus();
   }
 
@@ -178,7 +178,7 @@ class RankTraining {
                                     HumanBytes(static_cast<double>(arenas + outside)),
                                     HumanBytes(static_cast<double>(arenas)), HumanBytes(static_cast<double>(outside)),
                                     HumanBytes(static_cast<double>(peak))));
-    progress_.Print(absl::StrFormat("checkpoint %s\nmetrics %s/metrics.jsonl", saved_path_, config_.run.out));
+    progress_.Print(absl::StrFormat("checkpoint %s\nlogs in %s", saved_path_, config_.run.out));
   }
 
   const Run& run_;
@@ -191,7 +191,7 @@ class RankTraining {
   CpuDevice device_;
   std::unique_ptr<RankRunner> runner_;
   std::unique_ptr<Communicator> control_;
-  std::unique_ptr<MetricsWriter> log_;  // rank 0
+  std::unique_ptr<LogSink> log_;  // rank 0
   int64_t first_step_ = 1, next_sample_ = 0, saved_step_ = -1;
   std::string saved_path_;
   double smooth_rate_ = 0;

@@ -109,6 +109,12 @@ TEST(ConfigErrors, NotAChoice) {
             "  --> run.toml:2:8");
 }
 
+TEST(ConfigErrors, LogSinks) {
+  EXPECT_EQ(Errors("[log]\nsinks = [\"jsonl\", \"tensorbord\"]\n"),
+            "error[E0111]: log.sinks: \"tensorbord\" is none of jsonl, tensorboard, prometheus\n"
+            "  --> run.toml:2:9    did you mean \"tensorboard\"?");
+}
+
 TEST(ConfigErrors, OutOfRange) {
   EXPECT_EQ(Errors("[optim]\nbeta1 = 2\n"),
             "error[E0110]: optim.beta1 = 2.0: must be from 0.0 to 0.999999\n"

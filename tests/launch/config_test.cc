@@ -75,6 +75,7 @@ every = 7
 keep = 5
 [log]
 every = 3
+sinks = ["prometheus", "jsonl"]
 [eval]
 every = 11
 batches = 13
@@ -110,7 +111,7 @@ JobConfig Full() {
   c.precision = {.compute = DType::kBF16};
   c.parallel = {.dp = 2, .tp = 2};
   c.checkpoint = {.every = 7, .keep = 5};
-  c.log = {.every = 3};
+  c.log = {.every = 3, .sinks = {"prometheus", "jsonl"}};
   c.eval = {.every = 11, .batches = 13};
   return c;
 }
@@ -204,8 +205,8 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
     check(checkpoint, a, b);
   }
   {
-    auto& [a] = log;
-    check(log, a);
+    auto& [a, b] = log;
+    check(log, a, b);
   }
   {
     auto& [a, b] = eval;
