@@ -171,7 +171,7 @@ std::vector<ConfigSection> DescribeJob(JobConfig& job) {
       {"data", "Token files, as `strata data build` writes them.", DescribeFields(job.data)},
       {"batch", "tokens = micro * accumulate * parallel.dp * model.seq: any two of the three give the third.",
        DescribeFields(job.batch)},
-      {"optim", "The optimizer.", DescribeFields(job.optim)},
+      SectionOfKind("optim", "The optimizer.", job.optim, &OptimConfig::type, "type", kOptimizerTypeNames),
       {"schedule", "The learning rate over the steps.", DescribeFields(job.schedule)},
       {"precision", "Number formats.", DescribeFields(job.precision)},
       {"parallel", "How many ranks, and what they share out. Ranks in all: dp * tp.", DescribeFields(job.parallel)},

@@ -74,6 +74,7 @@ LoadedJob ReadKinds(std::string_view text, const Overrides& overrides) {
   ConfigChecks found_again;
   ReadFileAndOverrides(text, overrides, all, found_again);
   kinds.config.model.arch = all.config.model.arch;
+  kinds.config.optim.type = all.config.optim.type;
   return kinds;
 }
 

@@ -49,6 +49,9 @@ std::vector<JobConfig> JobKinds() {
   for (size_t i = 1; i < std::size(kModelArchNames); ++i) {
     kinds.emplace_back().model.arch = static_cast<ModelArch>(i);
   }
+  for (size_t i = 1; i < std::size(kOptimizerTypeNames); ++i) {
+    kinds.emplace_back().optim.type = static_cast<OptimizerType>(i);
+  }
   return kinds;
 }
 

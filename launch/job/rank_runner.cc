@@ -135,7 +135,7 @@ absl::StatusOr<StepReport> RankRunner::TrainStep(int64_t step, int64_t first_row
     return absl::InvalidArgumentError(absl::StrFormat("step %d: no token of samples %d to %d has weight", step,
                                                       first_row, first_row + rows_per_step() - 1));
   }
-  report.lr = LearningRate(job_.config.optim, job_.config.schedule, step);
+  report.lr = LearningRate(job_.config.optim, job_.config.schedule, job_.config.batch.tokens, step);
   RETURN_IF_ERROR(RunFed("train", train_,
                          {.seed = static_cast<uint64_t>(job_.config.run.seed),
                           .step = static_cast<uint64_t>(step),

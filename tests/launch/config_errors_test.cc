@@ -203,6 +203,27 @@ TEST(ConfigErrors, Schedule) {
   EXPECT_EQ(Errors("[schedule]\ntype = \"wsd\"\nsteps = 50\nwarmup = 20\ndecay = 30\n"), "");
 }
 
+TEST(ConfigErrors, LinearScalingNeedsItsBatch) {
+  EXPECT_EQ(
+      Errors("[schedule]\nscaling = \"linear\"\n"),
+      "error[E0202]: schedule.base_tokens = 0: is needed by schedule.scaling = \"linear\": the batch that optim.lr "
+      "was chosen for\n"
+      "  --> run.toml (schedule.base_tokens is not set there)");
+  EXPECT_EQ(Errors("[schedule]\nbase_tokens = 64\n"),
+            "error[E0202]: schedule.base_tokens = 64: is used by schedule.scaling = \"linear\" only\n"
+            "  --> run.toml:2:15    nearest valid: 0");
+}
+
+TEST(ConfigErrors, OptimizersHaveKeysOfTheirOwn) {
+  EXPECT_EQ(Errors("[optim]\ntype = \"sgd\"\nmomentum = 0.8\nnesterov = true\n"), "");
+  EXPECT_EQ(Errors("[optim]\nbeta1 = 0.8\ntype = \"sgd\"\n"),
+            "error[E0107]: unknown key `beta1` in [optim]\n"
+            "  --> run.toml:2:1    optim.type = \"sgd\" has no such key");
+  EXPECT_EQ(Errors("[optim]\ntype = \"sgd\"\nmomentum = 0\nnesterov = true\n"),
+            "error[E0202]: optim.nesterov = true: needs optim.momentum, which is 0\n"
+            "  --> run.toml:4:12    nearest valid: false");
+}
+
 TEST(ConfigErrors, EvaluationNeedsValidationTokens) {
   EXPECT_EQ(Errors("[eval]\nevery = 5\n"),
             "error[E0202]: eval.every = 5: needs data.valid, which is not set\n"

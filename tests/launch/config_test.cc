@@ -65,6 +65,8 @@ steps = 99
 warmup = 9
 decay = 10
 min_lr = 0.2
+scaling = "linear"
+base_tokens = 256
 [precision]
 compute = "bf16"
 [parallel]
@@ -107,7 +109,13 @@ JobConfig Full() {
              .weight_decay = 0.01,
              .clip = 0.5,
              .no_decay = {"a*", "b\"c\\"}};
-  c.schedule = {.type = ScheduleType::kWsd, .steps = 99, .warmup = 9, .decay = 10, .min_lr = 0.2};
+  c.schedule = {.type = ScheduleType::kWsd,
+                .steps = 99,
+                .warmup = 9,
+                .decay = 10,
+                .min_lr = 0.2,
+                .scaling = LrScaling::kLinear,
+                .base_tokens = 256};
   c.precision = {.compute = DType::kBF16};
   c.parallel = {.dp = 2, .tp = 2};
   c.checkpoint = {.every = 7, .keep = 5};
@@ -185,12 +193,12 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
     check(batch, a, b, c);
   }
   {
-    auto& [a, b, c, d, e, f, g, h] = optim;
-    check(optim, a, b, c, d, e, f, g, h);
+    auto& [a, b, c, d, e, f, g, h, i, j] = optim;
+    ExpectDescribedByKind(optim, a, std::size(kOptimizerTypeNames), a, b, c, d, e, f, g, h, i, j);
   }
   {
-    auto& [a, b, c, d, e] = schedule;
-    check(schedule, a, b, c, d, e);
+    auto& [a, b, c, d, e, f, g] = schedule;
+    check(schedule, a, b, c, d, e, f, g);
   }
   {
     auto& [a] = precision;
