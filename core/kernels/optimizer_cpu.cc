@@ -1,9 +1,11 @@
 // sum_squares: tiles of kFlatTile elements of the flat tensor, kLanes running sums in each, then a binary tree over tiles.
+// guard: NaN for a step whose update is held back.
 // adamw: the formula of core/ops/optimizer.h, in place.
 
 #include "core/ops/optimizer.h"
 
 #include <cmath>
+#include <limits>
 
 #include "core/kernels/cpu_kernels.h"
 #include "core/kernels/cpu_util.h"
@@ -61,6 +63,14 @@ absl::Status RunSqrt(const KernelArgs& a) {
 }
 
 template <typename T>
+absl::Status RunGuard(const KernelArgs& a) {
+  const T norm = *a.in[0].as<const T>(), loss = *a.in[1].as<const T>();
+  const bool good = std::isfinite(norm) && std::isfinite(loss) && loss <= a.scalars->loss_limit;
+  *a.out[0].as<T>() = good ? norm : std::numeric_limits<T>::quiet_NaN();
+  return absl::OkStatus();
+}
+
+template <typename T>
 struct AdamWStep {  // the constants of one step
   T clip, beta1, beta2, m_scale, v_scale, eps, lr;
   AdamWStep(const AdamWSpec& s, const StepScalars& now, T norm)
@@ -96,9 +106,10 @@ void UpdateRange(const KernelArgs& a, const AdamWStep<T>& s, double decay, int64
 
 template <typename T>
 absl::Status RunAdamW(const KernelArgs& a) {
-  if (a.scalars->skip_update != 0) return absl::OkStatus();
+  const T norm = *a.in[4].as<const T>();
+  if (a.scalars->skip_update != 0 || !std::isfinite(norm)) return absl::OkStatus();
   const AdamWSpec& spec = AdamWSpecOf(a.op);
-  const AdamWStep<T> step(spec, *a.scalars, *a.in[4].as<const T>());
+  const AdamWStep<T> step(spec, *a.scalars, norm);
   ForTiles(a.pool, a.out[0].shape.elements(), kFlatTile, [&](int64_t begin, int64_t end) {
     int64_t at = begin;
     for (const AdamWSpec::Segment& segment : spec.segments) {
@@ -121,6 +132,7 @@ void AddKernels(KernelTable& table, DType dtype) {
   table.Add("sum_squares", dtype,
             {.run = RunSumSquares<T>, .workspace = SumSquaresWorkspace<T>, .cost = StreamingCost});
   table.Add("sqrt", dtype, {.run = RunSqrt<T>, .cost = StreamingCost});
+  table.Add("guard", dtype, {.run = RunGuard<T>, .cost = StreamingCost});
   table.Add("adamw", dtype, {.run = RunAdamW<T>, .cost = StreamingCost});
 }
 
