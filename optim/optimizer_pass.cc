@@ -114,12 +114,16 @@ static_assert(std::size(kUpdates) == std::size(kOptimizerTypeNames));
 
 }  // namespace
 
-absl::StatusOr<Graph> ApplyOptimizer(Bucketed bucketed, const Mesh& mesh, const OptimConfig& config) {
+absl::StatusOr<Graph> ApplyOptimizer(Bucketed bucketed, const Mesh& mesh, const OptimConfig& config, Value loss) {
   GraphBuilder g(std::move(bucketed.graph));
   g.set_phase(Phase::kStep);
   g.Push("grad_norm");
-  const Value norm = GradNorm(g, bucketed, mesh);
+  Value norm = GradNorm(g, bucketed, mesh);
   g.Output("grad_norm", norm);
+  if (loss.valid()) {
+    norm = Guard(g, norm, loss);
+    g.Output("guarded_norm", norm);
+  }
   g.Pop();
   for (size_t i = 0; i < bucketed.buckets.size(); ++i) {
     g.Push("bucket." + bucketed.buckets[i].name);

@@ -2,6 +2,7 @@
 // A device and its kernels. A back end is a Device and a KernelTable, both passed as values: no registry, no static
 // constructors, no #ifdef.
 
+#include <limits>
 #include <map>
 #include <span>
 #include <string>
@@ -49,6 +50,7 @@ struct StepScalars {
   uint64_t seed = 0;
   uint64_t step = 1;  // 1 for the first update: AdamW's t
   double loss_scale = 1, lr = 0, clip_scale = 1;
+  double loss_limit = std::numeric_limits<double>::infinity();  // of the summed loss: above it the update is skipped
   uint32_t skip_update = 0;
 };
 

@@ -1,9 +1,11 @@
 // sum_squares: tiles of kFlatTile elements of the flat tensor, kLanes running sums in each, then a binary tree over tiles.
+// guard: NaN for a step whose update is held back.
 // adamw, sgd: the formulas of core/ops/optimizer.h, in place.
 
 #include "core/ops/optimizer.h"
 
 #include <cmath>
+#include <limits>
 
 #include "core/kernels/cpu_kernels.h"
 #include "core/kernels/cpu_util.h"
@@ -63,6 +65,14 @@ absl::Status RunSqrt(const KernelArgs& a) {
 double Clip(double max_norm, double norm) { return max_norm > 0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0; }
 
 template <typename T>
+absl::Status RunGuard(const KernelArgs& a) {
+  const T norm = *a.in[0].as<const T>(), loss = *a.in[1].as<const T>();
+  const bool good = std::isfinite(norm) && std::isfinite(loss) && loss <= a.scalars->loss_limit;
+  *a.out[0].as<T>() = good ? norm : std::numeric_limits<T>::quiet_NaN();
+  return absl::OkStatus();
+}
+
+template <typename T>
 struct AdamWStep {  // the constants of one step
   T clip, beta1, beta2, m_scale, v_scale, eps, lr;
   AdamWStep(const AdamWSpec& s, const StepScalars& now, T norm)
@@ -119,8 +129,9 @@ void UpdateRange(const KernelArgs& a, const Step& s, double decay, int64_t begin
 
 // Weights and states in place, tile by tile; then the live weights, where there are any.
 template <typename T, typename Step, typename... State>
-absl::Status RunUpdate(const KernelArgs& a, const Step& step, std::span<const DecayRange> segments, State*... states) {
-  if (a.scalars->skip_update != 0) return absl::OkStatus();
+absl::Status RunUpdate(const KernelArgs& a, T norm, const Step& step, std::span<const DecayRange> segments,
+                       State*... states) {
+  if (a.scalars->skip_update != 0 || !std::isfinite(norm)) return absl::OkStatus();
   constexpr size_t kLive = 1 + sizeof...(State);
   ForTiles(a.pool, a.out[0].shape.elements(), kFlatTile, [&](int64_t begin, int64_t end) {
     int64_t at = begin;
@@ -142,15 +153,17 @@ absl::Status RunUpdate(const KernelArgs& a, const Step& step, std::span<const De
 template <typename T>
 absl::Status RunAdamW(const KernelArgs& a) {
   const AdamWSpec& spec = AdamWSpecOf(a.op);
-  const AdamWStep<T> step(spec, *a.scalars, *a.in[4].as<const T>());
-  return RunUpdate<T>(a, step, spec.segments, a.out[1].as<T>(), a.out[2].as<T>());
+  const T norm = *a.in[4].as<const T>();
+  const AdamWStep<T> step(spec, *a.scalars, norm);
+  return RunUpdate<T>(a, norm, step, spec.segments, a.out[1].as<T>(), a.out[2].as<T>());
 }
 
 template <typename T>
 absl::Status RunSgd(const KernelArgs& a) {
   const SgdSpec& spec = SgdSpecOf(a.op);
-  const SgdStep<T> step(spec, *a.scalars, *a.in[3].as<const T>());
-  return RunUpdate<T>(a, step, spec.segments, a.out[1].as<T>());
+  const T norm = *a.in[3].as<const T>();
+  const SgdStep<T> step(spec, *a.scalars, norm);
+  return RunUpdate<T>(a, norm, step, spec.segments, a.out[1].as<T>());
 }
 
 template <typename T>
@@ -158,6 +171,7 @@ void AddKernels(KernelTable& table, DType dtype) {
   table.Add("sum_squares", dtype,
             {.run = RunSumSquares<T>, .workspace = SumSquaresWorkspace<T>, .cost = StreamingCost});
   table.Add("sqrt", dtype, {.run = RunSqrt<T>, .cost = StreamingCost});
+  table.Add("guard", dtype, {.run = RunGuard<T>, .cost = StreamingCost});
   table.Add("adamw", dtype, {.run = RunAdamW<T>, .cost = StreamingCost});
   table.Add("sgd", dtype, {.run = RunSgd<T>, .cost = StreamingCost});
 }

@@ -59,6 +59,16 @@ class SqrtOp final : public FlatOp {
   }
 };
 
+class GuardOp final : public FlatOp {
+ public:
+  std::string_view name() const override { return "guard"; }
+  Specs Infer(std::span<const TensorSpec> in) const override {
+    RETURN_IF_ERROR(ExpectAlike(in, 2));
+    if (in[0].shape != Shape{}) return absl::InvalidArgumentError("norm and loss are scalars");
+    return std::vector<TensorSpec>{{in[0].dtype, {}, {}}};
+  }
+};
+
 // An update in place: weights, grads, states, norm and, optional, live -> weights, states, live.
 class UpdateOp : public FlatOp {
  public:
@@ -139,6 +149,9 @@ Value SumSquares(GraphBuilder& g, Value flat, std::vector<FlatRange> ranges, Sou
   return g.Add(std::make_shared<SumSquaresOp>(std::move(ranges)), {flat}, loc)[0];
 }
 Value Sqrt(GraphBuilder& g, Value x, SourceLoc loc) { return g.Add(std::make_shared<SqrtOp>(), {x}, loc)[0]; }
+Value Guard(GraphBuilder& g, Value norm, Value loss, SourceLoc loc) {
+  return g.Add(std::make_shared<GuardOp>(), {norm, loss}, loc)[0];
+}
 
 AdamWResults AdamW(GraphBuilder& g, AdamWSpec spec, const AdamWOperands& in, SourceLoc loc) {
   std::vector<Value> operands = {in.weights, in.grads, in.m, in.v, in.norm};

@@ -27,12 +27,16 @@ struct DecayRange {
 Value SumSquares(GraphBuilder& g, Value flat, std::vector<FlatRange> ranges, SourceLoc loc = SourceLoc::Here());
 Value Sqrt(GraphBuilder& g, Value x, SourceLoc loc = SourceLoc::Here());
 
+// Whether a step's update is applied: `norm` where it and the loss are finite and loss <= StepScalars::loss_limit, else NaN,
+// by which an optimizer op leaves its states alone. Both are [] and the same on every rank, and so is the decision.
+Value Guard(GraphBuilder& g, Value norm, Value loss, SourceLoc loc = SourceLoc::Here());
+
 // AdamW: Loshchilov and Hutter, "Decoupled Weight Decay Regularization" (ICLR 2019), algorithm 2, with the decay scaled by
 // the learning rate. With t = StepScalars::step from 1, lr = StepScalars::lr, elementwise:
 //   g  = grad * min(1, max_norm / (norm + 1e-6))          g = grad where max_norm is 0
 //   m' = beta1 m + (1 - beta1) g                          v' = beta2 v + (1 - beta2) g^2
 //   w' = w - lr ( (m' / (1 - beta1^t)) / (sqrt(v' / (1 - beta2^t)) + eps) + decay w )
-// Where StepScalars::skip_update is set nothing changes. All in the dtype of the weights, f64 or f32. With `live`, weights
+// Where StepScalars::skip_update is set or norm is not finite nothing changes. All in the dtype of the weights, f64 or f32. With `live`, weights
 // are the f32 master of bf16 live weights, and live' = bf16(w').
 struct AdamWSpec {
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, max_norm = 0;

@@ -156,6 +156,20 @@ void LogConfig::Check(ConfigChecks& c) const {
   }
 }
 
+void GuardConfig::Describe(ConfigFields& f) {
+  f.AddChoice("nan", nan, kGuardActionNames, {.doc = "where the loss or the gradient norm is not finite"});
+  f.Add("spike_z", spike_z,
+        {.doc = "a loss is a spike above mean + spike_z * standard deviation of the window; 0 = never",
+         .min = 0,
+         .max = 1000});
+  f.AddChoice("spike", spike, kGuardActionNames, {.doc = "where the loss is a spike"});
+  f.Add("window", window,
+        {.doc = "losses that a spike is told by: the last applied ones since training began or was resumed",
+         .unit = "steps",
+         .min = 2,
+         .max = 10000});
+}
+
 void EvalConfig::Describe(ConfigFields& f) {
   f.Add("every", every,
         {.doc = "evaluate every so many; 0 = only at the end", .unit = "steps", .min = 0, .max = kMaxSteps});
@@ -178,6 +192,11 @@ std::vector<ConfigSection> DescribeJob(JobConfig& job) {
       {"checkpoint", "Saving the state of training.", DescribeFields(job.checkpoint)},
       {"log", "Metrics and progress.", DescribeFields(job.log)},
       {"eval", "Loss on the validation tokens.", DescribeFields(job.eval)},
+      {"guard",
+       "A step whose loss is not finite, or jumps, changes nothing. Then training halts, or goes on with the next "
+       "step; 10 "
+       "such steps in a row halt it in any case.",
+       DescribeFields(job.guard)},
   };
 }
 

@@ -85,6 +85,19 @@ struct LogConfig {
   bool operator==(const LogConfig&) const = default;
 };
 
+enum class GuardAction : uint8_t { kHalt, kSkip };
+inline constexpr std::string_view kGuardActionNames[] = {"halt", "skip"};
+
+struct GuardConfig {
+  GuardAction nan = GuardAction::kHalt;
+  double spike_z = 0;
+  GuardAction spike = GuardAction::kHalt;
+  int64_t window = 50;
+
+  void Describe(ConfigFields& f);
+  bool operator==(const GuardConfig&) const = default;
+};
+
 struct EvalConfig {
   int64_t every = 0;
   int64_t batches = 0;
@@ -106,6 +119,7 @@ struct JobConfig {
   CheckpointConfig checkpoint;
   LogConfig log;
   EvalConfig eval;
+  GuardConfig guard;
 
   bool operator==(const JobConfig&) const = default;
 };

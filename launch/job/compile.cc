@@ -53,8 +53,9 @@ absl::StatusOr<Graph> TrainGraph(const Job& job, const Mesh& mesh, const KernelT
   ASSIGN_OR_RETURN(graph, Legalize(graph, kernels));
   ASSIGN_OR_RETURN(graph, Place(graph, job, mesh));
   ASSIGN_OR_RETURN(graph, ReduceBuffers(std::move(graph)));
+  const Value loss = graph.outputs.at("loss");  // passes below append, so it stays where it is
   ASSIGN_OR_RETURN(Bucketed bucketed, BucketPass(std::move(graph), mesh));
-  return ApplyOptimizer(std::move(bucketed), mesh, job.config.optim);
+  return ApplyOptimizer(std::move(bucketed), mesh, job.config.optim, loss);
 }
 
 absl::StatusOr<Graph> EvalGraph(const Job& job, const Mesh& mesh, const KernelTable& kernels) {

@@ -1,6 +1,7 @@
 #include "launch/job/rank_runner.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
@@ -128,7 +129,8 @@ absl::StatusOr<double> RankRunner::Scalar(std::string_view program, std::string_
   return Get(t, 0);
 }
 
-absl::StatusOr<StepReport> RankRunner::TrainStep(int64_t step, int64_t first_row, const RowSource& source) {
+absl::StatusOr<StepReport> RankRunner::TrainStep(int64_t step, int64_t first_row, const RowSource& source,
+                                                 double max_loss) {
   StepReport report;
   ASSIGN_OR_RETURN(report.tokens, SumOverData(FillRows(train_, first_row, first_row + rows_per_step(), source)));
   if (report.tokens == 0) {
@@ -140,9 +142,12 @@ absl::StatusOr<StepReport> RankRunner::TrainStep(int64_t step, int64_t first_row
                          {.seed = static_cast<uint64_t>(job_.config.run.seed),
                           .step = static_cast<uint64_t>(step),
                           .loss_scale = 1.0 / static_cast<double>(report.tokens),
-                          .lr = report.lr}));
+                          .lr = report.lr,
+                          .loss_limit = max_loss * static_cast<double>(report.tokens)}));
   ASSIGN_OR_RETURN(const double nats, Scalar("train", "loss"));
   ASSIGN_OR_RETURN(report.grad_norm, Scalar("train", "grad_norm"));
+  ASSIGN_OR_RETURN(const double guarded_norm, Scalar("train", "guarded_norm"));
+  report.skipped = !std::isfinite(guarded_norm);
   report.loss = nats / static_cast<double>(report.tokens);
   return report;
 }

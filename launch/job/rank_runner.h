@@ -1,6 +1,7 @@
 #pragma once
 // One rank of a job: its executor, the feeding of its inputs, and its steps. Used by one thread.
 
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -15,7 +16,8 @@ struct StepReport {
   double loss = 0;       // nats a token, over the global batch
   double grad_norm = 0;  // before clipping
   double lr = 0;
-  int64_t tokens = 0;  // with weight, in the global batch
+  int64_t tokens = 0;    // with weight, in the global batch
+  bool skipped = false;  // the update was not applied: loss or gradient norm not finite, or the loss above the limit
 };
 
 class RankRunner {
@@ -30,8 +32,10 @@ class RankRunner {
   void InitParameters(uint64_t seed);
 
   // Step `step` (from 1) on rows [first_row, first_row + rows a step) of `source`. Collective.
+  // Where the loss (nats a token) is above max_loss or is not finite, nothing is updated, alike on all ranks.
   // Errors: InvalidArgument where no token of the batch has weight; those of Executor::Run.
-  absl::StatusOr<StepReport> TrainStep(int64_t step, int64_t first_row, const RowSource& source);
+  absl::StatusOr<StepReport> TrainStep(int64_t step, int64_t first_row, const RowSource& source,
+                                       double max_loss = std::numeric_limits<double>::infinity());
 
   struct LossSum {
     double nats = 0;

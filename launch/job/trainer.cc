@@ -15,6 +15,7 @@
 #include "launch/job/checkpoint_io.h"
 #include "launch/job/gather.h"
 #include "launch/job/interrupt.h"
+#include "launch/job/loss_guard.h"
 #include "launch/job/open_inputs.h"
 #include "launch/job/plan_report.h"
 #include "launch/job/rank_runner.h"
@@ -49,6 +50,7 @@ class RankTraining {
         world_(world),
         rows_(run.train),
         objective_rows_(rows_, config_.model, config_.run.seed),
+        guard_(run.job.config.guard),
         progress_(stdout),
         pool_(std::max(1, AvailableCores() / run.job.ranks)) {}
 
@@ -105,12 +107,10 @@ class RankTraining {
 
   absl::Status Step(int64_t step) {
     const auto begun = Clock::now();
-    ASSIGN_OR_RETURN(const StepReport report, runner_->TrainStep(step, next_sample_, objective_rows_));
+    ASSIGN_OR_RETURN(const StepReport report,
+                     runner_->TrainStep(step, next_sample_, objective_rows_, guard_.MaxLoss()));
+    RETURN_IF_ERROR(Guard(step, report));
     next_sample_ += runner_->rows_per_step();
-    if (!std::isfinite(report.loss)) {
-      return absl::InternalError(absl::StrFormat("step %d: the loss is %f; the last checkpoint is of step %d", step,
-                                                 report.loss, saved_step_));
-    }
     const double step_s = Seconds(begun), rate = static_cast<double>(report.tokens) / step_s;
     smooth_rate_ = smooth_rate_ == 0 ? rate : 0.9 * smooth_rate_ + 0.1 * rate;
     if (first()) RETURN_IF_ERROR(Log(step, report, step_s));
@@ -124,6 +124,21 @@ class RankTraining {
     if (interrupted == 0 || last) return absl::OkStatus();
     return absl::CancelledError(
         absl::StrFormat("interrupted at step %d, saved %s; the same command goes on from there", step, saved_path_));
+  }
+
+  absl::Status Guard(int64_t step, const StepReport& report) {
+    const absl::StatusOr<std::string> skipped = guard_.Judge(step, report, next_sample_, runner_->rows_per_step());
+    if (!skipped.ok()) {
+      const std::string saved = saved_step_ < 0 ? "no checkpoint is saved yet"
+                                                : absl::StrFormat("the last checkpoint is of step %d", saved_step_);
+      return absl::InternalError(absl::StrFormat("%s; %s", std::string(skipped.status().message()), saved));
+    }
+    if (skipped->empty() || !first()) return absl::OkStatus();
+    progress_.Print(*skipped);
+    return log_->Write(std::vector<Metric>{{"step", step},
+                                           {"skipped", std::string_view(*skipped)},
+                                           {"first_sample", next_sample_},
+                                           {"samples", runner_->rows_per_step()}});
   }
 
   absl::Status Log(int64_t step, const StepReport& r, double step_s) {
@@ -186,6 +201,7 @@ class RankTraining {
   World& world_;
   const TrainRows rows_;
   const ObjectiveRows objective_rows_;
+  LossGuard guard_;
   Progress progress_;
   ThreadPool pool_;
   CpuDevice device_;

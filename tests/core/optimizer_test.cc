@@ -105,6 +105,25 @@ TEST(AdamWKernel, IsTheSameOnAnyNumberOfThreadsAndDecaysItsSegments) {
   }
 }
 
+TEST(GuardKernel, HoldsBackWhatIsNotFiniteOrAboveTheLimit) {
+  const Node node = *NodeOf({{}, {}}, [](GraphBuilder& g, const std::vector<Value>& in) { Guard(g, in[0], in[1]); });
+  const auto guarded = [&](double norm, double loss) {
+    float n = static_cast<float>(norm), l = static_cast<float>(loss), out = -1;
+    EXPECT_EQ(RunKernel(node, {Contiguous(&n, DType::kF32, {}), Contiguous(&l, DType::kF32, {})},
+                        {Contiguous(&out, DType::kF32, {})}, nullptr, {.loss_limit = 8}),
+              absl::OkStatus());
+    return out;
+  };
+  constexpr double kInf = std::numeric_limits<double>::infinity();
+  EXPECT_EQ(guarded(2, 7), 2);
+  EXPECT_EQ(guarded(2, 8), 2);
+  EXPECT_EQ(guarded(0, -1), 0);
+  for (const auto& [norm, loss] :
+       {std::pair(2.0, 8.5), {2.0, kInf}, {2.0, -kInf}, {2.0, kNaN}, {kInf, 7.0}, {kNaN, 7.0}}) {
+    EXPECT_TRUE(std::isnan(guarded(norm, loss))) << norm << " " << loss;
+  }
+}
+
 TEST(OptimizerOps, RefuseWhatDoesNotFit) {
   const Shape flat{100};
   for (const std::vector<FlatRange>& ranges :

@@ -21,7 +21,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr Stream kStream{};
-constexpr milliseconds kDeadline{500};
+constexpr milliseconds kDeadline{3'000};
 
 absl::Status IssueOne(Communicator& comm, const Collective& c) { return comm.Issue({&c, 1}, kStream); }
 

@@ -1,6 +1,8 @@
 #include "tests/testing/small_job.h"
 
+#include <limits>
 #include <mutex>
+#include <numeric>
 
 #include "absl/strings/str_format.h"
 #include "core/base/philox.h"
@@ -73,11 +75,17 @@ bool Merge(const PlannedState& s, std::span<const std::byte> bytes, std::vector<
 }  // namespace
 
 absl::StatusOr<JobRun> RunJob(const JobConfig& config, int steps) {
+  std::vector<int> all(steps);
+  std::iota(all.begin(), all.end(), 1);
+  return RunJob(config, all, TableRows(config.model.vocab, 3), std::numeric_limits<double>::infinity());
+}
+
+absl::StatusOr<JobRun> RunJob(const JobConfig& config, std::span<const int> steps, const RowSource& source,
+                              double max_loss) {
   const KernelTable kernels = CpuKernels();
   ASSIGN_OR_RETURN(const Job job, CompileTraining(config, kernels));
   ASSIGN_OR_RETURN(std::vector<Plan> plans, PlanRanks(job, kernels));
-  const TableRows table(config.model.vocab, 3);
-  const ObjectiveRows rows(table, config.model, config.run.seed);
+  const ObjectiveRows rows(source, config.model, config.run.seed);
   JobRun run;
   std::mutex mutex;
   std::map<std::string, std::vector<bool>> set;
@@ -98,9 +106,10 @@ absl::StatusOr<JobRun> RunJob(const JobConfig& config, int steps) {
     const auto plan = std::make_shared<const Plan>(plans[world.rank()]);
     ASSIGN_OR_RETURN(auto runner, RankRunner::Create(job, plan, world, device, nullptr));
     runner->InitParameters(static_cast<uint64_t>(config.run.seed));
-    for (int s = 1; s <= steps; ++s) {
+    for (const int s : steps) {
       world.Reset();
-      ASSIGN_OR_RETURN(const StepReport report, runner->TrainStep(s, (s - 1) * runner->rows_per_step(), rows));
+      ASSIGN_OR_RETURN(const StepReport report,
+                       runner->TrainStep(s, (s - 1) * runner->rows_per_step(), rows, max_loss));
       if (world.rank() == 0) run.steps.push_back(report);
     }
     if (world.rank() == 0) {

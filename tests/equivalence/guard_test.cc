@@ -1,0 +1,67 @@
+// A step that is held back changes nothing, to the bit and on every rank: as if it had not been taken.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "tests/testing/small_job.h"
+
+namespace strata {
+namespace {
+
+using testing::JobRun;
+using testing::RunJob;
+using testing::SmallJob;
+using testing::TableRows;
+
+// The usual rows, but for one of step 3 (rows 16 to 23), which one data-parallel rank alone sees.
+class SpoiledRows final : public RowSource {
+ public:
+  explicit SpoiledRows(float weight) : weight_(weight) {}
+  void Row(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets,
+           std::span<float> weights) const override {
+    rows_.Row(index, tokens, targets, weights);
+    if (index == 22) weights[2] = weight_;
+  }
+
+ private:
+  const TableRows rows_{32, 3};
+  const float weight_;
+};
+
+struct Case {
+  int64_t dp, tp;
+  DType dtype;
+};
+
+class Guarded : public ::testing::TestWithParam<Case> {
+ protected:
+  void Check(float weight, double max_loss) {
+    JobConfig config = SmallJob(GetParam().dp, GetParam().tp, 2);
+    config.precision.compute = GetParam().dtype;
+    const int all[] = {1, 2, 3, 4}, without[] = {1, 2, 4};
+    const absl::StatusOr<JobRun> skipped = RunJob(config, all, SpoiledRows(weight), max_loss);
+    ASSERT_TRUE(skipped.ok()) << skipped.status();  // and replicas are alike
+    ASSERT_EQ(skipped->steps.size(), 4u);
+    for (int i = 0; i < 4; ++i) EXPECT_EQ(skipped->steps[i].skipped, i == 2) << skipped->steps[i].loss;
+    const absl::StatusOr<JobRun> want = RunJob(config, without, SpoiledRows(weight), max_loss);
+    ASSERT_TRUE(want.ok()) << want.status();
+    EXPECT_EQ(skipped->parameters, want->parameters);
+    EXPECT_EQ(skipped->eval_nats, want->eval_nats);
+    EXPECT_TRUE(std::isfinite(want->eval_nats));
+  }
+};
+
+TEST_P(Guarded, NotFinite) { Check(std::numeric_limits<float>::quiet_NaN(), 1e9); }
+TEST_P(Guarded, AboveTheLimit) { Check(1000, 10); }
+
+INSTANTIATE_TEST_SUITE_P(All, Guarded,
+                         ::testing::Values(Case{1, 1, DType::kF64}, Case{2, 1, DType::kF64}, Case{1, 2, DType::kF32},
+                                           Case{2, 2, DType::kBF16}),
+                         [](const auto& info) {
+                           return "dp" + std::to_string(info.param.dp) + "_tp" + std::to_string(info.param.tp);
+                         });
+
+}  // namespace
+}  // namespace strata
