@@ -51,6 +51,20 @@ TEST_P(ModelLayouts, EqualOneRank) {
   }
 }
 
+TEST_P(ModelLayouts, SgdEqualsOneRank) {
+  const auto config = [&](int64_t dp, int64_t tp, int64_t accumulate) {
+    JobConfig c = SmallJobOf(GetParam(), dp, tp, accumulate);
+    c.optim.type = OptimizerType::kSgd;
+    c.schedule.scaling = LrScaling::kLinear;
+    c.schedule.base_tokens = 16;  // a quarter of the batch
+    return c;
+  };
+  const absl::StatusOr<JobRun> want = RunJob(config(1, 1, 1), kSteps), run = RunJob(config(2, 2, 2), kSteps);
+  ASSERT_TRUE(want.ok() && run.ok()) << want.status() << run.status();
+  EXPECT_EQ(want->steps.back().lr, run->steps.back().lr);
+  EXPECT_LE(Difference(*run, *want), kTolerance);
+}
+
 TEST_P(ModelLayouts, DropoutChangesTrainingButNotEvaluation) {
   JobConfig config = SmallJobOf(GetParam(), 1, 1, 1);
   const absl::StatusOr<JobRun> with = RunJob(config, 1), untrained = RunJob(config, 0);
