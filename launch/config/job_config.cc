@@ -127,6 +127,14 @@ void EvalConfig::Describe(ConfigFields& f) {
         {.doc = "global batches of an evaluation; 0 = all validation tokens", .min = 0, .max = 1e9});
 }
 
+void GuardConfig::Describe(ConfigFields& f) {
+  f.Add("hang_timeout", hang_timeout,
+        {.doc = "longest wait for a rank; longer than what one rank does alone in a step, save or load",
+         .unit = "seconds",
+         .min = 1,
+         .max = 1e6});
+}
+
 std::vector<ConfigSection> DescribeJob(JobConfig& job) {
   return {
       {"run", "The run as a whole.", DescribeFields(job.run)},
@@ -142,6 +150,7 @@ std::vector<ConfigSection> DescribeJob(JobConfig& job) {
       {"checkpoint", "Saving the state of training.", DescribeFields(job.checkpoint)},
       {"log", "Metrics and progress.", DescribeFields(job.log)},
       {"eval", "Loss on the validation tokens.", DescribeFields(job.eval)},
+      {"guard", "When to stop a run that goes wrong.", DescribeFields(job.guard)},
   };
 }
 

@@ -89,6 +89,13 @@ struct EvalConfig {
   bool operator==(const EvalConfig&) const = default;
 };
 
+struct GuardConfig {
+  int64_t hang_timeout = 60;  // seconds
+
+  void Describe(ConfigFields& f);
+  bool operator==(const GuardConfig&) const = default;
+};
+
 struct JobConfig {
   RunConfig run;
   LlamaConfig model;
@@ -102,6 +109,7 @@ struct JobConfig {
   CheckpointConfig checkpoint;
   LogConfig log;
   EvalConfig eval;
+  GuardConfig guard;
 
   bool operator==(const JobConfig&) const = default;
 };

@@ -56,7 +56,7 @@ TEST(ConfigErrors, UnknownSection) {
   EXPECT_EQ(Errors("[banana]\n"),
             "error[E0106]: unknown section [banana]\n"
             "  --> run.toml:1:2    the sections are run, model, tokenizer, data, batch, optim, schedule, precision, "
-            "parallel, checkpoint, log, eval");
+            "parallel, checkpoint, log, eval, guard");
 }
 
 TEST(ConfigErrors, WrongType) {

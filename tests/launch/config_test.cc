@@ -75,6 +75,9 @@ every = 3
 [eval]
 every = 11
 batches = 13
+
+[guard]
+hang_timeout = 17
 )";
 
 JobConfig Full() {
@@ -109,6 +112,7 @@ JobConfig Full() {
   c.checkpoint = {.every = 7, .keep = 5};
   c.log = {.every = 3};
   c.eval = {.every = 11, .batches = 13};
+  c.guard = {.hang_timeout = 17};
   return c;
 }
 
@@ -141,8 +145,8 @@ void ExpectDescribed(Section& section, Members&... members) {
 
 TEST(Config, EveryMemberOfEveryStructIsDescribed) {
   JobConfig job;
-  auto& [run, model, tokenizer, data, batch, optim, schedule, precision, parallel, checkpoint, log, eval] = job;
-  EXPECT_EQ(DescribeJob(job).size(), 12u);
+  auto& [run, model, tokenizer, data, batch, optim, schedule, precision, parallel, checkpoint, log, eval, guard] = job;
+  EXPECT_EQ(DescribeJob(job).size(), 13u);
   const auto check = [](auto& section, auto&... members) { ExpectDescribed(section, members...); };
   {
     auto& [a, b, c] = run;
@@ -191,6 +195,10 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
   {
     auto& [a, b] = eval;
     check(eval, a, b);
+  }
+  {
+    auto& [a] = guard;
+    check(guard, a);
   }
 }
 
