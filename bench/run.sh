@@ -1,24 +1,31 @@
 #!/usr/bin/env bash
-# Tokens per second of examples/tiny.toml: a short run into runs/bench without evaluation, read back from its JSONL log.
-# usage: bench/run.sh STRATA_BINARY [STEPS]
+# Training speed on this machine's CPU, float32, random tokens: ours, and PyTorch for the same work where python3-torch is
+# installed, in turn, so that a drifting machine treats both alike. One JSON line a run, then the ratios of medians.
+# usage: bench/run.sh STRATA_BINARY [STEPS] [ROUNDS]
 set -euo pipefail
-strata=$(realpath "$1") steps=${2:-40} warmup=5
+strata=$(realpath "$1") steps=${2:-10} rounds=${3:-3}
 cd "$(dirname "$0")/.."
+threads=$(nproc)
+peer() { /usr/bin/python3 bench/peers/torch_llama.py "$1" "$steps" "$threads"; }
+torch=no
+if /usr/bin/python3 -c 'import torch' 2>/dev/null; then torch=yes; else echo "bench: no python3-torch here: no peer" >&2; fi
 
-[[ -e runs/data ]] || "$strata" data build --text examples/data/pride-and-prejudice.txt --out runs/data --vocab 2048
-rm -rf runs/bench
-# runs/ is as deep as examples/, so that relative paths in the config still hold.
-sed -e '/^\[run\]/,/^\[/ { s/^name *=.*/name = "bench"/; s/^out *=.*/out = "bench"/ }' \
-  -e "/^\[schedule\]/,/^\[/ s/^steps *=.*/steps = $steps/" \
-  -e "/^\[schedule\]/,/^\[/ s/^warmup *=.*/warmup = $warmup/" \
-  -e '/^\[log\]/,/^\[/ s/^every *=.*/every = 1/' \
-  -e '/^\[eval\]/,/^\[/ s/^every *=.*/every = 0/' \
-  -e '/^\[checkpoint\]/,/^\[/ s/^every *=.*/every = 0/' examples/tiny.toml >runs/bench.toml
-"$strata" train runs/bench.toml >runs/bench.txt
-
-grep -o '"tokens_per_s": *[0-9.e+]*' runs/bench/metrics.jsonl | sed 's/.*: *//' | tail -n +$((warmup + 1)) | sort -g |
-  awk '{ v[NR] = $1 }
-       END {
-         if (!NR) { print "bench: no step was logged" >"/dev/stderr"; exit 1 }
-         printf "examples/tiny.toml: %.0f tokens/s (median of %d logged steps, %.0f to %.0f)\n", v[int((NR + 1) / 2)], NR, v[1], v[NR]
-       }'
+median() { grep -o '"tokens_per_s": *[0-9.e+]*' | sed 's/.*: *//' | sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
+for config in examples/tiny.toml bench/llama20m.toml; do
+  ours= theirs=
+  for ((i = 0; i < rounds; ++i)); do
+    line=$("$strata" bench step "$config" --steps "$steps")
+    echo "$config $line" && ours+="$line"$'\n'
+    if [[ $torch == yes ]]; then
+      # OpenBLAS threads as a PyTorch user has them; ours runs it on one thread a rank.
+      line=$(env -u OPENBLAS_NUM_THREADS bash -c "$(declare -f peer); steps=$steps threads=$threads peer $config")
+      echo "$config $line" && theirs+="$line"$'\n'
+    fi
+  done
+  a=$(median <<<"$ours")
+  if [[ $torch == yes ]]; then
+    awk -v c="$config" -v a="$a" -v b="$(median <<<"$theirs")" 'BEGIN { printf "%s: strata %.0f tokens/s, PyTorch %.0f, ratio %.2f\n", c, a, b, a / b }'
+  else
+    printf '%s: strata %.0f tokens/s\n' "$config" "$a"
+  fi
+done

@@ -2,16 +2,11 @@
 
 #include <cmath>
 
+#include "models/parts.h"
+
 namespace strata {
-namespace {
 
-bool EndsWith(std::string_view s, std::string_view end) {
-  return s.size() >= end.size() && s.substr(s.size() - end.size()) == end;
-}
-
-}  // namespace
-
-InitSpec LlamaInit(const LlamaConfig& config, std::string_view parameter) {
+InitSpec LlamaInit(const ModelConfig& config, std::string_view parameter) {
   if (EndsWith(parameter, "norm.weight")) return {1, 0};
   const bool writes_residual = EndsWith(parameter, ".wo") || EndsWith(parameter, ".down");
   return {0, config.init_std / (writes_residual ? std::sqrt(2.0 * static_cast<double>(config.layers)) : 1.0)};

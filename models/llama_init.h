@@ -4,13 +4,10 @@
 
 #include <string_view>
 
-#include "models/llama_config.h"
+#include "models/model.h"
 
 namespace strata {
 
-struct InitSpec {
-  double mean = 0, std = 0;
-};
-InitSpec LlamaInit(const LlamaConfig& config, std::string_view parameter);
+InitSpec LlamaInit(const ModelConfig& config, std::string_view parameter);
 
 }  // namespace strata

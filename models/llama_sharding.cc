@@ -4,7 +4,7 @@
 
 namespace strata {
 
-std::vector<MeshAxis> LlamaAxes(const LlamaConfig& config, int dp, int tp) {
+std::vector<MeshAxis> LlamaAxes(const ModelConfig& config, int dp, int tp) {
   const int kv = static_cast<int>(std::gcd(config.kv_heads, int64_t{tp}));
   std::vector<MeshAxis> axes;
   if (dp > 1) axes.push_back({"dp", dp});
@@ -17,7 +17,7 @@ std::vector<MeshAxis> LlamaAxes(const LlamaConfig& config, int dp, int tp) {
   return axes;
 }
 
-std::vector<Pin> LlamaPins(const LlamaConfig& config, int tp) {
+std::vector<Pin> LlamaPins(const ModelConfig& config, int tp) {
   std::vector<Pin> pins = {
       {"tokens", "dp", Shard(0)},       {"targets", "dp", Shard(0)},       {"weights", "dp", Shard(0)},
       {"*.residual", "dp", Shard(0)},   {"*.residual", "tp", Replicate()}, {"logits", "tp", Replicate()},

@@ -1,5 +1,6 @@
 #include "optim/optimizer_pass.h"
 
+#include <iterator>
 #include <map>
 
 #include "core/graph/builder.h"
@@ -57,32 +58,59 @@ StateId DeclareFlat(GraphBuilder& g, const Bucket& b, Role role, const std::stri
   return flat;
 }
 
-AdamWSpec SpecOf(const Graph& graph, const Bucket& b, const OptimConfig& c) {
-  AdamWSpec spec{.beta1 = c.beta1, .beta2 = c.beta2, .eps = c.eps, .max_norm = c.clip, .segments = {}};
+std::vector<DecayRange> DecayOf(const Graph& graph, const Bucket& b, const OptimConfig& c) {
+  std::vector<DecayRange> segments;
   for (const Bucket::Entry& e : b.entries) {
     const double decay = WeightDecay(c, graph.states[e.param].name);
-    if (decay != 0) spec.segments.push_back({{e.offset, e.count}, decay});
+    if (decay != 0) segments.push_back({{e.offset, e.count}, decay});
   }
-  return spec;
+  return segments;
 }
 
-void UpdateBucket(GraphBuilder& g, const Bucket& b, Value grads, Value norm, const OptimConfig& c) {
-  const bool has_master = b.live != AccumulatorOf(b.live);
+// The states that an update reads and writes.
+struct Weights {
+  StateId whole;  // in the accumulator dtype
+  Value live;     // bf16, of which `whole` is the master; or invalid
+};
+
+Weights WeightsOf(GraphBuilder& g, const Bucket& b) {
+  if (b.live == AccumulatorOf(b.live)) return {b.params, {}};
+  return {DeclareFlat(g, b, Role::kMaster, "master"), g.Read(b.params)};
+}
+
+void UpdateWeights(GraphBuilder& g, const Bucket& b, const Weights& w, Value whole, Value live) {
+  g.Update(w.whole, whole);
+  if (w.live.valid()) g.Update(b.params, live);
+}
+
+void AppendAdamW(GraphBuilder& g, const Bucket& b, Value grads, Value norm, const OptimConfig& c) {
+  const AdamWSpec spec{
+      .beta1 = c.beta1, .beta2 = c.beta2, .eps = c.eps, .max_norm = c.clip, .segments = DecayOf(g.graph(), b, c)};
   const StateId m = DeclareFlat(g, b, Role::kMoment1, "exp_avg");
   const StateId v = DeclareFlat(g, b, Role::kMoment2, "exp_avg_sq");
-  const StateId weights = has_master ? DeclareFlat(g, b, Role::kMaster, "master") : b.params;
-  const AdamWResults next = AdamW(g, SpecOf(g.graph(), b, c),
-                                  {.weights = g.Read(weights),
-                                   .grads = grads,
-                                   .m = g.Read(m),
-                                   .v = g.Read(v),
-                                   .norm = norm,
-                                   .live = has_master ? g.Read(b.params) : Value{}});
-  g.Update(weights, next.weights);
+  const Weights w = WeightsOf(g, b);
+  const AdamWResults next =
+      AdamW(g, spec,
+            {.weights = g.Read(w.whole), .grads = grads, .m = g.Read(m), .v = g.Read(v), .norm = norm, .live = w.live});
+  UpdateWeights(g, b, w, next.weights, next.live);
   g.Update(m, next.m);
   g.Update(v, next.v);
-  if (has_master) g.Update(b.params, next.live);
 }
+
+void AppendSgd(GraphBuilder& g, const Bucket& b, Value grads, Value norm, const OptimConfig& c) {
+  const SgdSpec spec{
+      .momentum = c.momentum, .max_norm = c.clip, .nesterov = c.nesterov, .segments = DecayOf(g.graph(), b, c)};
+  const StateId u = DeclareFlat(g, b, Role::kMoment1, "momentum");
+  const Weights w = WeightsOf(g, b);
+  const SgdResults next =
+      Sgd(g, spec, {.weights = g.Read(w.whole), .grads = grads, .u = g.Read(u), .norm = norm, .live = w.live});
+  UpdateWeights(g, b, w, next.weights, next.live);
+  g.Update(u, next.u);
+}
+
+using Append = void (*)(GraphBuilder&, const Bucket&, Value grads, Value norm, const OptimConfig&);
+constexpr Append kUpdates[] = {AppendAdamW, AppendSgd};  // by OptimizerType
+static_assert(std::size(kUpdates) == std::size(kOptimizerTypeNames));
 
 }  // namespace
 
@@ -95,7 +123,7 @@ absl::StatusOr<Graph> ApplyOptimizer(Bucketed bucketed, const Mesh& mesh, const 
   g.Pop();
   for (size_t i = 0; i < bucketed.buckets.size(); ++i) {
     g.Push("bucket." + bucketed.buckets[i].name);
-    UpdateBucket(g, bucketed.buckets[i], bucketed.grads[i], norm, config);
+    kUpdates[static_cast<size_t>(config.type)](g, bucketed.buckets[i], bucketed.grads[i], norm, config);
     g.Pop();
   }
   return std::move(g).Build();

@@ -1,5 +1,9 @@
 #include "core/base/thread_pool.h"
 
+#include <sched.h>
+
+#include <algorithm>
+
 namespace strata {
 
 ThreadPool::ThreadPool(int num_threads) {
@@ -53,6 +57,12 @@ void ThreadPool::Work() {
     lock.lock();
     if (--busy_ == 0) done_.notify_one();
   }
+}
+
+int AvailableCores() {
+  cpu_set_t cores;
+  if (sched_getaffinity(0, sizeof(cores), &cores) != 0) return std::max(1u, std::thread::hardware_concurrency());
+  return std::max(1, CPU_COUNT(&cores));
 }
 
 void ParallelFor(ThreadPool* pool, int64_t num_tiles, absl::FunctionRef<void(int64_t)> fn) {

@@ -41,6 +41,9 @@ class ThreadPool {
   std::vector<std::thread> workers_;
 };
 
+// Cores that this process may use: its affinity mask, which taskset, mpirun and Slurm set. At least 1.
+int AvailableCores();
+
 // Runs on `pool`, or in order on the calling thread where there is none.
 void ParallelFor(ThreadPool* pool, int64_t num_tiles, absl::FunctionRef<void(int64_t)> fn);
 

@@ -52,7 +52,7 @@ void BackwardQueries(const KernelArgs& a, const Sizes& z, int64_t b, int64_t h, 
   for (int64_t k0 = 0; k0 < z.T; k0 += kKeys) {
     const Block block = {q0, nq, k0, std::min(kKeys, z.T - k0)};
     const int64_t nk = block.nk;
-    const Mask mask = MaskOf(block, pos_q, pos_k);
+    const Mask mask = MaskOf(AttentionMaskOf(a.op), block, pos_q, pos_k);
     if (mask == Mask::kAll) continue;
     const auto k = Load(k_head.From(k0), nk, D, w.k), v = Load(v_head.From(k0), nk, D, w.v);
     Scores(block, z, mask, pos_q, pos_k, q, k, w.p);

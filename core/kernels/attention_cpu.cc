@@ -61,7 +61,7 @@ void ForwardTile(const KernelArgs& a, const Sizes& z, int64_t b, int64_t h, int6
   std::fill_n(w.max, nq, -std::numeric_limits<C>::infinity());
   for (int64_t k0 = 0; k0 < z.T; k0 += kKeys) {
     const Block block = {q0, nq, k0, std::min(kKeys, z.T - k0)};
-    const Mask mask = MaskOf(block, pos_q, pos_k);
+    const Mask mask = MaskOf(AttentionMaskOf(a.op), block, pos_q, pos_k);
     if (mask == Mask::kAll) continue;
     const auto k = Load(k_head.From(k0), block.nk, z.D, w.k), v = Load(v_head.From(k0), block.nk, z.D, w.v);
     Scores(block, z, mask, pos_q, pos_k, q, k, w.scores);

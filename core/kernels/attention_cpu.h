@@ -8,6 +8,7 @@
 
 #include "core/kernels/cpu_util.h"
 #include "core/kernels/gemm.h"
+#include "core/ops/attention.h"
 
 namespace strata::attention {
 
@@ -93,7 +94,8 @@ struct Block {  // queries [q, q + nq) against keys [k, k + nk)
 };
 
 enum class Mask : uint8_t { kNone, kSome, kAll };
-inline Mask MaskOf(const Block& b, const int32_t* pos_q, const int32_t* pos_k) {
+inline Mask MaskOf(AttentionMask mask, const Block& b, const int32_t* pos_q, const int32_t* pos_k) {
+  if (mask == AttentionMask::kFull) return Mask::kNone;
   const auto [min_q, max_q] = std::minmax_element(pos_q + b.q, pos_q + b.q + b.nq);
   const auto [min_k, max_k] = std::minmax_element(pos_k + b.k, pos_k + b.k + b.nk);
   return *min_k > *max_q ? Mask::kAll : *max_k > *min_q ? Mask::kSome : Mask::kNone;
@@ -145,7 +147,8 @@ inline Cost AttentionCost(const Op& op, std::span<const TensorRef> in, std::span
   const bool backward = in.size() == 8;
   const TensorRef &q = in[backward ? 1 : 0], &k = in[backward ? 2 : 1];
   const double flops = 2.0 * static_cast<double>(q.shape.elements()) * static_cast<double>(k.shape[1]);
-  return {backward ? 2.5 * flops : flops, StreamingCost(op, in, out).bytes};
+  const double seen = AttentionMaskOf(op) == AttentionMask::kFull ? 2 * flops : flops;
+  return {backward ? 2.5 * seen : seen, StreamingCost(op, in, out).bytes};
 }
 
 // attention_bwd, in attention_bwd_cpu.cc.

@@ -28,6 +28,10 @@ KernelTable CpuKernels() {
   AddEmbeddingKernels(table);
   AddMoveKernels(table);
   AddNormKernels(table);
+  AddLayerNormKernels(table);
+  AddBiasKernels(table);
+  AddGeluKernels(table);
+  AddDropoutKernels(table);
   AddRopeKernels(table);
   AddAttentionKernels(table);
   AddCrossEntropyKernels(table);

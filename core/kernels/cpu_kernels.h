@@ -13,6 +13,10 @@ void AddLinearKernels(KernelTable& table);
 void AddEmbeddingKernels(KernelTable& table);
 void AddMoveKernels(KernelTable& table);  // slice, concat, cast, reduce, broadcast
 void AddNormKernels(KernelTable& table);
+void AddLayerNormKernels(KernelTable& table);
+void AddBiasKernels(KernelTable& table);
+void AddGeluKernels(KernelTable& table);
+void AddDropoutKernels(KernelTable& table);
 void AddRopeKernels(KernelTable& table);
 void AddAttentionKernels(KernelTable& table);
 void AddCrossEntropyKernels(KernelTable& table);

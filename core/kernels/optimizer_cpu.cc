@@ -1,5 +1,5 @@
 // sum_squares: tiles of kFlatTile elements of the flat tensor, kLanes running sums in each, then a binary tree over tiles.
-// adamw: the formula of core/ops/optimizer.h, in place.
+// adamw, sgd: the formulas of core/ops/optimizer.h, in place.
 
 #include "core/ops/optimizer.h"
 
@@ -60,11 +60,13 @@ absl::Status RunSqrt(const KernelArgs& a) {
   return absl::OkStatus();
 }
 
+double Clip(double max_norm, double norm) { return max_norm > 0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0; }
+
 template <typename T>
 struct AdamWStep {  // the constants of one step
   T clip, beta1, beta2, m_scale, v_scale, eps, lr;
   AdamWStep(const AdamWSpec& s, const StepScalars& now, T norm)
-      : clip(static_cast<T>(s.max_norm > 0 ? std::min(1.0, s.max_norm / (static_cast<double>(norm) + 1e-6)) : 1.0)),
+      : clip(static_cast<T>(Clip(s.max_norm, static_cast<double>(norm)))),
         beta1(static_cast<T>(s.beta1)),
         beta2(static_cast<T>(s.beta2)),
         m_scale(static_cast<T>(1 / (1 - std::pow(s.beta1, static_cast<double>(now.step))))),
@@ -86,34 +88,69 @@ void UpdateElements(const AdamWStep<T>& s, T decay, int64_t n, T* __restrict w, 
 }
 
 template <typename T>
-void UpdateRange(const KernelArgs& a, const AdamWStep<T>& s, double decay, int64_t begin, int64_t end) {
-  T *w = a.out[0].as<T>(), *m = a.out[1].as<T>(), *v = a.out[2].as<T>();
+struct SgdStep {
+  T clip, momentum, lr;
+  bool nesterov;
+  SgdStep(const SgdSpec& s, const StepScalars& now, T norm)
+      : clip(static_cast<T>(Clip(s.max_norm, static_cast<double>(norm)))),
+        momentum(static_cast<T>(s.momentum)),
+        lr(static_cast<T>(now.lr)),
+        nesterov(s.nesterov) {}
+};
+
+template <int64_t kCount, typename T>
+void UpdateElements(const SgdStep<T>& s, T decay, int64_t n, T* __restrict w, const T* __restrict grad,
+                    T* __restrict u) {
+  for (int64_t i = 0; i < (kCount > 0 ? kCount : n); ++i) {
+    const T g = grad[i] * s.clip + decay * w[i];
+    u[i] = s.momentum * u[i] + g;
+    w[i] -= s.lr * (s.nesterov ? g + s.momentum * u[i] : u[i]);
+  }
+}
+
+template <typename T, typename Step, typename... State>
+void UpdateRange(const KernelArgs& a, const Step& s, double decay, int64_t begin, int64_t end, State*... states) {
+  T* w = a.out[0].as<T>();
   const T *grad = a.in[1].as<const T>(), rate = static_cast<T>(decay);
   int64_t i = begin;
-  for (; i + kLanes <= end; i += kLanes) UpdateElements<kLanes>(s, rate, kLanes, w + i, grad + i, m + i, v + i);
-  UpdateElements<0>(s, rate, end - i, w + i, grad + i, m + i, v + i);
+  for (; i + kLanes <= end; i += kLanes) UpdateElements<kLanes>(s, rate, kLanes, w + i, grad + i, (states + i)...);
+  UpdateElements<0>(s, rate, end - i, w + i, grad + i, (states + i)...);
+}
+
+// Weights and states in place, tile by tile; then the live weights, where there are any.
+template <typename T, typename Step, typename... State>
+absl::Status RunUpdate(const KernelArgs& a, const Step& step, std::span<const DecayRange> segments, State*... states) {
+  if (a.scalars->skip_update != 0) return absl::OkStatus();
+  constexpr size_t kLive = 1 + sizeof...(State);
+  ForTiles(a.pool, a.out[0].shape.elements(), kFlatTile, [&](int64_t begin, int64_t end) {
+    int64_t at = begin;
+    for (const DecayRange& segment : segments) {
+      const int64_t from = std::max(at, segment.range.offset),
+                    to = std::min(end, segment.range.offset + segment.range.count);
+      if (from >= to) continue;
+      UpdateRange<T>(a, step, 0, at, from, states...);
+      UpdateRange<T>(a, step, segment.decay, from, to, states...);
+      at = to;
+    }
+    UpdateRange<T>(a, step, 0, at, end, states...);
+    if (a.out.size() <= kLive) return;
+    for (int64_t i = begin; i < end; ++i) a.out[kLive].as<BF16>()[i] = BF16(static_cast<float>(a.out[0].as<T>()[i]));
+  });
+  return absl::OkStatus();
 }
 
 template <typename T>
 absl::Status RunAdamW(const KernelArgs& a) {
-  if (a.scalars->skip_update != 0) return absl::OkStatus();
   const AdamWSpec& spec = AdamWSpecOf(a.op);
   const AdamWStep<T> step(spec, *a.scalars, *a.in[4].as<const T>());
-  ForTiles(a.pool, a.out[0].shape.elements(), kFlatTile, [&](int64_t begin, int64_t end) {
-    int64_t at = begin;
-    for (const AdamWSpec::Segment& segment : spec.segments) {
-      const int64_t from = std::max(at, segment.range.offset),
-                    to = std::min(end, segment.range.offset + segment.range.count);
-      if (from >= to) continue;
-      UpdateRange(a, step, 0, at, from);
-      UpdateRange(a, step, segment.decay, from, to);
-      at = to;
-    }
-    UpdateRange(a, step, 0, at, end);
-    if (a.out.size() < 4) return;
-    for (int64_t i = begin; i < end; ++i) a.out[3].as<BF16>()[i] = BF16(static_cast<float>(a.out[0].as<T>()[i]));
-  });
-  return absl::OkStatus();
+  return RunUpdate<T>(a, step, spec.segments, a.out[1].as<T>(), a.out[2].as<T>());
+}
+
+template <typename T>
+absl::Status RunSgd(const KernelArgs& a) {
+  const SgdSpec& spec = SgdSpecOf(a.op);
+  const SgdStep<T> step(spec, *a.scalars, *a.in[3].as<const T>());
+  return RunUpdate<T>(a, step, spec.segments, a.out[1].as<T>());
 }
 
 template <typename T>
@@ -122,6 +159,7 @@ void AddKernels(KernelTable& table, DType dtype) {
             {.run = RunSumSquares<T>, .workspace = SumSquaresWorkspace<T>, .cost = StreamingCost});
   table.Add("sqrt", dtype, {.run = RunSqrt<T>, .cost = StreamingCost});
   table.Add("adamw", dtype, {.run = RunAdamW<T>, .cost = StreamingCost});
+  table.Add("sgd", dtype, {.run = RunSgd<T>, .cost = StreamingCost});
 }
 
 }  // namespace

@@ -28,13 +28,26 @@ absl::Status Check(const Operands& in) {
 
 TensorSpec LseSpec(const TensorSpec& q) { return {AccumulatorOf(q.dtype), {q.shape[0], q.shape[1], q.shape[2]}, {}}; }
 
-// Two products of [S, D] x [D, T] a head, of which causality needs half.
-double ForwardFlops(const Shape& q, const Shape& k) {
-  return 2.0 * static_cast<double>(q.elements()) * static_cast<double>(k[1]);
-}
-
-class AttentionOp final : public Op {
+class MaskedOp : public Op {
  public:
+  explicit MaskedOp(AttentionMask mask) : mask_(mask) {}
+  std::string attributes() const override { return mask_ == AttentionMask::kFull ? "full" : ""; }
+  AttentionMask mask() const { return mask_; }
+
+ protected:
+  // Two products of [S, D] x [D, T] a head, of which causality needs half.
+  double ForwardFlops(const Shape& q, const Shape& k) const {
+    const double all = 4.0 * static_cast<double>(q.elements()) * static_cast<double>(k[1]);
+    return mask_ == AttentionMask::kFull ? all : all / 2;
+  }
+
+ private:
+  AttentionMask mask_;
+};
+
+class AttentionOp final : public MaskedOp {
+ public:
+  using MaskedOp::MaskedOp;
   std::string_view name() const override { return "attention"; }
   absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override {
     RETURN_IF_ERROR(ExpectArity(in, 5));
@@ -44,8 +57,8 @@ class AttentionOp final : public Op {
   absl::StatusOr<std::vector<Value>> Vjp(const VjpArgs& a) const override {
     if (a.grads[1].valid()) return absl::UnimplementedError("attention: lse has no gradient");
     const auto& in = a.inputs;
-    const AttentionGrads d =
-        AttentionBwd(a.g, a.grads[0], in[0], in[1], in[2], a.outputs[0], a.outputs[1], in[3], in[4], a.node.loc);
+    const AttentionGrads d = AttentionBwd(a.g, a.grads[0], in[0], in[1], in[2], a.outputs[0], a.outputs[1], in[3],
+                                          in[4], mask(), a.node.loc);
     return std::vector<Value>{d.dq_BSHD, d.dk_BTHD, d.dv_BTHD, {}, {}};
   }
   std::vector<ShardRule> ShardRules(std::span<const TensorSpec>) const override {
@@ -59,8 +72,9 @@ class AttentionOp final : public Op {
   double Flops(std::span<const TensorSpec> in) const override { return ForwardFlops(in[0].shape, in[1].shape); }
 };
 
-class AttentionBwdOp final : public Op {
+class AttentionBwdOp final : public MaskedOp {
  public:
+  using MaskedOp::MaskedOp;
   std::string_view name() const override { return "attention_bwd"; }
   absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override {
     RETURN_IF_ERROR(ExpectArity(in, 8));
@@ -88,14 +102,17 @@ class AttentionBwdOp final : public Op {
 
 }  // namespace
 
-Value Attention(GraphBuilder& g, Value q, Value k, Value v, Value pos_q, Value pos_k, SourceLoc loc) {
-  return g.Add(std::make_shared<AttentionOp>(), {q, k, v, pos_q, pos_k}, loc)[0];
+Value Attention(GraphBuilder& g, Value q, Value k, Value v, Value pos_q, Value pos_k, AttentionMask mask,
+                SourceLoc loc) {
+  return g.Add(std::make_shared<AttentionOp>(mask), {q, k, v, pos_q, pos_k}, loc)[0];
 }
 
 AttentionGrads AttentionBwd(GraphBuilder& g, Value d_o, Value q, Value k, Value v, Value o, Value lse, Value pos_q,
-                            Value pos_k, SourceLoc loc) {
-  const std::vector<Value> d = g.Add(std::make_shared<AttentionBwdOp>(), {d_o, q, k, v, o, lse, pos_q, pos_k}, loc);
+                            Value pos_k, AttentionMask mask, SourceLoc loc) {
+  const std::vector<Value> d = g.Add(std::make_shared<AttentionBwdOp>(mask), {d_o, q, k, v, o, lse, pos_q, pos_k}, loc);
   return {d[0], d[1], d[2]};
 }
+
+AttentionMask AttentionMaskOf(const Op& op) { return static_cast<const MaskedOp&>(op).mask(); }
 
 }  // namespace strata

@@ -3,6 +3,7 @@
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
 #include "core/graph/op.h"
+#include "core/ops/bias.h"
 #include "core/ops/cross_entropy.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/infer.h"
@@ -12,16 +13,23 @@
 namespace strata {
 namespace {
 
+enum Operand : uint8_t { kX, kWeight, kTargets, kWeights, kSeed, kBias };  // the bias may be absent
+
 struct Chunk {
-  Value loss, dx_BSE, dw_VE;
+  Value loss, dx_BSE;
+  std::vector<Value> sums;  // over chunks: dw [V, E], and dbias [V] where there is a bias
 };
 
-Chunk EmitChunk(GraphBuilder& g, Value x, Value w, Value targets, Value weights, Value seed) {
-  const Value z = Linear(g, x, w);
+Chunk EmitChunk(GraphBuilder& g, std::span<const Value> in) {
+  const Value x = in[kX], w = in[kWeight], targets = in[kTargets], weights = in[kWeights], seed = in[kSeed];
+  Value z = Linear(g, x, w);
+  if (in.size() > kBias) z = BiasAdd(g, z, in[kBias]);
   const Value m = VocabMax(g, z), s = VocabSumExp(g, z, m), p = VocabPick(g, z, targets);
   const Value loss = Nll(g, m, s, p, weights);
   const Value dz = SoftmaxGrad(g, z, m, s, targets, weights, seed);
-  return {loss, LinearDx(g, dz, w), LinearDw(g, dz, x)};
+  Chunk chunk{loss, LinearDx(g, dz, w), {LinearDw(g, dz, x)}};
+  if (in.size() > kBias) chunk.sums.push_back(BiasGrad(g, dz));
+  return chunk;
 }
 
 class HeadLossOp final : public Op {
@@ -31,8 +39,9 @@ class HeadLossOp final : public Op {
   std::string attributes() const override { return absl::StrFormat("chunks=%d", chunks_); }
 
   absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override {
-    RETURN_IF_ERROR(ExpectArity(in, 5));
-    const TensorSpec &x = in[0], &w = in[1];
+    const bool bias = in.size() > kBias;
+    RETURN_IF_ERROR(ExpectArity(in, bias ? 6 : 5));
+    const TensorSpec &x = in[kX], &w = in[kWeight];
     if (!IsFloating(x.dtype) || x.shape.rank != 3) return absl::InvalidArgumentError("x must be a floating [B, S, E]");
     if (w.dtype != x.dtype || w.shape.rank != 2 || w.shape[1] != x.shape[2]) {
       return absl::InvalidArgumentError("w must be [V, E] of the dtype of x");
@@ -42,57 +51,76 @@ class HeadLossOp final : public Op {
     const auto is = [&](size_t i, DType dtype, const Shape& shape) {
       return in[i].dtype == dtype && in[i].shape == shape;
     };
-    if (!is(2, DType::kI32, bs) || !is(3, accumulator, bs) || !is(4, accumulator, {})) {
+    if (!is(kTargets, DType::kI32, bs) || !is(kWeights, accumulator, bs) || !is(kSeed, accumulator, {})) {
       return absl::InvalidArgumentError(
           "targets must be i32 [B, S], weights [B, S] and seed [] of the accumulator dtype");
+    }
+    if (bias && !is(kBias, x.dtype, {w.shape[0]})) {
+      return absl::InvalidArgumentError("the bias must be [V] of the dtype of x");
     }
     if (chunks_ < 1 || x.shape[1] % chunks_ != 0) {
       return absl::InvalidArgumentError(
           absl::StrFormat("a sequence of %d has no %d equal chunks", x.shape[1], chunks_));
     }
-    return std::vector<TensorSpec>{{accumulator, {}, {}}, {x.dtype, x.shape, {}}, {accumulator, w.shape, {}}};
+    std::vector<TensorSpec> out = {{accumulator, {}, {}}, {x.dtype, x.shape, {}}, {accumulator, w.shape, {}}};
+    if (bias) out.push_back({accumulator, in[kBias].shape, {}});
+    return out;
   }
 
   absl::StatusOr<std::vector<Value>> Vjp(const VjpArgs& a) const override {
-    if (a.grads[0] != a.inputs[4] || a.grads[1].valid() || a.grads[2].valid()) {
+    bool others = false;
+    for (Value grad : a.grads.subspan(1)) others |= grad.valid();
+    if (a.grads[0] != a.inputs[kSeed] || others) {
       return absl::InvalidArgumentError("head_loss: the cotangent of the loss must be its own seed");
     }
-    return std::vector<Value>{a.outputs[1], a.outputs[2], {}, {}, {}};
+    std::vector<Value> grads = {a.outputs[1], a.outputs[2], {}, {}, {}};
+    if (a.inputs.size() > kBias) grads.push_back(a.outputs[3]);
+    return grads;
   }
 
-  std::vector<ShardRule> ShardRules(std::span<const TensorSpec>) const override {
-    return {{std::vector(5, Replicate()), std::vector(3, Replicate())}};
+  std::vector<ShardRule> ShardRules(std::span<const TensorSpec> in) const override {
+    return {{std::vector(in.size(), Replicate()), std::vector(in.size() - 2, Replicate())}};
   }
 
   absl::StatusOr<std::vector<Value>> Decompose(GraphBuilder& g, std::span<const Value> in) const override {
-    const Value x = in[0], w = in[1], targets = in[2], weights = in[3], seed = in[4];
-    if (chunks_ == 1) {
-      const Chunk c = EmitChunk(g, x, w, targets, weights, seed);
-      return std::vector<Value>{c.loss, c.dx_BSE, c.dw_VE};
-    }
+    if (chunks_ == 1) return Outputs(EmitChunk(g, in));
     // Chunk i is every chunks-th position from i on: as [B, S / chunks, chunks, ...] a sharded sequence stays sharded.
-    const auto split = [&](Value v) { return SplitDim(g, v, 1, chunks_); };
-    const Value split_x = split(x), split_targets = split(targets), split_weights = split(weights);
-    Value loss, dw;
+    std::vector<Value> split(in.begin(), in.end());
+    for (Operand k : {kX, kTargets, kWeights}) split[k] = SplitDim(g, in[k], 1, chunks_);
+    Chunk total;
     std::vector<Value> dx;
     for (int i = 0; i < chunks_; ++i) {
-      const auto part = [&](Value v) { return MergeDims(g, Slice(g, v, 2, i, chunks_), 1); };
-      const Chunk c = EmitChunk(g, part(split_x), w, part(split_targets), part(split_weights), seed);
-      loss = i == 0 ? c.loss : Add(g, loss, c.loss);
-      dw = i == 0 ? c.dw_VE : Add(g, dw, c.dw_VE);
+      std::vector<Value> part = split;
+      for (Operand k : {kX, kTargets, kWeights}) part[k] = MergeDims(g, Slice(g, split[k], 2, i, chunks_), 1);
+      Chunk c = EmitChunk(g, part);
       dx.push_back(SplitDim(g, c.dx_BSE, 1, 1));
+      if (i > 0) {
+        c.loss = Add(g, total.loss, c.loss);
+        for (size_t k = 0; k < c.sums.size(); ++k) c.sums[k] = Add(g, total.sums[k], c.sums[k]);
+      }
+      total = std::move(c);
     }
-    return std::vector<Value>{loss, MergeDims(g, Concat(g, dx, 2), 1), dw};
+    total.dx_BSE = MergeDims(g, Concat(g, dx, 2), 1);
+    return Outputs(total);
   }
 
  private:
+  static std::vector<Value> Outputs(const Chunk& c) {
+    std::vector<Value> out = {c.loss, c.dx_BSE};
+    out.insert(out.end(), c.sums.begin(), c.sums.end());
+    return out;
+  }
+
   int chunks_;
 };
 
 }  // namespace
 
-Value HeadLoss(GraphBuilder& g, Value x, Value w, Value targets, Value weights, Value seed, int chunks, SourceLoc loc) {
-  return g.Add(std::make_shared<HeadLossOp>(chunks), {x, w, targets, weights, seed}, loc)[0];
+Value HeadLoss(GraphBuilder& g, Value x, Value w, Value bias, Value targets, Value weights, Value seed, int chunks,
+               SourceLoc loc) {
+  std::vector<Value> in = {x, w, targets, weights, seed};
+  if (bias.valid()) in.push_back(bias);
+  return g.Add(std::make_shared<HeadLossOp>(chunks), std::move(in), loc)[0];
 }
 
 }  // namespace strata

@@ -1,17 +1,18 @@
 #pragma once
-// The language model head with its loss: loss = sum weights * nll(x W^T, targets), in chunks of the sequence, so that
+// The language model head with its loss: loss = sum weights * nll(x W^T + bias, targets), in chunks of the sequence, so that
 // the logits of one chunk exist at a time. A chunk's gradient is computed with its loss: the op's outputs are
-//   loss [], dx like x, dw [V, E]
-// where dx and dw are already multiplied by `seed`, the cotangent of the loss, and the vjp only returns them. It has no
+//   loss [], dx like x, dw [V, E], and dbias [V] where there is a bias
+// which are already multiplied by `seed`, the cotangent of the loss, and the vjp only returns them. It has no
 // kernel: DecomposeOps() replaces it before sharding.
 
 #include "core/graph/builder.h"
 
 namespace strata {
 
-// x[B, S, E] and w[V, E] of one dtype; targets i32 [B, S]; weights[B, S], seed [], the loss and dw in AccumulatorOf it.
+// x[B, S, E], w[V, E] and bias[V] (an invalid Value: none) of one dtype; targets i32 [B, S]; weights[B, S], seed [], the loss, dw and dbias in
+// AccumulatorOf it.
 // S must be a multiple of `chunks`. Differentiating the loss with another cotangent than `seed` is an error.
-Value HeadLoss(GraphBuilder& g, Value x_BSE, Value w_VE, Value targets_BS, Value weights_BS, Value seed, int chunks,
-               SourceLoc loc = SourceLoc::Here());
+Value HeadLoss(GraphBuilder& g, Value x_BSE, Value w_VE, Value bias_V, Value targets_BS, Value weights_BS, Value seed,
+               int chunks, SourceLoc loc = SourceLoc::Here());
 
 }  // namespace strata

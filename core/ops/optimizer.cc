@@ -14,11 +14,11 @@ std::string ToString(const FlatRange& r) { return absl::StrFormat("%d+%d", r.off
 class FlatOp : public Op {  // emitted after sharding: nothing to choose
  public:
   std::vector<ShardRule> ShardRules(std::span<const TensorSpec> in) const override {
-    const size_t outputs = name() == "adamw" ? in.size() - 2 : 1;
-    return {{std::vector<Placement>(in.size()), std::vector<Placement>(outputs)}};
+    return {{std::vector<Placement>(in.size()), std::vector<Placement>(NumOutputs(in.size()))}};
   }
 
  protected:
+  virtual size_t NumOutputs(size_t /*inputs*/) const { return 1; }
   static absl::Status CheckRange(const FlatRange& r, int64_t after, int64_t size) {
     if (r.offset >= after && r.count >= 0 && r.offset + r.count <= size) return absl::OkStatus();
     return absl::InvalidArgumentError(
@@ -59,45 +59,78 @@ class SqrtOp final : public FlatOp {
   }
 };
 
-class AdamWOp final : public FlatOp {
+// An update in place: weights, grads, states, norm and, optional, live -> weights, states, live.
+class UpdateOp : public FlatOp {
  public:
-  explicit AdamWOp(AdamWSpec spec) : spec_(std::move(spec)) {}
-  std::string_view name() const override { return "adamw"; }
-  std::string attributes() const override {
-    std::string s = absl::StrFormat("beta1=%g beta2=%g eps=%g max_norm=%g decay=", spec_.beta1, spec_.beta2, spec_.eps,
-                                    spec_.max_norm);
-    for (const AdamWSpec::Segment& seg : spec_.segments) {
-      s += absl::StrFormat("%s%s*%g", &seg == spec_.segments.data() ? "" : ",", ToString(seg.range), seg.decay);
-    }
-    return s;
-  }
   Specs Infer(std::span<const TensorSpec> in) const override {
-    RETURN_IF_ERROR(ExpectArity(in, in.size() == 6 ? 6 : 5));
-    RETURN_IF_ERROR(ExpectAlike(in.first(4), 4));
-    if (in[4].shape != Shape{} || in[4].dtype != in[0].dtype)
+    const size_t states = num_states_, norm = 2 + states, live = norm + 1;
+    RETURN_IF_ERROR(ExpectArity(in, in.size() == live + 1 ? live + 1 : live));
+    RETURN_IF_ERROR(ExpectAlike(in.first(norm), norm));
+    if (in[norm].shape != Shape{} || in[norm].dtype != in[0].dtype)
       return absl::InvalidArgumentError("the norm is one scalar");
-    std::vector<TensorSpec> out(3, {in[0].dtype, in[0].shape, {}});
-    if (in.size() == 6) {
-      if (in[5].dtype != DType::kBF16 || in[5].shape != in[0].shape || in[0].dtype != DType::kF32) {
+    std::vector<TensorSpec> out(1 + states, {in[0].dtype, in[0].shape, {}});
+    if (in.size() == live + 1) {
+      if (in[live].dtype != DType::kBF16 || in[live].shape != in[0].shape || in[0].dtype != DType::kF32) {
         return absl::InvalidArgumentError("live weights are bf16 in the shape of their f32 master");
       }
-      out.push_back({in[5].dtype, in[5].shape, {}});
+      out.push_back({in[live].dtype, in[live].shape, {}});
     }
     int64_t end = 0;
-    for (const AdamWSpec::Segment& s : spec_.segments) {
+    for (const DecayRange& s : segments()) {
       RETURN_IF_ERROR(CheckRange(s.range, end, in[0].shape.elements()));
       end = s.range.offset + s.range.count;
     }
     return out;
   }
   int Aliases(int output) const override {
-    constexpr int kInput[] = {0, 2, 3, 5};
-    return kInput[output];
+    if (output == 0) return 0;
+    return output <= static_cast<int>(num_states_) ? output + 1 : static_cast<int>(num_states_) + 3;
+  }
+
+ protected:
+  explicit UpdateOp(size_t num_states) : num_states_(num_states) {}
+  virtual std::span<const DecayRange> segments() const = 0;
+  size_t NumOutputs(size_t inputs) const override { return inputs - 2; }
+  std::string DecayText() const {
+    std::string s = "decay=";
+    for (const DecayRange& seg : segments()) {
+      s += absl::StrFormat("%s%s*%g", &seg == segments().data() ? "" : ",", ToString(seg.range), seg.decay);
+    }
+    return s;
+  }
+
+ private:
+  size_t num_states_;
+};
+
+class AdamWOp final : public UpdateOp {
+ public:
+  explicit AdamWOp(AdamWSpec spec) : UpdateOp(2), spec_(std::move(spec)) {}
+  std::string_view name() const override { return "adamw"; }
+  std::string attributes() const override {
+    return absl::StrFormat("beta1=%g beta2=%g eps=%g max_norm=%g %s", spec_.beta1, spec_.beta2, spec_.eps,
+                           spec_.max_norm, DecayText());
   }
   const AdamWSpec& spec() const { return spec_; }
 
  private:
+  std::span<const DecayRange> segments() const override { return spec_.segments; }
   AdamWSpec spec_;
+};
+
+class SgdOp final : public UpdateOp {
+ public:
+  explicit SgdOp(SgdSpec spec) : UpdateOp(1), spec_(std::move(spec)) {}
+  std::string_view name() const override { return "sgd"; }
+  std::string attributes() const override {
+    return absl::StrFormat("momentum=%g%s max_norm=%g %s", spec_.momentum, spec_.nesterov ? " nesterov" : "",
+                           spec_.max_norm, DecayText());
+  }
+  const SgdSpec& spec() const { return spec_; }
+
+ private:
+  std::span<const DecayRange> segments() const override { return spec_.segments; }
+  SgdSpec spec_;
 };
 
 }  // namespace
@@ -114,7 +147,15 @@ AdamWResults AdamW(GraphBuilder& g, AdamWSpec spec, const AdamWOperands& in, Sou
   return {out[0], out[1], out[2], in.live.valid() ? out[3] : Value{}};
 }
 
+SgdResults Sgd(GraphBuilder& g, SgdSpec spec, const SgdOperands& in, SourceLoc loc) {
+  std::vector<Value> operands = {in.weights, in.grads, in.u, in.norm};
+  if (in.live.valid()) operands.push_back(in.live);
+  const std::vector<Value> out = g.Add(std::make_shared<SgdOp>(std::move(spec)), operands, loc);
+  return {out[0], out[1], in.live.valid() ? out[2] : Value{}};
+}
+
 std::span<const FlatRange> SumSquaresRanges(const Op& op) { return static_cast<const SumSquaresOp&>(op).ranges(); }
 const AdamWSpec& AdamWSpecOf(const Op& op) { return static_cast<const AdamWOp&>(op).spec(); }
+const SgdSpec& SgdSpecOf(const Op& op) { return static_cast<const SgdOp&>(op).spec(); }
 
 }  // namespace strata

@@ -15,6 +15,13 @@ struct FlatRange {
   bool operator==(const FlatRange&) const = default;
 };
 
+// What of a flat tensor decays, and how fast.
+struct DecayRange {
+  FlatRange range;
+  double decay = 0;
+  bool operator==(const DecayRange&) const = default;
+};
+
 // The sum of squares of `ranges` of the flat tensor, [] in the dtype of `flat` (f64 or f32). Summed in fixed tiles and a
 // fixed tree over them: the bits do not depend on the number of threads.
 Value SumSquares(GraphBuilder& g, Value flat, std::vector<FlatRange> ranges, SourceLoc loc = SourceLoc::Here());
@@ -28,13 +35,8 @@ Value Sqrt(GraphBuilder& g, Value x, SourceLoc loc = SourceLoc::Here());
 // Where StepScalars::skip_update is set nothing changes. All in the dtype of the weights, f64 or f32. With `live`, weights
 // are the f32 master of bf16 live weights, and live' = bf16(w').
 struct AdamWSpec {
-  struct Segment {
-    FlatRange range;
-    double decay = 0;
-    bool operator==(const Segment&) const = default;
-  };
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, max_norm = 0;
-  std::vector<Segment> segments;  // by offset, disjoint; no decay elsewhere
+  std::vector<DecayRange> segments;  // by offset, disjoint; no decay elsewhere
 };
 // Flat tensors of one shape; the results share the storage of weights, m, v and live.
 struct AdamWOperands {
@@ -45,8 +47,26 @@ struct AdamWResults {
 };
 AdamWResults AdamW(GraphBuilder& g, AdamWSpec spec, const AdamWOperands& in, SourceLoc loc = SourceLoc::Here());
 
+// SGD with momentum, as in equation 9 of Goyal et al., "Accurate, Large Minibatch SGD" (arXiv:1706.02677): a change of the
+// learning rate needs no correction of u. With g clipped as above:
+//   g' = g + decay w      u' = momentum u + g'      w' = w - lr u'      Nesterov: w' = w - lr (g' + momentum u')
+// Nesterov: Sutskever et al., "On the importance of initialization and momentum in deep learning" (ICML 2013).
+struct SgdSpec {
+  double momentum = 0.9, max_norm = 0;
+  bool nesterov = false;
+  std::vector<DecayRange> segments;  // as AdamWSpec's
+};
+struct SgdOperands {
+  Value weights, grads, u, norm, live{};
+};
+struct SgdResults {
+  Value weights, u, live{};
+};
+SgdResults Sgd(GraphBuilder& g, SgdSpec spec, const SgdOperands& in, SourceLoc loc = SourceLoc::Here());
+
 // For the kernels of ops of these names.
 std::span<const FlatRange> SumSquaresRanges(const Op& sum_squares);
 const AdamWSpec& AdamWSpecOf(const Op& adamw);
+const SgdSpec& SgdSpecOf(const Op& sgd);
 
 }  // namespace strata

@@ -1,8 +1,13 @@
 #include "launch/config/job_config.h"
 
+#include <algorithm>
+#include <span>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "launch/config/batch.h"
+#include "launch/config/nearest.h"
 
 namespace strata {
 namespace {
@@ -14,21 +19,21 @@ static_assert(static_cast<int>(DType::kF64) == 0 && static_cast<int>(DType::kF32
               static_cast<int>(DType::kBF16) == 2);
 
 // What tp cuts evenly: the number it must divide, by key.
-std::vector<KeyedInt> CutByTp(const LlamaConfig& model) {
+std::vector<KeyedInt> CutByTp(const ModelConfig& model) {
   return {{"model.heads", model.heads}, {"model.ffn", model.ffn}, {"model.vocab", model.vocab}};
 }
 
 // A rank holds whole kv heads, or several ranks share one.
 bool KvHeadsFit(int64_t kv_heads, int64_t tp) { return kv_heads % tp == 0 || tp % kv_heads == 0; }
 
-bool TpFits(const LlamaConfig& model, int64_t tp) {
+bool TpFits(const ModelConfig& model, int64_t tp) {
   for (const KeyedInt& number : CutByTp(model)) {
     if (number.value % tp != 0) return false;
   }
-  return KvHeadsFit(model.kv_heads, tp);
+  return KvHeadsFit(model.key_heads(), tp);
 }
 
-int64_t NearestTp(const LlamaConfig& model, int64_t tp) {
+int64_t NearestTp(const ModelConfig& model, int64_t tp) {
   while (!TpFits(model, tp)) --tp;  // 1 always fits
   return tp;
 }
@@ -43,7 +48,7 @@ void CheckTp(const JobConfig& job, ConfigChecks& c) {
     c.Add(ConfigErrorKind::kIndivisible, "parallel.tp", absl::StrCat(tp),
           absl::StrFormat("must divide %s = %d", number.key, number.value), nearest);
   }
-  if (c.Ok({"model.kv_heads"}) && !KvHeadsFit(job.model.kv_heads, tp)) {
+  if (c.Ok({"model.kv_heads"}) && !KvHeadsFit(job.model.key_heads(), tp)) {
     c.Add(ConfigErrorKind::kIndivisible, "parallel.tp", absl::StrCat(tp),
           absl::StrFormat("must divide model.kv_heads = %d, or be a multiple of it", job.model.kv_heads), nearest);
   }
@@ -60,6 +65,25 @@ void CheckEval(const JobConfig& job, ConfigChecks& c) {
   if (job.eval.every == 0 || !job.data.valid.empty() || !c.Ok({"eval.every", "data.valid"})) return;
   c.Add(ConfigErrorKind::kContradiction, "eval.every", absl::StrCat(job.eval.every),
         "needs data.valid, which is not set", "0");
+}
+
+// A section whose keys depend on `choice`, one of its own.
+template <class Config, class Choice>
+ConfigSection SectionOfKind(std::string name, std::string_view doc, Config& config, Choice Config::*choice,
+                            std::string_view choice_name, std::span<const std::string_view> names) {
+  ConfigSection section{name, doc, DescribeFields(config)};
+  const auto has = [&](const ConfigField& f) {
+    return std::any_of(section.fields.begin(), section.fields.end(), [&](auto& mine) { return mine.name == f.name; });
+  };
+  section.kind = absl::StrFormat("%s.%s = \"%s\"", name, choice_name, names[static_cast<size_t>(config.*choice)]);
+  for (size_t i = 0; i < names.size(); ++i) {
+    Config other;
+    other.*choice = static_cast<Choice>(i);
+    for (const ConfigField& field : DescribeFields(other)) {
+      if (!has(field)) section.keys_of_others.push_back(field.name);
+    }
+  }
+  return section;
 }
 
 }  // namespace
@@ -118,6 +142,18 @@ void CheckpointConfig::Describe(ConfigFields& f) {
 
 void LogConfig::Describe(ConfigFields& f) {
   f.Add("every", every, {.doc = "write metrics every so many", .unit = "steps", .min = 1, .max = kMaxSteps});
+  f.Add("sinks", sinks, {.doc = "where to, below run.out: \"jsonl\", \"tensorboard\", \"prometheus\""});
+}
+
+void LogConfig::Check(ConfigChecks& c) const {
+  const std::vector<std::string> known(std::begin(kSinkNames), std::end(kSinkNames));
+  for (const std::string& sink : sinks) {
+    if (std::find(known.begin(), known.end(), sink) != known.end()) continue;
+    const std::string nearest = NearestName(sink, known);
+    c.Add({ConfigErrorKind::kNotAChoice, "log.sinks",
+           absl::StrFormat("log.sinks: \"%s\" is none of %s", sink, absl::StrJoin(known, ", ")),
+           nearest.empty() ? "" : absl::StrFormat("did you mean \"%s\"?", nearest)});
+  }
 }
 
 void EvalConfig::Describe(ConfigFields& f) {
@@ -138,12 +174,12 @@ void GuardConfig::Describe(ConfigFields& f) {
 std::vector<ConfigSection> DescribeJob(JobConfig& job) {
   return {
       {"run", "The run as a whole.", DescribeFields(job.run)},
-      {"model", "What is trained.", DescribeFields(job.model)},
+      SectionOfKind("model", "What is trained.", job.model, &ModelConfig::arch, "arch", kModelArchNames),
       {"tokenizer", "Text to tokens.", DescribeFields(job.tokenizer)},
       {"data", "Token files, as `strata data build` writes them.", DescribeFields(job.data)},
       {"batch", "tokens = micro * accumulate * parallel.dp * model.seq: any two of the three give the third.",
        DescribeFields(job.batch)},
-      {"optim", "The optimizer.", DescribeFields(job.optim)},
+      SectionOfKind("optim", "The optimizer.", job.optim, &OptimConfig::type, "type", kOptimizerTypeNames),
       {"schedule", "The learning rate over the steps.", DescribeFields(job.schedule)},
       {"precision", "Number formats.", DescribeFields(job.precision)},
       {"parallel", "How many ranks, and what they share out. Ranks in all: dp * tp.", DescribeFields(job.parallel)},
@@ -162,6 +198,7 @@ void CompleteJob(JobConfig& job, ConfigChecks& checks) {
   job.model.Check(checks);
   job.optim.Check(checks);
   job.schedule.Check(checks);
+  job.log.Check(checks);
   CheckTp(job, checks);
   CheckRanks(job, checks);
   CompleteBatch(job, checks);

@@ -8,7 +8,7 @@
 
 #include "core/base/config.h"
 #include "core/tensor/tensor.h"
-#include "models/llama_config.h"
+#include "models/model_config.h"
 #include "optim/config.h"
 
 namespace strata {
@@ -74,10 +74,14 @@ struct CheckpointConfig {
   bool operator==(const CheckpointConfig&) const = default;
 };
 
+inline constexpr std::string_view kSinkNames[] = {"jsonl", "tensorboard", "prometheus"};
+
 struct LogConfig {
   int64_t every = 10;
+  std::vector<std::string> sinks = {"jsonl"};
 
   void Describe(ConfigFields& f);
+  void Check(ConfigChecks& c) const;
   bool operator==(const LogConfig&) const = default;
 };
 
@@ -98,7 +102,7 @@ struct GuardConfig {
 
 struct JobConfig {
   RunConfig run;
-  LlamaConfig model;
+  ModelConfig model;
   TokenizerConfig tokenizer;
   DataConfig data;
   BatchConfig batch;
@@ -118,6 +122,9 @@ struct ConfigSection {
   std::string name;
   std::string_view doc;
   std::vector<ConfigField> fields;  // point into the job
+  // Where the keys depend on one of them: which one it is, 'model.arch = "gpt2"', and the keys that only others have.
+  std::string kind = "";
+  std::vector<std::string> keys_of_others = {};
 };
 
 std::vector<ConfigSection> DescribeJob(JobConfig& job);  // every section, in the order of the struct

@@ -61,14 +61,28 @@ void CheckFiles(Env& env, const JobConfig& job, ConfigNeeds needs, ConfigChecks&
   }
 }
 
-// Reads and completes; mistakes go to `checks`.
-LoadedJob Read(std::string_view text, const std::string& path, const Overrides& overrides, ConfigChecks& checks) {
-  LoadedJob job;
-  job.provenance.file = path;
+void ReadFileAndOverrides(std::string_view text, const Overrides& overrides, LoadedJob& job, ConfigChecks& checks) {
   ReadToml(text, DescribeJob(job.config), job.provenance, checks);
   for (const std::string& argument : overrides) {
     ReadOverride(argument, DescribeJob(job.config), job.provenance, checks);
   }
+}
+
+// A job with nothing but the choices on which it depends what other keys there are.
+LoadedJob ReadKinds(std::string_view text, const Overrides& overrides) {
+  LoadedJob all, kinds;
+  ConfigChecks found_again;
+  ReadFileAndOverrides(text, overrides, all, found_again);
+  kinds.config.model.arch = all.config.model.arch;
+  kinds.config.optim.type = all.config.optim.type;
+  return kinds;
+}
+
+// Reads and completes; mistakes go to `checks`.
+LoadedJob Read(std::string_view text, const std::string& path, const Overrides& overrides, ConfigChecks& checks) {
+  LoadedJob job = ReadKinds(text, overrides);
+  job.provenance.file = path;
+  ReadFileAndOverrides(text, overrides, job, checks);
   NoteDerived(job.config.batch, job.provenance);
   const bool readable = checks.Ok({""});  // a syntax error leaves nothing to check
   if (readable) CompleteJob(job.config, checks);

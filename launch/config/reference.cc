@@ -1,6 +1,8 @@
 #include "launch/config/reference.h"
 
 #include <cmath>
+#include <iterator>
+#include <set>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -41,18 +43,39 @@ std::string Allowed(const ConfigField& field) {
   return field.info.is_path ? "a path" : "";
 }
 
+// A default job of every kind there is, the most usual first.
+std::vector<JobConfig> JobKinds() {
+  std::vector<JobConfig> kinds(1);
+  for (size_t i = 1; i < std::size(kModelArchNames); ++i) {
+    kinds.emplace_back().model.arch = static_cast<ModelArch>(i);
+  }
+  for (size_t i = 1; i < std::size(kOptimizerTypeNames); ++i) {
+    kinds.emplace_back().optim.type = static_cast<OptimizerType>(i);
+  }
+  return kinds;
+}
+
+void AppendFields(std::string& text, const ConfigSection& section) {
+  absl::StrAppend(&text, "| Key | Default | Allowed | Unit | What it is |\n|---|---|---|---|---|\n");
+  for (const ConfigField& field : section.fields) {
+    absl::StrAppendFormat(&text, "| `%s` | `%s` | %s | %s | %s |\n", field.name, TomlValue(field.value), Allowed(field),
+                          field.info.unit, field.info.doc);
+  }
+}
+
 }  // namespace
 
 std::string ConfigReference() {
-  JobConfig defaults;
+  std::vector<JobConfig> kinds = JobKinds();
   std::string text = kHead;
-  for (const ConfigSection& section : DescribeJob(defaults)) {
-    absl::StrAppendFormat(&text,
-                          "\n## [%s]\n%s\n\n| Key | Default | Allowed | Unit | What it is |\n|---|---|---|---|---|\n",
-                          section.name, section.doc);
-    for (const ConfigField& field : section.fields) {
-      absl::StrAppendFormat(&text, "| `%s` | `%s` | %s | %s | %s |\n", field.name, TomlValue(field.value),
-                            Allowed(field), field.info.unit, field.info.doc);
+  for (size_t i = 0; i < DescribeJob(kinds[0]).size(); ++i) {
+    std::set<std::string> printed;
+    for (JobConfig& job : kinds) {
+      const ConfigSection section = DescribeJob(job)[i];
+      if (printed.empty()) absl::StrAppendFormat(&text, "\n## [%s]\n%s\n", section.name, section.doc);
+      if (!printed.insert(section.kind).second) continue;
+      absl::StrAppend(&text, "\n", section.kind.empty() ? "" : absl::StrFormat("Where `%s`:\n\n", section.kind));
+      AppendFields(text, section);
     }
   }
   absl::StrAppend(&text, "\n## Errors\n\n| Code | What is wrong |\n|---|---|\n");

@@ -219,6 +219,10 @@ class TomlReader {
     std::string hint = absl::StrFormat("the keys of [%s] are %s", section.name, absl::StrJoin(names, ", "));
     if (home != nullptr) hint = absl::StrFormat("did you mean `%s` in [%s]?", key.str(), home->name);
     if (home == nullptr && !nearest.empty()) hint = absl::StrFormat("did you mean `%s`?", nearest);
+    const std::vector<std::string>& others = section.keys_of_others;
+    if (std::find(others.begin(), others.end(), key.str()) != others.end()) {
+      hint = absl::StrFormat("%s has no such key", section.kind);
+    }
     AddAt(key.source(), ConfigErrorKind::kUnknownKey, absl::StrFormat("%s.%s", section.name, key.str()),
           absl::StrFormat("unknown key `%s` in [%s]", key.str(), section.name), hint);
   }

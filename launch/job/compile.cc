@@ -1,11 +1,11 @@
 #include "launch/job/compile.h"
 
+#include "absl/strings/str_format.h"
 #include "core/base/status.h"
 #include "core/graph/autograd.h"
 #include "core/graph/op.h"
 #include "core/ops/elementwise.h"
-#include "models/llama.h"
-#include "models/llama_sharding.h"
+#include "models/model.h"
 #include "optim/optimizer_pass.h"
 #include "parallel/shard/shard_pass.h"
 #include "parallel/zero/bucket_pass.h"
@@ -27,33 +27,43 @@ void SumLoss(GraphBuilder& g, const std::string& name, Value loss) {
 }
 
 Job MakeJob(const JobConfig& config, int dp, int tp) {
-  Job job{.config = config, .axes = LlamaAxes(config.model, dp, tp), .ranks = dp * tp};
+  Job job{.config = config, .axes = ModelOf(config.model.arch).axes(config.model, dp, tp), .ranks = dp * tp};
   return job;
 }
 
-absl::StatusOr<Graph> TrainGraph(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
+ModelLoss BuildLoss(GraphBuilder& g, const Job& job, double dropout) {
   const JobConfig& c = job.config;
+  return ModelOf(c.model.arch)
+      .loss(g, c.model,
+            {.batch = job.batch_rows, .dtype = c.precision.compute, .chunks = LossChunks(c.model), .dropout = dropout});
+}
+
+absl::StatusOr<Graph> Place(const Graph& graph, const Job& job, const Mesh& mesh) {
+  const ModelConfig& m = job.config.model;
+  return ShardPass(graph, mesh, ModelOf(m.arch).pins(m, static_cast<int>(job.config.parallel.tp)));
+}
+
+absl::StatusOr<Graph> TrainGraph(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
   GraphBuilder g;
-  const LlamaLoss model = BuildLlamaLoss(g, c.model, job.batch_rows, c.precision.compute, LossChunks(c.model));
+  const ModelLoss model = BuildLoss(g, job, job.config.model.dropout);
   SumLoss(g, "loss", model.loss);
   ASSIGN_OR_RETURN(Graph graph, std::move(g).Build());
   ASSIGN_OR_RETURN(graph, Differentiate(graph, model.loss, model.loss_scale, model.params));
   ASSIGN_OR_RETURN(graph, AccumulateGradients(graph, model.states));
   ASSIGN_OR_RETURN(graph, Legalize(graph, kernels));
-  ASSIGN_OR_RETURN(graph, ShardPass(graph, mesh, LlamaPins(c.model, static_cast<int>(c.parallel.tp))));
+  ASSIGN_OR_RETURN(graph, Place(graph, job, mesh));
   ASSIGN_OR_RETURN(graph, ReduceBuffers(std::move(graph)));
   ASSIGN_OR_RETURN(Bucketed bucketed, BucketPass(std::move(graph), mesh));
-  return ApplyOptimizer(std::move(bucketed), mesh, c.optim);
+  return ApplyOptimizer(std::move(bucketed), mesh, job.config.optim);
 }
 
 absl::StatusOr<Graph> EvalGraph(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
-  const JobConfig& c = job.config;
   GraphBuilder g;
-  const LlamaLoss model = BuildLlamaLoss(g, c.model, job.batch_rows, c.precision.compute, LossChunks(c.model));
+  const ModelLoss model = BuildLoss(g, job, 0);
   SumLoss(g, "eval_loss", model.loss);
   ASSIGN_OR_RETURN(Graph graph, std::move(g).Build());
   ASSIGN_OR_RETURN(graph, Legalize(graph, kernels));
-  ASSIGN_OR_RETURN(graph, ShardPass(graph, mesh, LlamaPins(c.model, static_cast<int>(c.parallel.tp))));
+  ASSIGN_OR_RETURN(graph, Place(graph, job, mesh));
   return ReduceBuffers(std::move(graph));
 }
 
@@ -88,11 +98,17 @@ absl::StatusOr<Job> CompileEvaluation(const JobConfig& config, const KernelTable
 }
 
 absl::StatusOr<Job> CompileGeneration(const JobConfig& config, const KernelTable& kernels) {
+  const Model& model = ModelOf(config.model.arch);
+  if (model.logits == nullptr) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "model.arch = \"%s\" is a masked language model: it fills in hidden tokens and generates no text",
+        kModelArchNames[static_cast<size_t>(config.model.arch)]));
+  }
   Job job = MakeJob(config, 1, 1);
   job.batch_rows = 1;
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, 0));
   GraphBuilder g;
-  BuildLlamaLogits(g, config.model, 1, config.precision.compute);
+  model.logits(g, config.model, 1, config.precision.compute);
   ASSIGN_OR_RETURN(Graph graph, std::move(g).Build());
   ASSIGN_OR_RETURN(graph, Legalize(graph, kernels));
   job.programs.push_back({"logits", std::move(graph), ForwardActions()});

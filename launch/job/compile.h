@@ -27,7 +27,7 @@ absl::StatusOr<Job> CompileTraining(const JobConfig& config, const KernelTable& 
 // Program "eval" alone, on one rank: micro-batches of batch.micro sequences.
 absl::StatusOr<Job> CompileEvaluation(const JobConfig& config, const KernelTable& kernels);
 
-// Program "logits" on one rank with one sequence: output "logits" [1,S,V].
+// Program "logits" on one rank with one sequence: output "logits" [1,S,V]. InvalidArgument where the model generates no text.
 absl::StatusOr<Job> CompileGeneration(const JobConfig& config, const KernelTable& kernels);
 
 absl::StatusOr<Mesh> MeshOf(const Job& job, int rank);

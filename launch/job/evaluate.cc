@@ -1,12 +1,12 @@
 #include "launch/job/evaluate.h"
 
 #include <algorithm>
-#include <thread>
 
 #include "core/base/status.h"
 #include "core/base/thread_pool.h"
 #include "core/exec/cpu_device.h"
 #include "launch/data/loader.h"
+#include "launch/data/objective_rows.h"
 #include "launch/job/checkpoint_io.h"
 #include "launch/job/rank_runner.h"
 #include "parallel/comm/thread_world.h"
@@ -25,13 +25,14 @@ absl::StatusOr<EvalReport> EvaluateCheckpoint(Env& env, const JobConfig& config,
   ASSIGN_OR_RETURN(const Job job, CompileEvaluation(config, kernels));
   ASSIGN_OR_RETURN(std::vector<Plan> plans, PlanRanks(job, kernels));
   const auto plan = std::make_shared<const Plan>(std::move(plans[0]));
-  ThreadPool pool(std::max(1, static_cast<int>(std::thread::hardware_concurrency())));
+  ThreadPool pool(AvailableCores());
   RankRunner::LossSum sum;
   RETURN_IF_ERROR(RunRanks(1, [&](World& world) -> absl::Status {
     CpuDevice device;
     ASSIGN_OR_RETURN(const auto runner, RankRunner::Create(job, plan, world, device, &pool));
     RETURN_IF_ERROR(LoadStates(reader, job, runner->executor(), Match::kAny));
-    ASSIGN_OR_RETURN(sum, runner->Evaluate(rows, WindowRows(loader)));
+    const WindowRows windows(loader);
+    ASSIGN_OR_RETURN(sum, runner->Evaluate(rows, ObjectiveRows(windows, config.model, config.run.seed)));
     return runner->Close();
   }));
   return EvalReport{reader.step(), sum.nats / static_cast<double>(sum.tokens), sum.tokens};

@@ -3,7 +3,7 @@
 #include <functional>
 
 #include "core/base/philox.h"
-#include "models/llama_init.h"
+#include "models/model.h"
 
 namespace strata {
 namespace {
@@ -34,10 +34,10 @@ void ForEachElement(const LocalBox& box, const Shape& global, const std::functio
   }
 }
 
-void InitState(const PlannedState& state, const LlamaConfig& config, uint64_t seed, std::span<std::byte> bytes) {
+void InitState(const PlannedState& state, const ModelConfig& config, uint64_t seed, std::span<std::byte> bytes) {
   if (IsFlat(state) || (state.role != Role::kParam && state.role != Role::kMaster)) return;
   const std::string_view parameter = ParameterOf(state);
-  const InitSpec init = LlamaInit(config, parameter);
+  const InitSpec init = ModelOf(config.arch).init(config, parameter);
   const uint64_t stream = HashName(parameter);
   ForEachElement(state.box, state.spec.shape, [&](int64_t local, int64_t global) {
     const double v = init.std == 0

@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "core/base/env.h"
 #include "core/kernels/gemm.h"
+#include "models/model.h"
 
 namespace strata {
 
@@ -32,12 +33,6 @@ double GemmRate(int64_t n) {
 }
 
 }  // namespace
-
-double FlopsPerToken(const LlamaConfig& m) {
-  const double head = static_cast<double>(m.vocab) * m.dim;
-  const double matmul = static_cast<double>(m.num_parameters()) - (m.tied ? 0 : head) - (2.0 * m.layers + 1) * m.dim;
-  return 6 * matmul + 6.0 * m.layers * m.dim * m.seq;
-}
 
 int64_t OutsideBytes(const Job& job) {
   constexpr int64_t kProcess = 48 << 20, kRank = 6 << 20;  // measured: code, libraries and heap; stack and BLAS buffer
@@ -92,8 +87,9 @@ std::string PlanReport(const Job& job, const std::vector<Plan>& plans, double fl
   std::string text = absl::StrFormat("plan of %s: %d rank%s%s, %s\n", c.run.name, job.ranks, job.ranks == 1 ? "" : "s",
                                      mesh.empty() ? "" : " (" + mesh + ")", Name(c.precision.compute));
   absl::StrAppendFormat(&text, "  parameters               %.0f (%.2f M)\n", params, params / 1e6);
-  absl::StrAppendFormat(&text, "  FLOPs a token            %.3e (6 a matmul weight + 6 L E S of causal attention)\n",
-                        flops);
+  const bool causal = ModelOf(c.model.arch).attention == AttentionMask::kCausal;
+  absl::StrAppendFormat(&text, "  FLOPs a token            %.3e (6 a matmul weight + %s attention)\n", flops,
+                        causal ? "6 L E S of causal" : "12 L E S of full");
   absl::StrAppendFormat(&text, "  batch                    %d tokens: %d sequences of %d, in %d micro-batch%s\n",
                         c.batch.tokens, c.batch.tokens / c.model.seq, c.model.seq, c.batch.accumulate,
                         c.batch.accumulate == 1 ? "" : "es");

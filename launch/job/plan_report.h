@@ -10,10 +10,6 @@
 
 namespace strata {
 
-// Floating-point operations of one trained token: 6 per matmul weight (the head too, the embedding not) and 12 L E S / 2 of
-// causal attention (PaLM, Chowdhery et al. 2022, appendix B, halved for the causal mask).
-double FlopsPerToken(const LlamaConfig& model);
-
 // Memory of the process outside the ranks' arenas: code and libraries, BLAS buffers, data, host buffers. An estimate.
 int64_t OutsideBytes(const Job& job);
 

@@ -89,6 +89,7 @@ int64_t RankRunner::FillRows(std::vector<Buffer>& buffers, int64_t first_row, in
       for (float w : row_weights_) counted += w != 0;
       for (Buffer& b : buffers) {
         const DType dtype = b.port->operand.view.dtype;
+        if (b.name == "samples") Put(b.bytes[m].data(), dtype, i, static_cast<double>(row % (int64_t{1} << 31)));
         for (int64_t j = 0; j < columns; ++j) {
           const int64_t from = view.origin[1] + j, to = i * columns + j;
           if (b.name == "tokens") Put(b.bytes[m].data(), dtype, to, row_tokens_[from]);
@@ -134,7 +135,7 @@ absl::StatusOr<StepReport> RankRunner::TrainStep(int64_t step, int64_t first_row
     return absl::InvalidArgumentError(absl::StrFormat("step %d: no token of samples %d to %d has weight", step,
                                                       first_row, first_row + rows_per_step() - 1));
   }
-  report.lr = LearningRate(job_.config.optim, job_.config.schedule, step);
+  report.lr = LearningRate(job_.config.optim, job_.config.schedule, job_.config.batch.tokens, step);
   RETURN_IF_ERROR(RunFed("train", train_,
                          {.seed = static_cast<uint64_t>(job_.config.run.seed),
                           .step = static_cast<uint64_t>(step),

@@ -3,7 +3,6 @@
 #include <chrono>
 #include <cmath>
 #include <optional>
-#include <thread>
 
 #include "absl/strings/str_format.h"
 #include "checkpoint/catalog.h"
@@ -12,14 +11,15 @@
 #include "core/exec/cpu_device.h"
 #include "launch/config/print_config.h"
 #include "launch/data/loader.h"
+#include "launch/data/objective_rows.h"
 #include "launch/job/checkpoint_io.h"
 #include "launch/job/gather.h"
 #include "launch/job/interrupt.h"
 #include "launch/job/open_inputs.h"
 #include "launch/job/plan_report.h"
 #include "launch/job/rank_runner.h"
-#include "launch/metrics/metrics.h"
 #include "launch/metrics/progress.h"
+#include "launch/metrics/sinks.h"
 #include "launch/rendezvous/environment.h"
 #include "launch/rendezvous/run_world.h"
 
@@ -66,8 +66,9 @@ class RankTraining {
         config_(run.job.config),
         world_(world),
         rows_(run.train),
+        objective_rows_(rows_, config_.model, config_.run.seed),
         progress_(stdout),
-        pool_(std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / run.ranks_here())) {}
+        pool_(std::max(1, AvailableCores() / run.ranks_here())) {}
 
   absl::Status Go() {
     const auto plan = std::make_shared<const Plan>(run_.plans[world_.rank()]);
@@ -94,7 +95,7 @@ class RankTraining {
   bool first() const { return world_.rank() == 0; }
 
   absl::Status OpenLog() {
-    ASSIGN_OR_RETURN(log_, MetricsWriter::Open(run_.env, config_.run.out + "/metrics.jsonl", first_step_ - 1));
+    ASSIGN_OR_RETURN(log_, OpenSinks(run_.env, config_, first_step_ - 1));
     return absl::OkStatus();
   }
 
@@ -135,7 +136,7 @@ class RankTraining {
 
   absl::Status Step(int64_t step) {
     const auto begun = Clock::now();
-    ASSIGN_OR_RETURN(const StepReport report, runner_->TrainStep(step, next_sample_, rows_));
+    ASSIGN_OR_RETURN(const StepReport report, runner_->TrainStep(step, next_sample_, objective_rows_));
     next_sample_ += runner_->rows_per_step();
     if (!std::isfinite(report.loss)) {
       return absl::InternalError(absl::StrFormat("step %d: the loss is %f; the last checkpoint is of step %d", step,
@@ -176,7 +177,9 @@ class RankTraining {
     if (!run_.valid) return absl::OkStatus();
     int64_t rows = run_.valid->num_windows();
     if (config_.eval.batches > 0) rows = std::min(rows, config_.eval.batches * run_.job.batch_rows);
-    ASSIGN_OR_RETURN(const RankRunner::LossSum sum, runner_->Evaluate(rows, WindowRows(*run_.valid)));
+    const WindowRows windows(*run_.valid);
+    ASSIGN_OR_RETURN(const RankRunner::LossSum sum,
+                     runner_->Evaluate(rows, ObjectiveRows(windows, config_.model, config_.run.seed)));
     if (!first()) return absl::OkStatus();
     const double loss = sum.nats / static_cast<double>(sum.tokens);
     progress_.Print(absl::StrFormat(
@@ -208,20 +211,21 @@ class RankTraining {
                                     HumanBytes(static_cast<double>(arenas + outside)),
                                     HumanBytes(static_cast<double>(arenas)), HumanBytes(static_cast<double>(outside)),
                                     HumanBytes(static_cast<double>(peak))));
-    progress_.Print(absl::StrFormat("checkpoint %s\nmetrics %s/metrics.jsonl", saved_path_, config_.run.out));
+    progress_.Print(absl::StrFormat("checkpoint %s\nlogs in %s", saved_path_, config_.run.out));
   }
 
   const Run& run_;
   const JobConfig& config_;
   World& world_;
   const TrainRows rows_;
+  const ObjectiveRows objective_rows_;
   Progress progress_;
   ThreadPool pool_;
   CpuDevice device_;
   std::unique_ptr<RankRunner> runner_;
   std::unique_ptr<Communicator> control_;
-  std::unique_ptr<MetricsWriter> log_;  // rank 0
-  std::string resume_from_;             // a checkpoint's folder, or empty
+  std::string resume_from_;  // a checkpoint's folder, or empty
+  std::unique_ptr<LogSink> log_;  // rank 0
   int64_t first_step_ = 1, next_sample_ = 0, saved_step_ = -1;
   std::string saved_path_;
   double smooth_rate_ = 0;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <thread>
 
 #include "absl/strings/str_format.h"
 #include "core/base/philox.h"
@@ -14,6 +13,7 @@
 #include "launch/job/plan_report.h"
 #include "launch/job/rank_runner.h"
 #include "launch/verbs/verbs.h"
+#include "models/model.h"
 #include "parallel/comm/thread_world.h"
 
 namespace strata {
@@ -48,7 +48,7 @@ absl::Status RunBenchStep(const BenchStepOptions& options) {
   ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, kernels));
   RETURN_IF_ERROR(CheckFits(job, plans));
   const RandomRows rows(c.model.vocab);
-  const int threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / job.ranks);
+  const int threads = std::max(1, AvailableCores() / job.ranks);
   std::vector<double> seconds;
   double first_loss = 0, last_loss = 0;
   RETURN_IF_ERROR(RunRanks(job.ranks, [&](World& world) -> absl::Status {

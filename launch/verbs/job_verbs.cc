@@ -2,7 +2,6 @@
 
 #include <cmath>
 #include <cstdio>
-#include <thread>
 
 #include "absl/strings/str_format.h"
 #include "checkpoint/catalog.h"
@@ -23,8 +22,6 @@
 
 namespace strata {
 namespace {
-
-int Cores() { return std::max(1, static_cast<int>(std::thread::hardware_concurrency())); }
 
 void Print(const std::string& text) { std::fputs(text.c_str(), stdout); }
 
@@ -72,7 +69,7 @@ absl::Status RunPlan(const PlanOptions& options) {
   const KernelTable kernels = CpuKernels();
   ASSIGN_OR_RETURN(const Job job, CompileTraining(loaded.config, kernels));
   ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, kernels));
-  const double flops = MeasureFlops(loaded.config.precision.compute, std::min(job.ranks, Cores()));
+  const double flops = MeasureFlops(loaded.config.precision.compute, std::min(job.ranks, AvailableCores()));
   Print(PlanReport(job, plans, flops, options.steps ? PrintDetail::kSteps : PrintDetail::kSummary));
   return absl::OkStatus();
 }
@@ -81,13 +78,13 @@ absl::Status RunGenerate(const GenerateOptions& options) {
   ASSIGN_OR_RETURN(const LoadedJob loaded,
                    LoadJobConfig(Env::Posix(), options.config, {.tokenizer = true}, options.set));
   const JobConfig& c = loaded.config;
+  const KernelTable kernels = CpuKernels();
+  ASSIGN_OR_RETURN(const Job job, CompileGeneration(c, kernels));
   ASSIGN_OR_RETURN(const JobInputs inputs, OpenInputs(Env::Posix(), loaded, {.tokenizer = true}));
   ASSIGN_OR_RETURN(const std::string folder, PickCheckpoint(c, options.checkpoint));
   ASSIGN_OR_RETURN(CheckpointReader reader, CheckpointReader::Open(Env::Posix(), folder));
-  const KernelTable kernels = CpuKernels();
-  ASSIGN_OR_RETURN(const Job job, CompileGeneration(c, kernels));
   ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, kernels));
-  ThreadPool pool(Cores());
+  ThreadPool pool(AvailableCores());
   return RunRanks(1, [&](World& world) -> absl::Status {
     CpuDevice device;
     ASSIGN_OR_RETURN(const auto runner,

@@ -15,20 +15,26 @@ namespace {
 using Values = std::vector<Value>;
 using Positions = std::vector<double>;
 
+template <AttentionMask kMask = AttentionMask::kCausal>
 Values Forward(GraphBuilder& g, const Values& in) {
-  const Value o = Attention(g, in[0], in[1], in[2], in[3], in[4]);
+  const Value o = Attention(g, in[0], in[1], in[2], in[3], in[4], kMask);
   return {o, {o.node, o.valid() ? 1 : 0}};
 }
-Values ForwardO(GraphBuilder& g, const Values& in) { return {Forward(g, in)[0]}; }
+template <AttentionMask kMask = AttentionMask::kCausal>
+Values ForwardO(GraphBuilder& g, const Values& in) {
+  return {Forward<kMask>(g, in)[0]};
+}
+template <AttentionMask kMask = AttentionMask::kCausal>
 Values Backward(GraphBuilder& g, const Values& in) {  // lse arrives in the dtype of q
   const Value lse = Cast(g, in[5], AccumulatorOf(g.spec(in[5]).dtype));
-  const AttentionGrads d = AttentionBwd(g, in[0], in[1], in[2], in[3], in[4], lse, in[6], in[7]);
+  const AttentionGrads d = AttentionBwd(g, in[0], in[1], in[2], in[3], in[4], lse, in[6], in[7], kMask);
   return {d.dq_BSHD, d.dk_BTHD, d.dv_BTHD};
 }
 // Forward and backward in one, so that o and lse are those of the dtype: inputs do, q, k, v, pos_q, pos_k.
+template <AttentionMask kMask = AttentionMask::kCausal>
 Values Both(GraphBuilder& g, const Values& in) {
-  const Values o = Forward(g, {in[1], in[2], in[3], in[4], in[5]});
-  const AttentionGrads d = AttentionBwd(g, in[0], in[1], in[2], in[3], o[0], o[1], in[4], in[5]);
+  const Values o = Forward<kMask>(g, {in[1], in[2], in[3], in[4], in[5]});
+  const AttentionGrads d = AttentionBwd(g, in[0], in[1], in[2], in[3], o[0], o[1], in[4], in[5], kMask);
   return {o[0], d.dq_BSHD, d.dk_BTHD, d.dv_BTHD};
 }
 
@@ -100,14 +106,14 @@ Naive Reference(const Case& c, const Tensor& d_o) {
 void ExpectNaive(const Case& c) {
   const Tensor d_o = Tensor::Random(DType::kF64, c.q.shape, 4);
   const Naive naive = Reference(c, d_o);
-  const auto forward = Call(Forward, c.in());
+  const auto forward = Call(Forward<>, c.in());
   ASSERT_TRUE(forward.ok()) << forward.status();
   EXPECT_LE(MaxAbsDiff((*forward)[0], naive.o), 1e-13);
   for (int64_t i = 0; i < naive.lse.size(); ++i) {
     const double got = (*forward)[1].at(i), expected = naive.lse.at(i);
     ASSERT_TRUE(got == expected || std::abs(got - expected) <= 1e-13) << i << " " << got << " " << expected;
   }
-  const auto grads = Call(Backward, {d_o, c.q, c.k, c.v, naive.o, naive.lse, c.pos_q, c.pos_k});
+  const auto grads = Call(Backward<>, {d_o, c.q, c.k, c.v, naive.o, naive.lse, c.pos_q, c.pos_k});
   ASSERT_TRUE(grads.ok()) << grads.status();
   EXPECT_LE(MaxAbsDiff((*grads)[0], naive.dq), 1e-12);
   EXPECT_LE(MaxAbsDiff((*grads)[1], naive.dk), 1e-12);
@@ -135,7 +141,7 @@ TEST(Attention, QueriesOfOneSequenceShard) {
 TEST(Attention, QueryWithoutKeysGivesZero) {
   const Case c = MakeCase(1, 2, 1, 4, Ascending(150), Ascending(150, 140));  // whole blocks, and rows of one
   ExpectNaive(c);
-  const auto out = Call(Forward, c.in());
+  const auto out = Call(Forward<>, c.in());
   ASSERT_TRUE(out.ok()) << out.status();
   EXPECT_EQ((*out)[0].at(0), 0);
   EXPECT_EQ((*out)[1].at(0), -INFINITY);
@@ -145,7 +151,7 @@ TEST(Attention, QueryWithoutKeysGivesZero) {
 TEST(Attention, Gradient) {
   for (const Case& c :
        {MakeCase(2, 4, 2, 4, Ascending(5), Ascending(5)), MakeCase(1, 2, 1, 2, Permuted(130), Permuted(130))}) {
-    const auto error = GradientError(ForwardO, c.in(), 20);
+    const auto error = GradientError(ForwardO<>, c.in(), 20);
     ASSERT_TRUE(error.ok()) << error.status();
     EXPECT_LE(*error, 1e-6);
   }
@@ -153,22 +159,22 @@ TEST(Attention, Gradient) {
 
 TEST(Attention, ShardRules) {
   const Case c = MakeCase(2, 4, 2, 4, Permuted(8), Permuted(8));
-  const auto out = Call(Forward, c.in());
+  const auto out = Call(Forward<>, c.in());
   ASSERT_TRUE(out.ok()) << out.status();
   const Tensor d_o = Tensor::Random(DType::kF64, c.q.shape, 4);
-  EXPECT_EQ(CheckShardRules(Forward, c.in(), 5), absl::OkStatus());
-  EXPECT_EQ(CheckShardRules(Backward, {d_o, c.q, c.k, c.v, (*out)[0], (*out)[1], c.pos_q, c.pos_k}, 5),
+  EXPECT_EQ(CheckShardRules(Forward<>, c.in(), 5), absl::OkStatus());
+  EXPECT_EQ(CheckShardRules(Backward<>, {d_o, c.q, c.k, c.v, (*out)[0], (*out)[1], c.pos_q, c.pos_k}, 5),
             absl::OkStatus());
 }
 
 // More ranks than kv heads: a rank's query heads use a kv head in the middle of the whole ones.
 TEST(Attention, ShardRulesWithKvHeadsWhole) {
   const Case c = MakeCase(4, 8, 2, 4, Ascending(8), Ascending(8));
-  const auto out = Call(Forward, c.in());
+  const auto out = Call(Forward<>, c.in());
   ASSERT_TRUE(out.ok()) << out.status();
   const Tensor d_o = Tensor::Random(DType::kF64, c.q.shape, 4);
-  EXPECT_EQ(CheckShardRules(Forward, c.in(), 4, 4), absl::OkStatus());
-  EXPECT_EQ(CheckShardRules(Backward, {d_o, c.q, c.k, c.v, (*out)[0], (*out)[1], c.pos_q, c.pos_k}, 4, 4),
+  EXPECT_EQ(CheckShardRules(Forward<>, c.in(), 4, 4), absl::OkStatus());
+  EXPECT_EQ(CheckShardRules(Backward<>, {d_o, c.q, c.k, c.v, (*out)[0], (*out)[1], c.pos_q, c.pos_k}, 4, 4),
             absl::OkStatus());
 }
 
@@ -176,16 +182,46 @@ TEST(Attention, DTypesAndThreads) {
   const Case c = MakeCase(2, 4, 2, 16, Permuted(130), Permuted(130));
   const std::vector<Tensor> in = {Tensor::Random(DType::kF64, c.q.shape, 4), c.q, c.k, c.v, c.pos_q, c.pos_k};
   for (DType t : {DType::kF32, DType::kBF16}) {
-    const auto error = DTypeError(Both, in, t);
+    const auto error = DTypeError(Both<>, in, t);
     ASSERT_TRUE(error.ok()) << error.status();
     EXPECT_LE(*error, ToleranceOf(t)) << Name(t);
   }
-  EXPECT_EQ(CheckThreads(Both, in), absl::OkStatus());
+  EXPECT_EQ(CheckThreads(Both<>, in), absl::OkStatus());
+}
+
+// Every query sees every key: what the causal formula gives where all queries come after all keys.
+TEST(Attention, FullIgnoresPositions) {
+  constexpr AttentionMask kFull = AttentionMask::kFull;
+  const Case c = MakeCase(2, 4, 2, 4, Permuted(130), Permuted(130));
+  Case last = c;
+  last.pos_q = Tensor::Of({130}, Positions(130, 130), DType::kI32);
+  const Tensor d_o = Tensor::Random(DType::kF64, c.q.shape, 4);
+  const Naive naive = Reference(last, d_o);
+  const auto out = Call(Both<kFull>, {d_o, c.q, c.k, c.v, c.pos_q, c.pos_k});
+  ASSERT_TRUE(out.ok()) << out.status();
+  EXPECT_LE(MaxAbsDiff((*out)[0], naive.o), 1e-13);
+  EXPECT_LE(MaxAbsDiff((*out)[1], naive.dq), 1e-12);
+  EXPECT_LE(MaxAbsDiff((*out)[2], naive.dk), 1e-12);
+  EXPECT_LE(MaxAbsDiff((*out)[3], naive.dv), 1e-12);
+  const auto error = GradientError(ForwardO<kFull>, MakeCase(1, 2, 1, 2, Ascending(9), Ascending(9)).in());
+  ASSERT_TRUE(error.ok()) << error.status();
+  EXPECT_LE(*error, 1e-6);
+}
+
+TEST(Attention, FullShardRules) {
+  constexpr AttentionMask kFull = AttentionMask::kFull;
+  const Case c = MakeCase(2, 4, 2, 4, Permuted(8), Permuted(8));
+  const auto out = Call(Forward<kFull>, c.in());
+  ASSERT_TRUE(out.ok()) << out.status();
+  const Tensor d_o = Tensor::Random(DType::kF64, c.q.shape, 4);
+  EXPECT_EQ(CheckShardRules(Forward<kFull>, c.in(), 5), absl::OkStatus());
+  EXPECT_EQ(CheckShardRules(Backward<kFull>, {d_o, c.q, c.k, c.v, (*out)[0], (*out)[1], c.pos_q, c.pos_k}, 5),
+            absl::OkStatus());
 }
 
 TEST(Attention, RefusesHeadsThatDoNotGroup) {
   const TensorSpec kv = {DType::kF32, {1, 4, 2, 8}, {}}, positions = {DType::kI32, {4}, {}};
-  const absl::Status s = BuildError(Forward, {{DType::kF32, {1, 4, 3, 8}, {}}, kv, kv, positions, positions});
+  const absl::Status s = BuildError(Forward<>, {{DType::kF32, {1, 4, 3, 8}, {}}, kv, kv, positions, positions});
   EXPECT_EQ(s.code(), absl::StatusCode::kInvalidArgument) << s;
 }
 

@@ -4,6 +4,7 @@
 
 #include "core/graph/autograd.h"
 #include "core/graph/op.h"
+#include "core/ops/bias.h"
 #include "core/ops/cross_entropy.h"
 #include "core/ops/linear.h"
 #include "tests/testing/op_checks.h"
@@ -14,25 +15,29 @@ namespace {
 constexpr int64_t B = 2, S = 8, E = 6, V = 10;
 
 struct Inputs {
-  Value x, w, targets, weights, seed;
+  Value x, w, bias, targets, weights, seed;
 };
 Inputs Declare(GraphBuilder& g, DType t) {
   const DType accumulator = AccumulatorOf(t);
-  return {g.Input("x", {t, {B, S, E}, {}}), g.Input("w", {t, {V, E}, {}}),
-          g.Input("targets", {DType::kI32, {B, S}, {}}), g.Input("weights", {accumulator, {B, S}, {}}),
+  return {g.Input("x", {t, {B, S, E}, {}}),
+          g.Input("w", {t, {V, E}, {}}),
+          g.Input("bias", {t, {V}, {}}),
+          g.Input("targets", {DType::kI32, {B, S}, {}}),
+          g.Input("weights", {accumulator, {B, S}, {}}),
           g.Input("seed", {accumulator, {}, {}})};
 }
 std::map<std::string, Tensor> Bindings(DType t) {
   const DType accumulator = AccumulatorOf(t);
   return {{"x", Tensor::Random(t, {B, S, E}, 1)},
           {"w", Tensor::Random(t, {V, E}, 2)},
+          {"bias", Tensor::Random(t, {V}, 5)},
           {"targets", Tensor::RandomInts({B, S}, -2, V, 3)},
           {"weights", Tensor::Random(accumulator, {B, S}, 4)},
           {"seed", Tensor::Of({}, {0.25}, accumulator)}};
 }
 
 struct Result {
-  Tensor loss, dx, dw;
+  Tensor loss, dx, dw, dbias;  // dbias: of a loss with a bias
 };
 using LossFn = std::function<Value(GraphBuilder&, const Inputs&)>;
 absl::StatusOr<Graph> LossGraph(const LossFn& loss, DType t, bool differentiate) {
@@ -41,7 +46,7 @@ absl::StatusOr<Graph> LossGraph(const LossFn& loss, DType t, bool differentiate)
   const Value v = loss(g, in);
   g.Output("loss", v);
   absl::StatusOr<Graph> graph = std::move(g).Build();
-  if (graph.ok() && differentiate) graph = Differentiate(*graph, v, in.seed, std::vector{in.x, in.w});
+  if (graph.ok() && differentiate) graph = Differentiate(*graph, v, in.seed, std::vector{in.x, in.w, in.bias});
   if (!graph.ok()) return graph;
   return DecomposeOps(*graph, [](const Op& op) { return op.name() == "head_loss"; });
 }
@@ -52,10 +57,10 @@ absl::StatusOr<Result> RunLoss(const LossFn& loss, DType t) {
   const auto values = Evaluate(*graph, bindings);
   if (!values.ok()) return values.status();
   const auto output = [&](const char* name) {
-    const Value v = graph->outputs.at(name);
-    return (*values)[v.node][v.output];
+    const auto it = graph->outputs.find(name);
+    return it == graph->outputs.end() ? Tensor{} : (*values)[it->second.node][it->second.output];
   };
-  return Result{output("loss"), output("grad.0"), output("grad.1")};
+  return Result{output("loss"), output("grad.0"), output("grad.1"), output("grad.2")};
 }
 
 Value Plain(GraphBuilder& g, const Inputs& in) {
@@ -64,7 +69,7 @@ Value Plain(GraphBuilder& g, const Inputs& in) {
 }
 LossFn Chunked(int chunks) {
   return [chunks](GraphBuilder& g, const Inputs& in) {
-    return HeadLoss(g, in.x, in.w, in.targets, in.weights, in.seed, chunks);
+    return HeadLoss(g, in.x, in.w, {}, in.targets, in.weights, in.seed, chunks);
   };
 }
 
@@ -78,6 +83,27 @@ TEST(HeadLoss, ChunksAreThePlainLoss) {
     EXPECT_NEAR(chunked->loss.at(0), plain->loss.at(0), 1e-12) << chunks;
     EXPECT_LE(MaxAbsDiff(chunked->dx, plain->dx), 1e-14) << chunks;
     EXPECT_LE(MaxAbsDiff(chunked->dw, plain->dw), 1e-14) << chunks;
+  }
+}
+
+TEST(HeadLoss, ABiasIsThatOfThePlainLoss) {
+  const LossFn plain_loss = [](GraphBuilder& g, const Inputs& in) {
+    const Value z = BiasAdd(g, Linear(g, in.x, in.w), in.bias), m = VocabMax(g, z);
+    return Nll(g, m, VocabSumExp(g, z, m), VocabPick(g, z, in.targets), in.weights);
+  };
+  const absl::StatusOr<Result> plain = RunLoss(plain_loss, DType::kF64);
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  EXPECT_GT(MaxAbs(plain->dbias), 0.01);
+  for (int chunks : {1, 4}) {
+    const LossFn loss = [chunks](GraphBuilder& g, const Inputs& in) {
+      return HeadLoss(g, in.x, in.w, in.bias, in.targets, in.weights, in.seed, chunks);
+    };
+    const absl::StatusOr<Result> chunked = RunLoss(loss, DType::kF64);
+    ASSERT_TRUE(chunked.ok()) << chunked.status();
+    EXPECT_NEAR(chunked->loss.at(0), plain->loss.at(0), 1e-12) << chunks;
+    EXPECT_LE(MaxAbsDiff(chunked->dx, plain->dx), 1e-14) << chunks;
+    EXPECT_LE(MaxAbsDiff(chunked->dw, plain->dw), 1e-14) << chunks;
+    EXPECT_LE(MaxAbsDiff(chunked->dbias, plain->dbias), 1e-14) << chunks;
   }
 }
 

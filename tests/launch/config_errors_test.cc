@@ -49,6 +49,17 @@ TEST(ConfigErrors, UnknownKey) {
             "rope_theta, norm_eps, tied, init_std");
 }
 
+TEST(ConfigErrors, KeysOfAnotherArchitecture) {
+  EXPECT_EQ(Errors("[model]\nkv_heads = 2\narch = \"gpt2\"\ndropuot = 0.1\n"),
+            "error[E0107]: unknown key `kv_heads` in [model]\n"
+            "  --> run.toml:2:1    model.arch = \"gpt2\" has no such key\n"
+            "error[E0107]: unknown key `dropuot` in [model]\n"
+            "  --> run.toml:4:1    did you mean `dropout`?");
+  EXPECT_EQ(Errors("[model]\ndropout = 0.1\n"),
+            "error[E0107]: unknown key `dropout` in [model]\n"
+            "  --> run.toml:2:1    model.arch = \"llama\" has no such key");
+}
+
 TEST(ConfigErrors, UnknownSection) {
   EXPECT_EQ(Errors("[optm]\nlr = 1\n"),
             "error[E0106]: unknown section [optm]\n"
@@ -94,8 +105,14 @@ TEST(ConfigErrors, NotAChoice) {
             "error[E0111]: schedule.type = \"cosin\": must be one of \"cosine\", \"linear\", \"wsd\"\n"
             "  --> run.toml:2:8    did you mean \"cosine\"?");
   EXPECT_EQ(Errors("[model]\narch = \"banana\"\n"),
-            "error[E0111]: model.arch = \"banana\": must be \"llama\"\n"
+            "error[E0111]: model.arch = \"banana\": must be one of \"llama\", \"gpt2\", \"bert\"\n"
             "  --> run.toml:2:8");
+}
+
+TEST(ConfigErrors, LogSinks) {
+  EXPECT_EQ(Errors("[log]\nsinks = [\"jsonl\", \"tensorbord\"]\n"),
+            "error[E0111]: log.sinks: \"tensorbord\" is none of jsonl, tensorboard, prometheus\n"
+            "  --> run.toml:2:9    did you mean \"tensorboard\"?");
 }
 
 TEST(ConfigErrors, OutOfRange) {
@@ -144,6 +161,19 @@ TEST(ConfigErrors, ModelSizes) {
             "  --> run.toml:3:7");
 }
 
+TEST(ConfigErrors, ModelSizesOfOtherArchitectures) {
+  EXPECT_EQ(Errors("[model]\narch = \"gpt2\"\ndim = 66\nheads = 8\n"),
+            "error[E0201]: model.heads = 8: must divide model.dim = 66\n"
+            "  --> run.toml:4:9    nearest valid: 6");
+  EXPECT_EQ(Errors("[model]\narch = \"gpt2\"\ndim = 66\nheads = 22\n"), "");  // heads of size 3
+  EXPECT_EQ(Errors("[model]\narch = \"bert\"\nvocab = 100\nmask_token = 100\n"),
+            "error[E0110]: model.mask_token = 100: must be less than model.vocab = 100\n"
+            "  --> run.toml:4:14    nearest valid: 99");
+  EXPECT_EQ(Errors("[model]\narch = \"gpt2\"\ndropout = 1\n"),
+            "error[E0110]: model.dropout = 1.0: must be from 0.0 to 0.99\n"
+            "  --> run.toml:3:11    nearest valid: 0.99");
+}
+
 TEST(ConfigErrors, TensorParallel) {
   EXPECT_EQ(Errors("[model]\nheads = 8\nkv_heads = 8\nffn = 100\n[parallel]\ntp = 8\n"),
             "error[E0201]: parallel.tp = 8: must divide model.ffn = 100\n"
@@ -173,6 +203,27 @@ TEST(ConfigErrors, Schedule) {
   EXPECT_EQ(Errors("[schedule]\ntype = \"wsd\"\nsteps = 50\nwarmup = 20\ndecay = 30\n"), "");
 }
 
+TEST(ConfigErrors, LinearScalingNeedsItsBatch) {
+  EXPECT_EQ(
+      Errors("[schedule]\nscaling = \"linear\"\n"),
+      "error[E0202]: schedule.base_tokens = 0: is needed by schedule.scaling = \"linear\": the batch that optim.lr "
+      "was chosen for\n"
+      "  --> run.toml (schedule.base_tokens is not set there)");
+  EXPECT_EQ(Errors("[schedule]\nbase_tokens = 64\n"),
+            "error[E0202]: schedule.base_tokens = 64: is used by schedule.scaling = \"linear\" only\n"
+            "  --> run.toml:2:15    nearest valid: 0");
+}
+
+TEST(ConfigErrors, OptimizersHaveKeysOfTheirOwn) {
+  EXPECT_EQ(Errors("[optim]\ntype = \"sgd\"\nmomentum = 0.8\nnesterov = true\n"), "");
+  EXPECT_EQ(Errors("[optim]\nbeta1 = 0.8\ntype = \"sgd\"\n"),
+            "error[E0107]: unknown key `beta1` in [optim]\n"
+            "  --> run.toml:2:1    optim.type = \"sgd\" has no such key");
+  EXPECT_EQ(Errors("[optim]\ntype = \"sgd\"\nmomentum = 0\nnesterov = true\n"),
+            "error[E0202]: optim.nesterov = true: needs optim.momentum, which is 0\n"
+            "  --> run.toml:4:12    nearest valid: false");
+}
+
 TEST(ConfigErrors, EvaluationNeedsValidationTokens) {
   EXPECT_EQ(Errors("[eval]\nevery = 5\n"),
             "error[E0202]: eval.every = 5: needs data.valid, which is not set\n"
@@ -188,7 +239,8 @@ TEST(ConfigErrors, MistakesOfTheCommandLineAreAddressedToIt) {
       {"optim.lrr=1", "error[E0107]: unknown key `lrr` in [optim]\n  --> --set optim.lrr=1    did you mean `lr`?"},
       {"optm.lr=1", "error[E0106]: unknown section [optm]\n  --> --set optm.lr=1    did you mean [optim]?"},
       {"model.arch=lama",
-       "error[E0111]: model.arch = \"lama\": must be \"llama\"\n  --> --set model.arch=lama    did you mean "
+       "error[E0111]: model.arch = \"lama\": must be one of \"llama\", \"gpt2\", \"bert\"\n  --> --set model.arch=lama "
+       "   did you mean "
        "\"llama\"?"},
       {"model.heads=3", "  --> --set model.heads=3    nearest valid: "},
       {"lr=1", "error[E0102]: expected SECTION.KEY=VALUE\n  --> --set lr=1    such as optim.lr=0.001"},

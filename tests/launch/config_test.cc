@@ -1,6 +1,8 @@
 #include "launch/config/job_config.h"
 
+#include <cstdlib>
 #include <filesystem>
+#include <set>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -15,6 +17,7 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Not;
+using testing::UnorderedElementsAre;
 
 constexpr char kBatch[] = "[batch]\nmicro = 1\naccumulate = 1\n";  // what every config needs
 
@@ -62,6 +65,8 @@ steps = 99
 warmup = 9
 decay = 10
 min_lr = 0.2
+scaling = "linear"
+base_tokens = 256
 [precision]
 compute = "bf16"
 [parallel]
@@ -72,6 +77,7 @@ every = 7
 keep = 5
 [log]
 every = 3
+sinks = ["prometheus", "jsonl"]
 [eval]
 every = 11
 batches = 13
@@ -106,11 +112,17 @@ JobConfig Full() {
              .weight_decay = 0.01,
              .clip = 0.5,
              .no_decay = {"a*", "b\"c\\"}};
-  c.schedule = {.type = ScheduleType::kWsd, .steps = 99, .warmup = 9, .decay = 10, .min_lr = 0.2};
+  c.schedule = {.type = ScheduleType::kWsd,
+                .steps = 99,
+                .warmup = 9,
+                .decay = 10,
+                .min_lr = 0.2,
+                .scaling = LrScaling::kLinear,
+                .base_tokens = 256};
   c.precision = {.compute = DType::kBF16};
   c.parallel = {.dp = 2, .tp = 2};
   c.checkpoint = {.every = 7, .keep = 5};
-  c.log = {.every = 3};
+  c.log = {.every = 3, .sinks = {"prometheus", "jsonl"}};
   c.eval = {.every = 11, .batches = 13};
   c.guard = {.hang_timeout = 17};
   return c;
@@ -123,9 +135,8 @@ TEST(Config, EveryKeyReachesItsField) {
   EXPECT_THAT(PrintConfig(job->config, job->provenance), Not(HasSubstr("# default")));
 }
 
-// Fails to compile when a member is added to a struct, and fails when a member is not described.
-template <class Section, class... Members>
-void ExpectDescribed(Section& section, Members&... members) {
+template <class Section>
+std::vector<const void*> Described(Section& section) {
   std::vector<const void*> described;
   for (const ConfigField& field : DescribeFields(section)) {
     if (const ChoiceRef* choice = std::get_if<ChoiceRef>(&field.value)) {
@@ -140,7 +151,24 @@ void ExpectDescribed(Section& section, Members&... members) {
     }
     EXPECT_FALSE(field.info.doc.empty()) << field.name;
   }
-  EXPECT_THAT(described, ElementsAre(static_cast<const void*>(&members)...));
+  return described;
+}
+
+// Fails to compile when a member is added to a struct, and fails when a member is not described.
+template <class Section, class... Members>
+void ExpectDescribed(Section& section, Members&... members) {
+  EXPECT_THAT(Described(section), ElementsAre(static_cast<const void*>(&members)...));
+}
+
+// The same of a struct whose keys depend on `choice`: every member is a key of some kind.
+template <class Section, class Choice, class... Members>
+void ExpectDescribedByKind(Section& section, Choice& choice, size_t num_kinds, Members&... members) {
+  std::set<const void*> described;
+  for (size_t i = 0; i < num_kinds; ++i) {
+    choice = static_cast<Choice>(i);
+    for (const void* member : Described(section)) described.insert(member);
+  }
+  EXPECT_THAT(described, UnorderedElementsAre(static_cast<const void*>(&members)...));
 }
 
 TEST(Config, EveryMemberOfEveryStructIsDescribed) {
@@ -153,8 +181,8 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
     check(run, a, b, c);
   }
   {
-    auto& [a, b, c, d, e, f, g, h, i, j, k, l] = model;
-    check(model, a, b, c, d, e, f, g, h, i, j, k, l);
+    auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n] = model;
+    ExpectDescribedByKind(model, a, std::size(kModelArchNames), a, b, c, d, e, f, g, h, i, j, k, l, m, n);
   }
   {
     auto& [a] = tokenizer;
@@ -169,12 +197,12 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
     check(batch, a, b, c);
   }
   {
-    auto& [a, b, c, d, e, f, g, h] = optim;
-    check(optim, a, b, c, d, e, f, g, h);
+    auto& [a, b, c, d, e, f, g, h, i, j] = optim;
+    ExpectDescribedByKind(optim, a, std::size(kOptimizerTypeNames), a, b, c, d, e, f, g, h, i, j);
   }
   {
-    auto& [a, b, c, d, e] = schedule;
-    check(schedule, a, b, c, d, e);
+    auto& [a, b, c, d, e, f, g] = schedule;
+    check(schedule, a, b, c, d, e, f, g);
   }
   {
     auto& [a] = precision;
@@ -189,8 +217,8 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
     check(checkpoint, a, b);
   }
   {
-    auto& [a] = log;
-    check(log, a);
+    auto& [a, b] = log;
+    check(log, a, b);
   }
   {
     auto& [a, b] = eval;
@@ -220,6 +248,23 @@ TEST(Config, PrintHoldsEveryFieldAndLoadsBackFromAnyFolder) {
     ASSERT_TRUE(again.ok()) << again.status().message();
     EXPECT_TRUE(again->config == job->config) << printed;
   }
+}
+
+TEST(Config, KeysDependOnTheArchitecture) {
+  const auto job = ParseJobConfig(std::string("[model]\nmask_token = 3\ndropout = 0.1\narch = \"bert\"\n") + kBatch,
+                                  "/cfg/run.toml");
+  ASSERT_TRUE(job.ok()) << job.status().message();
+  EXPECT_EQ(job->config.model.arch, ModelArch::kBert);
+  EXPECT_EQ(job->config.model.mask_token, 3);
+  const auto set = ParseJobConfig(kBatch, "/cfg/run.toml", {"model.dropout=0.1", "model.arch=gpt2"});
+  ASSERT_TRUE(set.ok()) << set.status().message();
+  EXPECT_EQ(set->config.model.dropout, 0.1);
+  const std::string printed = PrintConfig(job->config, job->provenance);
+  EXPECT_THAT(printed, HasSubstr("dropout = 0.1"));
+  EXPECT_THAT(printed, Not(HasSubstr("rope_theta")));
+  const auto again = ParseJobConfig(printed, "/elsewhere/effective.toml");
+  ASSERT_TRUE(again.ok()) << again.status().message();
+  EXPECT_TRUE(again->config == job->config) << printed;
 }
 
 TEST(Config, PrintSaysWhereEachValueCameFrom) {
@@ -287,7 +332,7 @@ TEST(Config, RelativePathsAreRelativeToTheConfigFile) {
 }
 
 TEST(Config, ModelParameters) {
-  LlamaConfig model{.vocab = 10, .layers = 2, .dim = 8, .heads = 4, .kv_heads = 2, .ffn = 6};
+  ModelConfig model{.vocab = 10, .layers = 2, .dim = 8, .heads = 4, .kv_heads = 2, .ffn = 6};
   // blocks: wq, wo 64 + 64; wk, wv 32 + 32; gate, up, down 144; norms 16. Then the last norm 8 and two tables of 80.
   EXPECT_EQ(model.num_parameters(), 2 * 352 + 8 + 160);
   model.tied = true;
@@ -347,7 +392,11 @@ TEST_F(ConfigFileTest, MissingOrHugeConfig) {
   EXPECT_THAT(LoadErrors({}), HasSubstr("error[E0101]: "));
 }
 
+// After an intended change: STRATA_UPDATE_GOLDEN=1 build/launch_tests --gtest_filter=ConfigReference.*
 TEST(ConfigReference, DocsPageIsUpToDate) {
+  if (std::getenv("STRATA_UPDATE_GOLDEN") != nullptr) {
+    ASSERT_TRUE(WriteTextAtomically(Env::Posix(), STRATA_SOURCE_DIR "/docs/config.md", ConfigReference()).ok());
+  }
   const auto page = ReadText(Env::Posix(), STRATA_SOURCE_DIR "/docs/config.md");
   ASSERT_TRUE(page.ok()) << page.status();
   EXPECT_EQ(*page, ConfigReference());

@@ -231,6 +231,55 @@ TEST_P(AdamWTest, SkippingAnUpdateChangesNothing) {
   EXPECT_NE(before.at("bucket.embed.params").data, training.states().at("bucket.embed.params").data);
 }
 
+// Weights of SGD with momentum in a plain loop; clipped in some steps, decayed but for the norm.
+std::map<std::string, Vector> PlainSgd(const OptimConfig& c, int steps, double lr) {
+  std::map<std::string, Vector> w, u;
+  for (const Param& p : kParams) {
+    w[p.name] = InitialWeights(p);
+    u[p.name] = Vector(w[p.name].size());
+  }
+  for (int t = 1; t <= steps; ++t) {
+    double squares = 0;
+    for (const Param& p : kParams) {
+      for (double g : Gradient(p, t)) squares += g * g;
+    }
+    const double norm = std::sqrt(squares), clip = c.clip > 0 && norm > c.clip ? c.clip / (norm + 1e-6) : 1;
+    for (const Param& p : kParams) {
+      const Vector grad = Gradient(p, t);
+      const double decay = p.name == "blocks.0.norm" ? 0 : c.weight_decay;
+      for (size_t i = 0; i < grad.size(); ++i) {
+        double &wi = w[p.name][i], &ui = u[p.name][i];
+        const double g = grad[i] * clip + decay * wi;
+        ui = c.momentum * ui + g;
+        wi -= lr * (c.nesterov ? g + c.momentum * ui : ui);
+      }
+    }
+  }
+  return w;
+}
+
+TEST(SgdTest, EqualsThePlainLoop) {
+  for (bool nesterov : {false, true}) {
+    OptimConfig config = Config(2);
+    config.type = OptimizerType::kSgd;
+    config.momentum = 0.8;
+    config.nesterov = nesterov;
+    for (const auto& [dtype, tolerance] :
+         {std::pair(DType::kF64, 1e-12), std::pair(DType::kF32, 1e-5), std::pair(DType::kBF16, 0.05)}) {
+      Training training = *Training::Make(dtype, config, Mesh(), false);
+      for (int t = 1; t <= 10; ++t) ASSERT_EQ(training.Step(t, {.lr = 0.1}), absl::OkStatus());
+      ASSERT_EQ(training.Step(11, {.lr = 0.1, .skip_update = 1}), absl::OkStatus());
+      const std::map<std::string, Vector> want = PlainSgd(config, 10, 0.1);
+      for (const Param& p : kParams) {
+        EXPECT_LE(MaxDiff(training.Get(p.name), want.at(p.name)), tolerance) << p.name << " " << Name(dtype);
+        if (dtype == DType::kBF16) {
+          EXPECT_EQ(training.Get(p.name), Rounded(training.Get(p.name + ".master")));
+        }
+      }
+    }
+  }
+}
+
 // After one step from zero, m = (1 - beta1) g * min(1, clip / (norm + 1e-6)).
 TEST(ClipTest, ScalesByTheNormOnlyWhereItIsAbove) {
   PlainAdamW plain(Config(0));

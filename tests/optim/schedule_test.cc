@@ -10,7 +10,7 @@ constexpr double kTolerance = 1e-15;
 double At(const ScheduleConfig& schedule, int64_t step) {
   OptimConfig optim;
   optim.lr = 2;
-  return LearningRate(optim, schedule, step);
+  return LearningRate(optim, schedule, 4096, step);
 }
 
 class EverySchedule : public ::testing::TestWithParam<ScheduleType> {};
@@ -53,6 +53,31 @@ TEST(Schedule, Shapes) {
   s.decay = 40;
   EXPECT_EQ(At(s, 70), 2);
   EXPECT_NEAR(At(s, 90), 1.5, kTolerance);
+}
+
+// Goyal et al. 2017: k times the batch, k times the learning rate, reached gradually from the one that is not scaled.
+TEST(LinearScaling, RisesFromTheBaseToTheScaledRate) {
+  ScheduleConfig s{.type = ScheduleType::kLinear, .steps = 30, .warmup = 10, .min_lr = 0.5};
+  s.scaling = LrScaling::kLinear;
+  s.base_tokens = 512;  // k = 8
+  EXPECT_EQ(At(s, 0), 2);
+  EXPECT_NEAR(At(s, 1), 2 + 1.4, kTolerance);
+  EXPECT_NEAR(At(s, 5), 2 + 7, kTolerance);
+  EXPECT_EQ(At(s, 10), 16);
+  EXPECT_NEAR(At(s, 20), 12, kTolerance);
+  EXPECT_EQ(At(s, 30), 8);
+  s.warmup = 0;
+  EXPECT_NEAR(At(s, 15), 12, kTolerance);
+  s.base_tokens = 4096;  // k = 1
+  s.warmup = 10;
+  for (int64_t t : {1, 5, 10}) EXPECT_EQ(At(s, t), 2) << t;
+}
+
+TEST(LinearScaling, OfASmallerBatchNeedsNoWarmup) {
+  ScheduleConfig s{.steps = 30, .warmup = 10};
+  s.scaling = LrScaling::kLinear;
+  s.base_tokens = 8192;
+  for (int64_t t : {1, 5, 10}) EXPECT_EQ(At(s, t), 1) << t;
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "core/base/philox.h"
 #include "core/base/status.h"
 #include "core/exec/cpu_device.h"
+#include "launch/data/objective_rows.h"
 #include "launch/job/init_parameters.h"
 #include "parallel/comm/counting.h"
 #include "parallel/comm/thread_world.h"
@@ -23,6 +24,15 @@ JobConfig SmallJob(int64_t dp, int64_t tp, int64_t accumulate) {
   c.schedule.steps = 10;
   c.schedule.warmup = 2;
   c.run.seed = 7;
+  return c;
+}
+
+JobConfig SmallJobOf(ModelArch arch, int64_t dp, int64_t tp, int64_t accumulate) {
+  JobConfig c = SmallJob(dp, tp, accumulate);
+  c.model = {.arch = arch, .vocab = 32, .layers = 2, .dim = 16, .heads = 4, .kv_heads = 4, .ffn = 24, .seq = 8};
+  c.model.init_std = 0.1;
+  if (arch != ModelArch::kLlama) c.model.dropout = 0.2;
+  if (arch == ModelArch::kBert) c.model.mask_token = 31;
   return c;
 }
 
@@ -66,7 +76,8 @@ absl::StatusOr<JobRun> RunJob(const JobConfig& config, int steps) {
   const KernelTable kernels = CpuKernels();
   ASSIGN_OR_RETURN(const Job job, CompileTraining(config, kernels));
   ASSIGN_OR_RETURN(std::vector<Plan> plans, PlanRanks(job, kernels));
-  const TableRows rows(config.model.vocab, 3);
+  const TableRows table(config.model.vocab, 3);
+  const ObjectiveRows rows(table, config.model, config.run.seed);
   JobRun run;
   std::mutex mutex;
   std::map<std::string, std::vector<bool>> set;

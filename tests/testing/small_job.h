@@ -1,5 +1,5 @@
 #pragma once
-// A tiny Llama job without files: its config, a table of random rows with uneven masks, and a run of it on thread ranks.
+// Tiny jobs without files: their config, a table of random rows with uneven masks, and a run of it on thread ranks.
 
 #include <functional>
 #include <map>
@@ -14,6 +14,8 @@ namespace strata::testing {
 
 // V 32, L 2, E 16, H 4, Hk 2, F 24, S 8, float64, AdamW eps 1e-4; 8 sequences a step whatever dp and accumulation.
 JobConfig SmallJob(int64_t dp, int64_t tp, int64_t accumulate);
+// The same of another architecture, with dropout 0.2 where it has dropout; 4 heads.
+JobConfig SmallJobOf(ModelArch arch, int64_t dp, int64_t tp, int64_t accumulate);
 
 // Random tokens; row i has weight on only some of its positions, a different number for every row.
 class TableRows final : public RowSource {
@@ -34,7 +36,7 @@ struct JobRun {
   std::map<std::string, std::vector<double>> parameters;  // whole tensors, put together from all ranks
   std::map<std::string, int64_t> calls;                   // "dp all-reduce" -> calls of rank 0 in ONE train step
 };
-// Trains on thread ranks, then evaluates 5 rows. Fails if a replicated part of a parameter differs between ranks.
+// Trains on thread ranks on TableRows (by the model's objective), then evaluates 5 rows. Fails if a replicated part of a parameter differs between ranks.
 absl::StatusOr<JobRun> RunJob(const JobConfig& config, int steps);
 
 }  // namespace strata::testing

@@ -42,7 +42,7 @@ class Model {
     }
     x = RmsNorm(g_, x, Param("norm", {c_.E}), kEps);
     const Value head = Param("head", {c_.V, c_.E});
-    const Value loss = c_.head_chunks > 0 ? HeadLoss(g_, x, head, targets, weights, seed, c_.head_chunks)
+    const Value loss = c_.head_chunks > 0 ? HeadLoss(g_, x, head, {}, targets, weights, seed, c_.head_chunks)
                                           : Loss(Linear(g_, x, head), targets, weights);
     const StateId sum = g_.Declare({"loss_sum", Role::kBuffer, {acc, {}, {}}});
     g_.Update(sum, Add(g_, g_.Read(sum), loss));
@@ -78,7 +78,7 @@ class Model {
     Value y = RmsNorm(g_, x, Param("norm", {c_.E}), kEps);
     const Value q = Rope(g_, Heads(y, "q", c_.H), positions_, kTheta),
                 k = Rope(g_, Heads(y, "k", c_.Hk), positions_, kTheta);
-    const Value o = Attention(g_, q, k, Heads(y, "v", c_.Hk), positions_, positions_);
+    const Value o = Attention(g_, q, k, Heads(y, "v", c_.Hk), positions_, positions_, AttentionMask::kCausal);
     y = Linear(g_, MergeDims(g_, o, 2), Param("o", {c_.E, c_.H * c_.D}));
     g_.Pop();
     x = Boundary("mid.residual", Add(g_, x, y));

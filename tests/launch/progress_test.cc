@@ -1,62 +1,12 @@
-#include "launch/metrics/metrics.h"
+#include "launch/metrics/progress.h"
 
 #include <cmath>
 #include <cstdio>
-#include <filesystem>
 
 #include <gtest/gtest.h>
 
-#include "launch/metrics/progress.h"
-
 namespace strata {
 namespace {
-
-class MetricsTest : public testing::Test {
- protected:
-  void SetUp() override {
-    const testing::TestInfo& info = *testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = std::filesystem::path(testing::TempDir()) / (std::string("strata_metrics_") + info.name());
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
-    path_ = (folder_ / "metrics.jsonl").string();
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
-  std::string Text() { return *ReadText(Env::Posix(), path_); }
-
-  std::filesystem::path folder_;
-  std::string path_;
-};
-
-TEST_F(MetricsTest, OneLineAStepAtOnceAndInOrder) {
-  auto writer = MetricsWriter::Open(Env::Posix(), path_, 0);
-  ASSERT_TRUE(writer.ok()) << writer.status();
-  ASSERT_TRUE((*writer)->Write(std::vector<Metric>{{"step", int64_t{1}}, {"loss", 7.5}, {"split", "train"}}).ok());
-  EXPECT_EQ(Text(), "{\"step\":1,\"loss\":7.5,\"split\":\"train\"}\n");  // before Close
-  ASSERT_TRUE((*writer)->Write(std::vector<Metric>{{"step", int64_t{2}}, {"loss", std::nan("")}}).ok());
-  ASSERT_TRUE((*writer)->Close().ok());
-  EXPECT_EQ(Text(), "{\"step\":1,\"loss\":7.5,\"split\":\"train\"}\n{\"step\":2,\"loss\":null}\n");
-}
-
-TEST_F(MetricsTest, ResumeKeepsEarlierStepsAndDropsRepeatedAndTornOnes) {
-  ASSERT_TRUE(
-      WriteTextAtomically(Env::Posix(), path_, "{\"step\":1}\n{\"step\":2}\nnot json\n{\"step\":3}\n{\"step\":4,\"lo")
-          .ok());
-  auto writer = MetricsWriter::Open(Env::Posix(), path_, 2);
-  ASSERT_TRUE(writer.ok()) << writer.status();
-  ASSERT_TRUE((*writer)->Write(std::vector<Metric>{{"step", int64_t{3}}, {"again", int64_t{1}}}).ok());
-  EXPECT_EQ(Text(), "{\"step\":1}\n{\"step\":2}\n{\"step\":3,\"again\":1}\n");
-}
-
-TEST_F(MetricsTest, StartingAnewDropsTheOldFile) {
-  ASSERT_TRUE(WriteTextAtomically(Env::Posix(), path_, "{\"step\":1}\n").ok());
-  ASSERT_TRUE(MetricsWriter::Open(Env::Posix(), path_, 0).ok());
-  EXPECT_EQ(Text(), "");
-}
-
-TEST_F(MetricsTest, AMissingFolderIsAnError) {
-  EXPECT_FALSE(MetricsWriter::Open(Env::Posix(), (folder_ / "none" / "m.jsonl").string(), 0).ok());
-}
 
 const ProgressState kState{.step = 50, .steps = 1000, .loss = 4.1234, .tokens_per_s = 12345, .eta_s = 62};
 

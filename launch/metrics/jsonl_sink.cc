@@ -1,4 +1,4 @@
-#include "launch/metrics/metrics.h"
+#include "launch/metrics/jsonl_sink.h"
 
 #include <nlohmann/json.hpp>
 
@@ -30,8 +30,7 @@ std::string KeptLines(std::string_view text, int64_t resumed_step) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<MetricsWriter>> MetricsWriter::Open(Env& env, const std::string& path,
-                                                                   int64_t resumed_step) {
+absl::StatusOr<std::unique_ptr<JsonlSink>> JsonlSink::Open(Env& env, const std::string& path, int64_t resumed_step) {
   std::string kept;
   if (resumed_step > 0 && env.Exists(path)) {
     ASSIGN_OR_RETURN(const std::string text, ReadText(env, path));
@@ -39,10 +38,10 @@ absl::StatusOr<std::unique_ptr<MetricsWriter>> MetricsWriter::Open(Env& env, con
   }
   RETURN_IF_ERROR(WriteTextAtomically(env, path, kept));
   ASSIGN_OR_RETURN(auto file, env.OpenWritable(path, Env::Open::kExisting));
-  return std::unique_ptr<MetricsWriter>(new MetricsWriter(std::move(file), static_cast<int64_t>(kept.size())));
+  return std::unique_ptr<JsonlSink>(new JsonlSink(std::move(file), static_cast<int64_t>(kept.size())));
 }
 
-absl::Status MetricsWriter::Write(std::span<const Metric> metrics) {
+absl::Status JsonlSink::Write(std::span<const Metric> metrics) {
   Json json = Json::object();
   for (const Metric& metric : metrics) {
     std::visit([&](const auto& value) { json[std::string(metric.name)] = value; }, metric.value);
@@ -53,6 +52,6 @@ absl::Status MetricsWriter::Write(std::span<const Metric> metrics) {
   return absl::OkStatus();
 }
 
-absl::Status MetricsWriter::Close() { return file_->Close(); }
+absl::Status JsonlSink::Close() { return file_->Close(); }
 
 }  // namespace strata

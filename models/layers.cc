@@ -1,0 +1,57 @@
+#include "models/layers.h"
+
+#include "core/ops/attention.h"
+#include "core/ops/bias.h"
+#include "core/ops/dropout.h"
+#include "core/ops/elementwise.h"
+#include "core/ops/embedding.h"
+#include "core/ops/layer_norm.h"
+#include "core/ops/linear.h"
+#include "core/ops/move.h"
+
+namespace strata {
+
+Value Layers::Embed_BSE() {
+  const Value x_BSE = Embedding(g_, in_.tokens_BS, params("embed.weight", {c_.vocab, c_.dim}));
+  const Value p_SE = Embedding(g_, in_.positions_S, params("embed.positions", {c_.seq, c_.dim}));
+  return Add(g_, x_BSE, Broadcast(g_, p_SE, x_BSE, 0));
+}
+
+Value Layers::Affine(const std::string& name, Value x, int64_t out) {
+  const Value weight = params(name, {out, g_.spec(x).shape.back()});
+  return BiasAdd(g_, Linear(g_, x, weight), params(name + ".bias", {out}));
+}
+
+Value Layers::Norm(const std::string& name, Value x_BSE) {
+  return LayerNorm(g_, x_BSE, params(name + ".weight", {c_.dim}), params(name + ".bias", {c_.dim}), c_.norm_eps);
+}
+
+Value Layers::Drop(Value x_BSE) {
+  return dropout_ > 0 ? Dropout(g_, x_BSE, in_.samples_B, in_.positions_S, dropout_) : x_BSE;
+}
+
+Value Layers::SelfAttention(const std::string& block, Value x_BSE, AttentionMask mask) {
+  const auto heads = [&](const char* name) {
+    return SplitDim(g_, Affine(block + name, x_BSE, c_.dim), 2, c_.head_dim());
+  };
+  const Value q_BSHD = heads(".wq"), k_BSHD = heads(".wk"), v_BSHD = heads(".wv");
+  const Value o_BSHD = Attention(g_, q_BSHD, k_BSHD, v_BSHD, in_.positions_S, in_.positions_S, mask);
+  return Affine(block + ".wo", MergeDims(g_, o_BSHD, 2), c_.dim);
+}
+
+Value Layers::FeedForward(const std::string& block, Value x_BSE, GeluKind gelu) {
+  return Affine(block + ".down", Gelu(g_, Affine(block + ".up", x_BSE, c_.ffn), gelu), c_.dim);
+}
+
+ModelSize BlockSize(const ModelConfig& c) {
+  const int64_t matmul = 4 * c.dim * c.dim + 2 * c.dim * c.ffn;
+  const int64_t biases = 5 * c.dim + c.ffn, norms = 4 * c.dim;
+  return {matmul + biases + norms, matmul};
+}
+
+InitSpec LayersInit(const ModelConfig& config, std::string_view parameter) {
+  if (EndsWith(parameter, "norm.weight")) return {1, 0};
+  return {0, EndsWith(parameter, ".bias") ? 0 : config.init_std};
+}
+
+}  // namespace strata

@@ -1,0 +1,64 @@
+#pragma once
+// What everything outside of models/ needs to know of an architecture, as a row of a table.
+
+#include <string_view>
+#include <vector>
+
+#include "core/graph/builder.h"
+#include "core/mesh/mesh.h"
+#include "core/ops/attention.h"
+#include "models/model_config.h"
+#include "parallel/shard/pins.h"
+
+namespace strata {
+
+struct LossSpec {
+  int64_t batch = 1;          // sequences of one micro-batch over all data-parallel ranks
+  DType dtype = DType::kF32;  // of parameters and activations
+  int chunks = 1;             // pieces of the sequence whose logits exist at a time
+  double dropout = 0;         // 0 for evaluation
+};
+
+// Graph inputs: tokens, targets i32 [B,S]; weights [B,S] (loss mask), positions i32 [S], loss_scale [] (cotangent of loss);
+// with dropout also samples i32 [B] (index of each sequence in the run, modulo 2^31).
+struct ModelLoss {
+  Value loss;  // [] sum over tokens of weight * negative log-likelihood, nats
+  Value loss_scale;
+  std::vector<Value> params;  // reads, in order of declaration; one a state
+  std::vector<StateId> states;
+};
+
+struct ModelSize {
+  int64_t parameters = 0;
+  int64_t matmul_weights = 0;  // weights that each token is multiplied with: a tied head counts, a look-up does not
+};
+
+struct InitSpec {  // normal(mean, std)
+  double mean = 0, std = 0;
+};
+
+// What the rows of data are made to teach.
+enum class Objective : uint8_t { kNextToken, kMaskedToken };
+
+struct Model {
+  Objective objective = Objective::kNextToken;
+  AttentionMask attention = AttentionMask::kCausal;
+  ModelLoss (*loss)(GraphBuilder& g, const ModelConfig& config, const LossSpec& spec) = nullptr;
+  // Graph inputs tokens, positions; output "logits" [B,S,V]. Null: the model generates no text.
+  Value (*logits)(GraphBuilder& g, const ModelConfig& config, int64_t batch, DType dtype) = nullptr;
+  // Mesh axes, outermost first, without those of size 1; and the placement table on them.
+  std::vector<MeshAxis> (*axes)(const ModelConfig& config, int dp, int tp) = nullptr;
+  std::vector<Pin> (*pins)(const ModelConfig& config, int tp) = nullptr;
+  InitSpec (*init)(const ModelConfig& config, std::string_view parameter) = nullptr;
+  ModelSize (*size)(const ModelConfig& config) = nullptr;
+};
+const Model& ModelOf(ModelArch arch);
+
+// Floating-point operations of one trained token: 6 a matmul weight and 12 L E S of attention, of which causality needs
+// half (PaLM, Chowdhery et al. 2022, appendix B).
+double FlopsPerToken(const ModelConfig& config);
+
+// The largest power of two that divides seq and keeps a chunk at 128 positions or more.
+int LossChunks(const ModelConfig& config);
+
+}  // namespace strata

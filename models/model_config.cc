@@ -1,0 +1,85 @@
+#include "models/model_config.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "models/model.h"
+
+namespace strata {
+namespace {
+
+constexpr double kMaxParameters = 1e13;
+
+// The divisor of `dim` nearest to `near` that leaves an even head size; 0 if there is none.
+int64_t NearestHeads(int64_t dim, int64_t near) { return dim % 2 == 0 ? NearestDivisor(dim / 2, near) : 0; }
+
+void CheckHeads(const ModelConfig& m, ConfigChecks& c) {
+  if (m.arch != ModelArch::kLlama) return c.Divides({"model.heads", m.heads}, {"model.dim", m.dim});
+  if (c.Ok({"model.dim", "model.heads"}) && m.dim % (2 * m.heads) != 0) {
+    const int64_t nearest = NearestHeads(m.dim, m.heads);
+    c.Add(ConfigErrorKind::kIndivisible, "model.heads", absl::StrCat(m.heads),
+          absl::StrFormat("must divide model.dim = %d into heads of even size", m.dim),
+          nearest > 0 ? absl::StrCat(nearest) : "");
+  }
+  c.Divides({"model.kv_heads", m.kv_heads}, {"model.heads", m.heads});
+}
+
+}  // namespace
+
+int64_t ModelConfig::num_parameters() const { return ModelOf(arch).size(*this).parameters; }
+
+void ModelConfig::Describe(ConfigFields& f) {
+  const bool llama = arch == ModelArch::kLlama, bert = arch == ModelArch::kBert;
+  f.AddChoice("arch", arch, kModelArchNames, {.doc = "architecture"});
+  f.Add("vocab", vocab, {.doc = "vocabulary size; that of the tokenizer", .unit = "pieces", .min = 2, .max = 1 << 24});
+  f.Add("layers", layers, {.doc = "transformer blocks", .min = 1, .max = 4096});
+  f.Add("dim", dim, {.doc = "model width; heads must divide it", .min = 2, .max = 1 << 18});
+  f.Add("heads", heads,
+        {.doc = llama ? "query heads; dim / heads, the head size, must be even" : "attention heads",
+         .min = 1,
+         .max = 1 << 16});
+  if (llama) {
+    f.Add("kv_heads", kv_heads, {.doc = "key and value heads; must divide heads", .min = 1, .max = 1 << 16});
+  }
+  f.Add("ffn", ffn,
+        {.doc = llama ? "hidden width of the SwiGLU feed-forward layer" : "hidden width of the feed-forward layer",
+         .min = 1,
+         .max = 1 << 20});
+  f.Add("seq", seq, {.doc = "context length", .unit = "tokens", .min = 1, .max = 1 << 24});
+  if (llama) {
+    f.Add("rope_theta", rope_theta, {.doc = "base of the rotary position frequencies", .min = 1, .max = 1e12});
+  }
+  f.Add("norm_eps", norm_eps,
+        {.doc = llama ? "added to the mean square inside RMS norm" : "added to the variance inside layer norm",
+         .min = 1e-12,
+         .max = 1});
+  if (llama) {
+    f.Add("tied", tied, {.doc = "the output head reuses the embedding"});
+  } else {
+    f.Add("dropout", dropout,
+          {.doc = "part of the embedding's and of each residual branch's elements that training zeroes",
+           .min = 0,
+           .max = 0.99});
+  }
+  if (bert) {
+    f.Add("mask_token", mask_token,
+          {.doc = "token that stands for a hidden one; 0 is `<unk>`, which our tokenizers never emit",
+           .min = 0,
+           .max = 1 << 24});
+  }
+  f.Add("init_std", init_std, {.doc = "standard deviation of the initial weights", .min = 0, .max = 1});
+}
+
+void ModelConfig::Check(ConfigChecks& c) const {
+  CheckHeads(*this, c);
+  if (arch == ModelArch::kBert && c.Ok({"model.mask_token", "model.vocab"}) && mask_token >= vocab) {
+    c.Add(ConfigErrorKind::kOutOfRange, "model.mask_token", absl::StrCat(mask_token),
+          absl::StrFormat("must be less than model.vocab = %d", vocab), absl::StrCat(vocab - 1));
+  }
+  if (c.Ok({"model.vocab", "model.layers", "model.dim", "model.heads", "model.kv_heads", "model.ffn", "model.seq"}) &&
+      static_cast<double>(num_parameters()) > kMaxParameters) {
+    c.Add(ConfigErrorKind::kTooLarge, "model.dim", absl::StrCat(dim),
+          absl::StrFormat("the model would have %d parameters, the most is 10^13", num_parameters()));
+  }
+}
+
+}  // namespace strata
