@@ -12,6 +12,8 @@ int main(int argc, char** argv) {
   }
   return strata::Main(argc, argv,
                       {.train = strata::RunTrain,
+                       .launch = strata::RunLaunch,
+                       .launch_rank = strata::RunLaunchRank,
                        .plan = strata::RunPlan,
                        .bench_step = strata::RunBenchStep,
                        .data_build = strata::RunDataBuild,

@@ -16,14 +16,33 @@ namespace {
 
 using Run = std::function<absl::Status()>;
 
+template <class Options>
+void AddConfig(CLI::App* verb, Options* o, const std::string& doc = "TOML file") {
+  verb->add_option("config", o->config, doc)->required();
+  verb->add_option("--set", o->set, "A value over that of the file, such as optim.lr=0.001; may be given again")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
+}
+
+void AddTrainOptions(CLI::App* verb, TrainOptions* o) {
+  AddConfig(verb, o);
+  verb->add_option("--resume", o->resume,
+                   "auto: from the newest valid checkpoint of run.out, if any; never; or the folder of a checkpoint")
+      ->type_name("auto|never|DIR")
+      ->capture_default_str();
+  verb->add_flag("--print-config", o->print_config, "Print every value and where it came from, and stop");
+}
+
 // The verb that the arguments name, ready to run once parsing is done.
 class CommandLine {
  public:
   explicit CommandLine(const Verbs& verbs) : verbs_(verbs) {
     app_.require_subcommand(1);
     app_.footer(
-        "Exit codes: 0 done, 64 wrong arguments or config, 75 interrupted and saved, 124 hung, 1 other failures.");
+        "Exit codes: 0 done, 64 wrong arguments or config, 69 lost a peer, 75 interrupted and saved, 124 hung, 1 other "
+        "failures.");
     AddTrain();
+    AddLaunch();
     AddPlan();
     AddBench();
     AddData();
@@ -59,22 +78,32 @@ class CommandLine {
     return *group;
   }
 
-  template <class Options>
-  static void AddConfig(CLI::App* verb, Options* o, const std::string& doc = "TOML file") {
-    verb->add_option("config", o->config, doc)->required();
-    verb->add_option("--set", o->set, "A value over that of the file, such as optim.lr=0.001; may be given again")
-        ->type_name("KEY=VALUE")
-        ->allow_extra_args(false);
-  }
-
   void AddTrain() {
     auto [verb, o] = Add(app_, "train", "Train a model as a config file says", verbs_.train);
-    AddConfig(verb, o);
-    verb->add_option("--resume", o->resume,
-                     "auto: from the newest valid checkpoint of run.out, if any; never; or the folder of a checkpoint")
-        ->type_name("auto|never|DIR")
+    AddTrainOptions(verb, o);
+  }
+
+  void AddLaunch() {
+    auto [verb, o] = Add(app_, "launch", "Train with one process a rank, on this machine, with mpirun", verbs_.launch);
+    verb->add_option("-n,--ranks", o->ranks, "Processes; without it as many as the config has ranks")
+        ->type_name("N")
+        ->check(CLI::Range(int64_t{1}, int64_t{4096}));
+    verb->add_option("--log-dir", o->log_dir, "Folder for a log of each rank; without it run.out/logs")
+        ->type_name("DIR");
+    verb->add_option("--show", o->show, "Whose log goes to the console: rank 0's, all, or only those that fail")
+        ->check(CLI::IsMember({"0", "all", "failed"}))
         ->capture_default_str();
-    verb->add_flag("--print-config", o->print_config, "Print every value and where it came from, and stop");
+    verb->add_option("--grace", o->grace, "Seconds from Ctrl-C or SIGTERM to the end of all ranks")
+        ->type_name("SECONDS")
+        ->check(CLI::Range(int64_t{0}, int64_t{1'000'000}))
+        ->capture_default_str();
+    verb->add_flag("--dry-run", o->dry_run, "Print the command that would be run, and stop");
+    verb->add_option("command", o->command, "After --: train, its config and its options")->required();
+
+    auto [rank, r] = Add(app_, "launch-rank", "One rank of launch", verbs_.launch_rank);
+    rank->group("");  // not in the help
+    rank->add_option("--log-dir", r->log_dir)->required();
+    rank->add_option("command", r->command)->required();
   }
 
   void AddPlan() {
@@ -199,6 +228,21 @@ void PrintError(const absl::Status& status) {
 }
 
 }  // namespace
+
+absl::StatusOr<TrainOptions> ParseTrain(const std::vector<std::string>& command) {
+  if (command.empty() || command[0] != "train") {
+    return absl::InvalidArgumentError("what comes after -- must be a train command: train job.toml ...");
+  }
+  CLI::App app("", "train");
+  TrainOptions options;
+  AddTrainOptions(&app, &options);
+  try {
+    app.parse(std::vector<std::string>(command.rbegin(), command.rend() - 1));  // CLI11 takes the last word first
+  } catch (const CLI::Error& error) {
+    return absl::InvalidArgumentError(absl::StrFormat("train: %s", error.what()));
+  }
+  return options;
+}
 
 int Main(int argc, const char* const* argv, const Verbs& verbs) {
   CommandLine line(verbs);

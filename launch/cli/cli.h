@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 
 namespace strata {
 
@@ -17,6 +18,18 @@ struct TrainOptions {
   std::string resume =
       "auto";  // auto: from the newest valid checkpoint of run.out, if any; never; or a checkpoint's folder
   bool print_config = false;  // print the effective config and stop
+};
+struct LaunchOptions {
+  std::vector<std::string> command;  // "train", its config, its options
+  int64_t ranks = 0;                 // 0: as many as the config says
+  std::string log_dir;               // empty: run.out/logs
+  std::string show = "0";            // whose log goes to the console: "0", "all", "failed"
+  int64_t grace = 120;               // seconds
+  bool dry_run = false;
+};
+struct LaunchRankOptions {
+  std::vector<std::string> command;
+  std::string log_dir;
 };
 struct PlanOptions {
   std::string config;
@@ -81,6 +94,8 @@ struct DoctorOptions {
 
 struct Verbs {  // all must be set
   std::function<absl::Status(const TrainOptions&)> train;
+  std::function<absl::Status(const LaunchOptions&)> launch;
+  std::function<absl::Status(const LaunchRankOptions&)> launch_rank;  // what launch starts, once a rank
   std::function<absl::Status(const PlanOptions&)> plan;
   std::function<absl::Status(const BenchStepOptions&)> bench_step;
   std::function<absl::Status(const DataBuildOptions&)> data_build;
@@ -95,6 +110,9 @@ struct Verbs {  // all must be set
   std::function<absl::Status(const CkptDiffOptions&)> ckpt_diff;
   std::function<absl::Status(const DoctorOptions&)> doctor;
 };
+
+// The options of a `train` command that another one is given: "train", its config, its options. InvalidArgument.
+absl::StatusOr<TrainOptions> ParseTrain(const std::vector<std::string>& command);
 
 // Parses, calls one verb, prints its error to stderr, returns the exit code (exit_codes.h).
 int Main(int argc, const char* const* argv, const Verbs& verbs);

@@ -168,6 +168,11 @@ void GuardConfig::Describe(ConfigFields& f) {
          .unit = "steps",
          .min = 2,
          .max = 10000});
+  f.Add("hang_timeout", hang_timeout,
+        {.doc = "longest wait for a rank; longer than what one rank does alone in a step, save or load",
+         .unit = "seconds",
+         .min = 1,
+         .max = 1e6});
 }
 
 void EvalConfig::Describe(ConfigFields& f) {
@@ -195,7 +200,7 @@ std::vector<ConfigSection> DescribeJob(JobConfig& job) {
       {"guard",
        "A step whose loss is not finite, or jumps, changes nothing. Then training halts, or goes on with the next "
        "step; 10 "
-       "such steps in a row halt it in any case.",
+       "such steps in a row halt it in any case. A rank that hangs ends the job.",
        DescribeFields(job.guard)},
   };
 }

@@ -93,6 +93,7 @@ struct GuardConfig {
   double spike_z = 0;
   GuardAction spike = GuardAction::kHalt;
   int64_t window = 50;
+  int64_t hang_timeout = 60;  // seconds
 
   void Describe(ConfigFields& f);
   bool operator==(const GuardConfig&) const = default;

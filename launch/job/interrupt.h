@@ -1,5 +1,6 @@
 #pragma once
-// Ctrl-C and SIGTERM as a request that the training loop honours at the end of a step. A second signal ends the process.
+// Ctrl-C, SIGTERM and SIGUSR1 as a request that the training loop honours at the end of a step. A second signal of a kind
+// ends the process.
 
 namespace strata {
 

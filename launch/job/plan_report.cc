@@ -68,7 +68,7 @@ int64_t ResidentBytes() {
   return resident * sysconf(_SC_PAGE_SIZE);
 }
 
-absl::Status CheckFits(const Job& job, const std::vector<Plan>& plans) {
+absl::Status CheckFits(const Job& job, std::span<const Plan> plans) {
   double need = static_cast<double>(OutsideBytes(job));
   for (const Plan& p : plans) need += static_cast<double>(p.arena_bytes[0]);
   const double have = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE));
@@ -76,7 +76,7 @@ absl::Status CheckFits(const Job& job, const std::vector<Plan>& plans) {
   return absl::InvalidArgumentError(
       absl::StrFormat("the plan of %d ranks needs %s, this machine has %s\n%sfixes: a smaller batch.micro "
                       "(activations), a smaller model",
-                      job.ranks, HumanBytes(need), HumanBytes(have), Print(plans[0])));
+                      plans.size(), HumanBytes(need), HumanBytes(have), Print(plans[0])));
 }
 
 std::string PlanReport(const Job& job, const std::vector<Plan>& plans, double flops_per_s, PrintDetail detail) {

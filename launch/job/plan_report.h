@@ -1,6 +1,7 @@
 #pragma once
 // What `strata plan` and the head of a run print: size, work, exact memory by class, outside memory estimated apart, time.
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -13,7 +14,7 @@ namespace strata {
 int64_t OutsideBytes(const Job& job);
 
 // InvalidArgument with the memory table where all ranks together need more than this machine's physical memory.
-absl::Status CheckFits(const Job& job, const std::vector<Plan>& plans);
+absl::Status CheckFits(const Job& job, std::span<const Plan> plans);
 
 // flops_per_s: of the whole machine, measured; 0 leaves the time out.
 std::string PlanReport(const Job& job, const std::vector<Plan>& plans, double flops_per_s, PrintDetail detail);

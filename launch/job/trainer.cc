@@ -21,7 +21,8 @@
 #include "launch/job/rank_runner.h"
 #include "launch/metrics/progress.h"
 #include "launch/metrics/sinks.h"
-#include "parallel/comm/thread_world.h"
+#include "launch/rendezvous/environment.h"
+#include "launch/rendezvous/run_world.h"
 
 namespace strata {
 namespace {
@@ -36,10 +37,27 @@ struct Run {
   std::vector<Plan> plans;
   Loader train;
   std::optional<Loader> valid;
-  std::string resume_from;  // a checkpoint's folder, or empty
+  std::string config_text;
+  std::string resume;  // as of TrainOptions
+  ProcessPlace place;
 
+  int ranks_here() const { return place.alone() ? job.ranks : place.local_size; }  // on this machine
   std::string CheckpointRoot() const { return job.config.run.out + "/checkpoints"; }
 };
+
+absl::StatusOr<std::string> FindResume(Env& env, const std::string& root, const std::string& resume) {
+  if (resume == "never") return "";
+  if (resume != "auto") return resume;
+  const absl::StatusOr<NewestValid> newest = FindNewestValid(env, root);
+  if (absl::IsNotFound(newest.status())) {
+    const absl::StatusOr<std::vector<CheckpointEntry>> all = ListCheckpoints(env, root);
+    if (!all.ok() || all->empty()) return "";
+    return newest.status();  // there are checkpoints, and none is whole: do not silently start anew
+  }
+  if (!newest.ok()) return newest.status();
+  for (const std::string& why : newest->skipped) std::fprintf(stderr, "skipped %s\n", why.c_str());
+  return newest->path;
+}
 
 // One rank's part of a run. Rank 0 prints and logs.
 class RankTraining {
@@ -52,7 +70,7 @@ class RankTraining {
         objective_rows_(rows_, config_.model, config_.run.seed),
         guard_(run.job.config.guard),
         progress_(stdout),
-        pool_(std::max(1, AvailableCores() / run.job.ranks)) {}
+        pool_(std::max(1, AvailableCores() / run.ranks_here())) {}
 
   absl::Status Go() {
     const auto plan = std::make_shared<const Plan>(run_.plans[world_.rank()]);
@@ -60,9 +78,10 @@ class RankTraining {
     std::vector<int> everyone;
     for (int r = 0; r < world_.size(); ++r) everyone.push_back(r);
     ASSIGN_OR_RETURN(control_, world_.Connect({"control", everyone}));
+    RETURN_IF_ERROR(Prepare());
     RETURN_IF_ERROR(Start());
-    if (first() && run_.resume_from.empty()) RETURN_IF_ERROR(OpenLog());
-    if (run_.resume_from.empty()) RETURN_IF_ERROR(Evaluate("untrained"));
+    if (first() && resume_from_.empty()) RETURN_IF_ERROR(OpenLog());
+    if (resume_from_.empty()) RETURN_IF_ERROR(Evaluate("untrained"));
     start_ = Clock::now();
     for (int64_t step = first_step_; step <= config_.schedule.steps; ++step) RETURN_IF_ERROR(Step(step));
     if (first()) progress_.Finish();
@@ -82,25 +101,37 @@ class RankTraining {
     return absl::OkStatus();
   }
 
+  // Rank 0 looks for the checkpoint to go on from, writes the config, and tells the others.
+  absl::Status Prepare() {
+    const auto prepare = [&]() -> absl::Status {
+      ASSIGN_OR_RETURN(resume_from_, FindResume(run_.env, run_.CheckpointRoot(), run_.resume));
+      RETURN_IF_ERROR(run_.env.MakeDirs(config_.run.out));
+      return WriteTextAtomically(run_.env, config_.run.out + "/config.toml", run_.config_text);
+    };
+    RETURN_IF_ERROR(AgreeOn(*control_, first() ? prepare() : absl::OkStatus()));
+    ASSIGN_OR_RETURN(resume_from_, BroadcastText(*control_, resume_from_));
+    return absl::OkStatus();
+  }
+
   absl::Status Start() {
-    if (run_.resume_from.empty()) {
+    if (resume_from_.empty()) {
       runner_->InitParameters(static_cast<uint64_t>(config_.run.seed));
       return absl::OkStatus();
     }
     const absl::Status loaded = [&]() -> absl::Status {
-      ASSIGN_OR_RETURN(CheckpointReader reader, CheckpointReader::Open(run_.env, run_.resume_from));
+      ASSIGN_OR_RETURN(CheckpointReader reader, CheckpointReader::Open(run_.env, resume_from_));
       RETURN_IF_ERROR(LoadStates(reader, run_.job, runner_->executor(), Match::kLayout));
       first_step_ = reader.step() + 1;
       next_sample_ = reader.meta().next_sample;
       saved_step_ = reader.step();
-      saved_path_ = run_.resume_from;
+      saved_path_ = resume_from_;
       return absl::OkStatus();
     }();
     RETURN_IF_ERROR(AgreeOn(*control_, loaded));
     if (first()) {
       RETURN_IF_ERROR(OpenLog());
       progress_.Print(
-          absl::StrFormat("resumed %s: step %d of %d", run_.resume_from, first_step_ - 1, config_.schedule.steps));
+          absl::StrFormat("resumed %s: step %d of %d", resume_from_, first_step_ - 1, config_.schedule.steps));
     }
     return absl::OkStatus();
   }
@@ -184,8 +215,10 @@ class RankTraining {
   }
 
   void ReportEnd() {
-    int64_t arenas = 0;
-    for (const Plan& p : run_.plans) arenas += p.arena_bytes[0];
+    int64_t arenas = 0;  // of this process
+    for (size_t r = 0; r < run_.plans.size(); ++r) {
+      if (run_.place.alone() || static_cast<int>(r) == world_.rank()) arenas += run_.plans[r].arena_bytes[0];
+    }
     const int64_t outside = OutsideBytes(run_.job), peak = PeakResidentBytes();
     progress_.Print(absl::StrFormat("trained %d steps in %s, %s tokens/s", config_.schedule.steps - first_step_ + 1,
                                     FormatDuration(Seconds(start_)), FormatRate(smooth_rate_)));
@@ -207,26 +240,13 @@ class RankTraining {
   CpuDevice device_;
   std::unique_ptr<RankRunner> runner_;
   std::unique_ptr<Communicator> control_;
+  std::string resume_from_;       // a checkpoint's folder, or empty
   std::unique_ptr<LogSink> log_;  // rank 0
   int64_t first_step_ = 1, next_sample_ = 0, saved_step_ = -1;
   std::string saved_path_;
   double smooth_rate_ = 0;
   Clock::time_point start_;
 };
-
-absl::StatusOr<std::string> FindResume(Env& env, const std::string& root, const std::string& resume) {
-  if (resume == "never") return "";
-  if (resume != "auto") return resume;
-  const absl::StatusOr<NewestValid> newest = FindNewestValid(env, root);
-  if (absl::IsNotFound(newest.status())) {
-    const absl::StatusOr<std::vector<CheckpointEntry>> all = ListCheckpoints(env, root);
-    if (!all.ok() || all->empty()) return "";
-    return newest.status();  // there are checkpoints, and none is whole: do not silently start anew
-  }
-  if (!newest.ok()) return newest.status();
-  for (const std::string& why : newest->skipped) std::fprintf(stderr, "skipped %s\n", why.c_str());
-  return newest->path;
-}
 
 }  // namespace
 
@@ -236,13 +256,20 @@ absl::Status Train(Env& env, const LoadedJob& loaded, const TrainOptions& option
   const KernelTable kernels = CpuKernels();
   ASSIGN_OR_RETURN(Job job, CompileTraining(c, kernels));
   ASSIGN_OR_RETURN(std::vector<Plan> plans, PlanRanks(job, kernels));
-  RETURN_IF_ERROR(CheckFits(job, plans));
-  Run run{env, std::move(job), std::move(plans), *std::move(inputs.train), std::move(inputs.valid), ""};
-  ASSIGN_OR_RETURN(run.resume_from, FindResume(env, run.CheckpointRoot(), options.resume));
-  RETURN_IF_ERROR(env.MakeDirs(c.run.out));
-  RETURN_IF_ERROR(WriteTextAtomically(env, c.run.out + "/config.toml", PrintConfig(c, loaded.provenance)));
+  ASSIGN_OR_RETURN(const ProcessPlace place, ReadPlace(EnvironmentVariables()));
+  Run run{env,
+          std::move(job),
+          std::move(plans),
+          *std::move(inputs.train),
+          std::move(inputs.valid),
+          PrintConfig(c, loaded.provenance),
+          options.resume,
+          place};
+  const size_t here = std::min(run.plans.size(), static_cast<size_t>(run.ranks_here()));
+  RETURN_IF_ERROR(CheckFits(run.job, std::span(run.plans).first(here)));
   const InterruptGuard interrupts;
-  return RunRanks(run.job.ranks, [&](World& world) { return RankTraining(run, world).Go(); });
+  return RunWorld(place, run.job.ranks, std::chrono::seconds(c.guard.hang_timeout),
+                  [&](World& world) { return RankTraining(run, world).Go(); });
 }
 
 }  // namespace strata

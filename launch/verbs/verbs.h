@@ -6,6 +6,8 @@
 namespace strata {
 
 absl::Status RunTrain(const TrainOptions& options);
+absl::Status RunLaunch(const LaunchOptions& options);
+absl::Status RunLaunchRank(const LaunchRankOptions& options);
 absl::Status RunPlan(const PlanOptions& options);
 absl::Status RunBenchStep(const BenchStepOptions& options);
 absl::Status RunDataBuild(const DataBuildOptions& options);

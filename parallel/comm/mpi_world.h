@@ -30,7 +30,7 @@ class MpiSession {
   friend absl::Status RunMpiRank(MpiSession&, const std::function<absl::Status(World&)>&, MpiWorldOptions);
   MpiSession() = default;
   int rank_ = 0, size_ = 1;
-  int next_tag_ = 0;  // runs of a session use tags of their own
+  [[maybe_unused]] int next_tag_ = 0;  // runs of a session use tags of their own
 };
 
 // Runs body as this process's rank, and waits for the other ranks to end theirs. A rank that returns an error aborts the

@@ -13,6 +13,8 @@
 namespace strata {
 namespace {
 
+constexpr std::chrono::milliseconds kPatience{10'000};  // with ranks that do not end after the first error
+
 class ThreadCommunicator final : public Communicator {
  public:
   ThreadCommunicator(std::shared_ptr<internal::ThreadGroup> group, int me) : group_(std::move(group)), me_(me) {}
@@ -120,19 +122,33 @@ absl::StatusOr<ThreadJob::Group> ThreadJob::Connect(int rank, size_t index, cons
 absl::Status RunRanks(int size, const std::function<absl::Status(World&)>& body, ThreadWorldOptions options) {
   const std::shared_ptr<ThreadJob> job = ThreadJob::Create(size, options);
   std::mutex mutex;
+  std::condition_variable ended;
+  int running = size;
   absl::Status first;  // Unavailable is the word of a victim: a later error of another kind is the cause
+  const auto note = [&](const absl::Status& status) {
+    std::lock_guard lock(mutex);
+    if (first.ok() || (absl::IsUnavailable(first) && !absl::IsUnavailable(status))) first = status;
+    ended.notify_all();
+  };
   std::vector<std::thread> threads;
   for (int rank = 0; rank < size; ++rank) {
     threads.emplace_back([&, rank] {
       const std::unique_ptr<World> world = job->Join(rank);
       const absl::Status status = Annotate(body(*world), absl::StrFormat("rank %d", rank));
-      if (status.ok()) return;
-      {
-        std::lock_guard lock(mutex);
-        if (first.ok() || (absl::IsUnavailable(first) && !absl::IsUnavailable(status))) first = status;
+      if (!status.ok()) {
+        note(status);
+        job->Abort(absl::UnavailableError(status.message()));
       }
-      job->Abort(absl::UnavailableError(status.message()));
+      std::lock_guard lock(mutex);
+      --running;
+      ended.notify_all();
     });
+  }
+  {
+    std::unique_lock lock(mutex);
+    ended.wait(lock, [&] { return running == 0 || !first.ok(); });
+    const bool all = ended.wait_for(lock, std::min(options.deadline, kPatience), [&] { return running == 0; });
+    if (!all && options.on_stuck != nullptr) options.on_stuck(first);
   }
   for (std::thread& t : threads) t.join();
   return first;

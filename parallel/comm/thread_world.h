@@ -21,6 +21,9 @@ class ThreadGroup;
 
 struct ThreadWorldOptions {
   std::chrono::milliseconds deadline{60'000};  // longest wait for a peer
+  // Called by RunRanks with the first error where a rank does not end, so that it cannot return: within 10 s, or the
+  // deadline if that is shorter. It may end the process; if it returns, RunRanks waits on.
+  std::function<void(const absl::Status&)> on_stuck;
 };
 
 // Thread-safe. Communicators complete a call before Issue() returns; the stream is not used. An all-reduce, reduce-scatter,

@@ -16,6 +16,8 @@ struct Recorder {
   absl::Status result;
   std::string called;
   TrainOptions train;
+  LaunchOptions launch;
+  LaunchRankOptions launch_rank;
   PlanOptions plan;
   BenchStepOptions bench_step;
   DataBuildOptions data_build;
@@ -43,6 +45,8 @@ struct Recorder {
   int Run(std::vector<const char*> args) {
     args.insert(args.begin(), "strata");
     const Verbs verbs{Record("train", train),
+                      Record("launch", launch),
+                      Record("launch-rank", launch_rank),
                       Record("plan", plan),
                       Record("bench step", bench_step),
                       Record("data build", data_build),
@@ -89,6 +93,39 @@ TEST(Cli, TrainAndPlan) {
   EXPECT_THAT(r.plan.set, ElementsAre("parallel.dp=2"));
   EXPECT_EQ(r.Run({"plan", "run.toml", "--steps"}), 0);
   EXPECT_TRUE(r.plan.steps);
+}
+
+TEST(Cli, Launch) {
+  Recorder r;
+  EXPECT_EQ(r.Run({"launch", "--", "train", "run.toml", "--set=a.b=1"}), 0);
+  EXPECT_EQ(r.called, "launch");
+  EXPECT_THAT(r.launch.command, ElementsAre("train", "run.toml", "--set=a.b=1"));
+  EXPECT_EQ(r.launch.ranks, 0);
+  EXPECT_EQ(r.launch.show, "0");
+  EXPECT_EQ(r.launch.grace, 120);
+  EXPECT_FALSE(r.launch.dry_run);
+  EXPECT_EQ(r.Run({"launch", "-n", "4", "--log-dir", "logs", "--show", "all", "--grace", "5", "--dry-run", "--",
+                   "train", "run.toml"}),
+            0);
+  EXPECT_EQ(r.launch.ranks, 4);
+  EXPECT_EQ(r.launch.log_dir, "logs");
+  EXPECT_EQ(r.launch.show, "all");
+  EXPECT_EQ(r.launch.grace, 5);
+  EXPECT_TRUE(r.launch.dry_run);
+  EXPECT_EQ(r.Run({"launch-rank", "--log-dir", "logs", "--", "train", "run.toml", "--resume", "never"}), 0);
+  EXPECT_THAT(r.launch_rank.command, ElementsAre("train", "run.toml", "--resume", "never"));
+}
+
+TEST(Cli, TheCommandOfALaunchIsATrainCommand) {
+  const auto train = ParseTrain({"train", "run.toml", "--resume", "never", "--set", "a.b=1"});
+  ASSERT_TRUE(train.ok()) << train.status();
+  EXPECT_EQ(train->config, "run.toml");
+  EXPECT_EQ(train->resume, "never");
+  EXPECT_THAT(train->set, ElementsAre("a.b=1"));
+  for (const std::vector<std::string>& wrong :
+       {std::vector<std::string>{}, {"plan", "run.toml"}, {"train"}, {"train", "run.toml", "--resum", "never"}}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(ParseTrain(wrong).status())) << testing::PrintToString(wrong);
+  }
 }
 
 TEST(Cli, Data) {
@@ -178,6 +215,9 @@ TEST(Cli, UsageErrorsExit64AndRunNothing) {
       {},
       {"fly"},
       {"train"},
+      {"launch"},
+      {"launch", "-n", "0", "--", "train", "a.toml"},
+      {"launch", "--show", "some", "--", "train", "a.toml"},
       {"train", "a.toml", "b.toml"},
       {"train", "a.toml", "--resum", "never"},
       {"data"},
@@ -215,7 +255,8 @@ TEST(Cli, ExitCodeOfWhatTheVerbReturns) {
       {absl::AlreadyExistsError("x"), 64},
       {absl::CancelledError("x"), 75},
       {absl::DeadlineExceededError("x"), 124},
-      {absl::UnavailableError("x"), 1},
+      {absl::UnavailableError("x"), 69},
+      {WithExitCode(absl::UnavailableError("x"), 137), 137},
       {absl::DataLossError("x"), 1},
       {absl::InternalError("x"), 1},
   };

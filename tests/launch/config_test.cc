@@ -86,6 +86,7 @@ nan = "skip"
 spike_z = 4.5
 spike = "skip"
 window = 20
+hang_timeout = 17
 )";
 
 JobConfig Full() {
@@ -126,7 +127,7 @@ JobConfig Full() {
   c.checkpoint = {.every = 7, .keep = 5};
   c.log = {.every = 3, .sinks = {"prometheus", "jsonl"}};
   c.eval = {.every = 11, .batches = 13};
-  c.guard = {.nan = GuardAction::kSkip, .spike_z = 4.5, .spike = GuardAction::kSkip, .window = 20};
+  c.guard = {.nan = GuardAction::kSkip, .spike_z = 4.5, .spike = GuardAction::kSkip, .window = 20, .hang_timeout = 17};
   return c;
 }
 
@@ -227,8 +228,8 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
     check(eval, a, b);
   }
   {
-    auto& [a, b, c, d] = guard;
-    check(guard, a, b, c, d);
+    auto& [a, b, c, d, e] = guard;
+    check(guard, a, b, c, d, e);
   }
 }
 

@@ -99,6 +99,7 @@ inline constexpr Exception kExceptions[] = {
     {"core/base/check.cc", "abort(", "how a failed STRATA_CHECK ends the process"},
     {"core/base/check.cc", "fprintf(", "no logger can be relied on there"},
     {"core/base/env_posix.cc", "::open(", "the one place that opens files"},
+    {"launch/rendezvous/", "::open(", "the outputs of a child are file descriptors"},
     {"core/base/env_posix.cc", kStatic, "the one stateless Env::Posix()"},
     {"core/kernels/gemm.cc", kStatic, "std::once_flag: OpenBLAS is set up once a process"},
     {"checkpoint/internal/hdf5_layout.cc", kStatic, "a lock for the HDF5 library, whose state is the process's"},

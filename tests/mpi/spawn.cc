@@ -21,6 +21,14 @@ constexpr const char* kMpiEnvironment[] = {"OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALL
                                            "OMPI_MCA_rmaps_base_oversubscribe=1",
                                            "OMPI_MCA_btl_vader_single_copy_mechanism=none", "OPENBLAS_NUM_THREADS=1"};
 
+// The zero-terminated words of a file of /proc, each between spaces.
+std::string Words(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string text = " " + std::string(std::istreambuf_iterator<char>(file), {});
+  for (char& c : text) c = c == '\0' ? ' ' : c;
+  return text;
+}
+
 }  // namespace
 
 Process::Process(std::vector<std::string> command, const std::vector<std::string>& environment) {
@@ -70,16 +78,16 @@ std::string Process::Output() const {
   return text;
 }
 
-std::vector<pid_t> Find(const std::string& text) {
+std::vector<pid_t> Find(const std::string& text, const std::string& variable) {
   std::vector<pid_t> found;
   DIR* proc = ::opendir("/proc");
   while (const dirent* entry = ::readdir(proc)) {
     const int pid = std::atoi(entry->d_name);
     if (pid <= 0 || pid == ::getpid()) continue;
-    std::ifstream file(std::string("/proc/") + entry->d_name + "/cmdline", std::ios::binary);
-    std::string command(std::istreambuf_iterator<char>(file), {});
-    for (char& c : command) c = c == '\0' ? ' ' : c;
-    if (command.find(text) != std::string::npos) found.push_back(pid);
+    const std::string folder = std::string("/proc/") + entry->d_name;
+    if (Words(folder + "/cmdline").find(text) == std::string::npos) continue;
+    if (!variable.empty() && Words(folder + "/environ").find(" " + variable + " ") == std::string::npos) continue;
+    found.push_back(pid);
   }
   ::closedir(proc);
   return found;

@@ -28,7 +28,7 @@ class Process {
   int output_ = -1;  // a file without a name
 };
 
-// Ids of processes whose command line holds `text`.
-std::vector<pid_t> Find(const std::string& text);
+// Ids of processes whose command line holds `text`, and whose environment holds `variable` ("A=b") if that is given.
+std::vector<pid_t> Find(const std::string& text, const std::string& variable = "");
 
 }  // namespace strata::testing
