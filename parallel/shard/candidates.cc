@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "core/base/glob.h"
 #include "core/base/status.h"
 #include "core/graph/builder.h"
 #include "parallel/shard/convert.h"
@@ -207,7 +208,7 @@ absl::Status AxisSites::AddOutput(const std::string& name, Value v) {
   } else {
     wanted.push_back(Replicate());
     for (int d = 0; d < shape.rank; ++d) wanted.push_back(Shard(d));
-    if (MatchesPattern("loss*", name)) wanted.insert(wanted.end(), {Partial(), Partial(ReduceOp::kMax)});
+    if (GlobMatches("loss*", name)) wanted.insert(wanted.end(), {Partial(), Partial(ReduceOp::kMax)});
   }
   site.rows = AlikeRows(wanted, 1, 0);
   sites_.push_back(std::move(site));
@@ -238,7 +239,7 @@ bool AxisSites::MayFeed(const Site& site, const Row& row, int k, Placement have)
     if (facts_->graph.states[read->state()].role == Role::kParam) return false;
   }
   if (site.kind == Site::Kind::kOutput && !site.pinned) {
-    return have.is_partial() && want.is_replicate() && !MatchesPattern("loss*", site.name);
+    return have.is_partial() && want.is_replicate() && !GlobMatches("loss*", site.name);
   }
   if (!site.free) return true;
   // Slices and all-to-alls: of graph inputs and at pins only.

@@ -1,5 +1,7 @@
 #include "parallel/shard/pins.h"
 
+#include "core/base/glob.h"
+
 namespace strata {
 namespace {
 
@@ -11,28 +13,9 @@ bool NamesAxis(std::string_view pin, std::string_view axis) {
 
 }  // namespace
 
-bool MatchesPattern(std::string_view pattern, std::string_view name) {
-  size_t p = 0, n = 0, star = std::string_view::npos, resume = 0;
-  while (n < name.size()) {
-    if (p < pattern.size() && pattern[p] == '*') {
-      star = p++;
-      resume = n;
-    } else if (p < pattern.size() && pattern[p] == name[n]) {
-      ++p, ++n;
-    } else if (star != std::string_view::npos) {  // let the last star take one more character
-      p = star + 1;
-      n = ++resume;
-    } else {
-      return false;
-    }
-  }
-  while (p < pattern.size() && pattern[p] == '*') ++p;
-  return p == pattern.size();
-}
-
 const Pin* FindPin(std::span<const Pin> pins, std::string_view name, std::string_view axis) {
   for (const Pin& pin : pins) {
-    if (NamesAxis(pin.axis, axis) && MatchesPattern(pin.pattern, name)) return &pin;
+    if (NamesAxis(pin.axis, axis) && GlobMatches(pin.pattern, name)) return &pin;
   }
   return nullptr;
 }

@@ -17,8 +17,6 @@ struct Pin {
   Placement placement;
 };
 
-bool MatchesPattern(std::string_view pattern, std::string_view name);
-
 // The first pin that matches; null if there is none.
 const Pin* FindPin(std::span<const Pin> pins, std::string_view name, std::string_view axis);
 

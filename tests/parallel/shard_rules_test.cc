@@ -5,6 +5,7 @@
 
 #include <random>
 
+#include "core/base/glob.h"
 #include "core/graph/autograd.h"
 #include "core/graph/builder.h"
 #include "core/graph/op.h"
@@ -31,11 +32,11 @@ Mesh MeshOf(const std::vector<MeshAxis>& axes) {
 }
 
 TEST(Pins, StarMatchesAnyRun) {
-  EXPECT_TRUE(MatchesPattern("blocks.*.wq", "blocks.3.attn.wq"));
-  EXPECT_TRUE(MatchesPattern("*", ""));
-  EXPECT_TRUE(MatchesPattern("a*b*c", "a.b.b.c"));
-  EXPECT_FALSE(MatchesPattern("blocks.*.wq", "blocks.3.attn.wq2"));
-  EXPECT_FALSE(MatchesPattern("wq", "blocks.3.wq"));
+  EXPECT_TRUE(GlobMatches("blocks.*.wq", "blocks.3.attn.wq"));
+  EXPECT_TRUE(GlobMatches("*", ""));
+  EXPECT_TRUE(GlobMatches("a*b*c", "a.b.b.c"));
+  EXPECT_FALSE(GlobMatches("blocks.*.wq", "blocks.3.attn.wq2"));
+  EXPECT_FALSE(GlobMatches("wq", "blocks.3.wq"));
 }
 
 TEST(Pins, FirstMatchWinsAndAnAxisNamesItsFactors) {
