@@ -30,6 +30,16 @@ void ForTiles(ThreadPool* pool, int64_t n, int64_t tile, const Fn& fn) {
 }
 inline constexpr int64_t kFlatTile = 16384;  // elements of an elementwise tile
 
+// The tokens of x[B, S, ...], and fn(token) for each of them, in parallel by fixed tiles.
+inline int64_t Tokens(const TensorRef& x) { return x.shape[0] * x.shape[1]; }
+template <typename Fn>
+void ForTokens(ThreadPool* pool, int64_t tokens, const Fn& fn) {
+  constexpr int64_t kTokens = 16;
+  ForTiles(pool, tokens, kTokens, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) fn(t);
+  });
+}
+
 // A shape as [dims before `dim`, dim, dims after it].
 struct OuterInner {
   int64_t outer = 1, n = 1, inner = 1;

@@ -11,18 +11,6 @@
 namespace strata {
 namespace {
 
-constexpr int64_t kTokens = 16;  // a tile
-
-int64_t Tokens(const TensorRef& x) { return x.shape[0] * x.shape[1]; }
-
-// fn(token) for all tokens, in parallel by tiles.
-template <typename Fn>
-void ForTokens(ThreadPool* pool, int64_t tokens, const Fn& fn) {
-  ForTiles(pool, tokens, kTokens, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) fn(t);
-  });
-}
-
 template <typename T>
 absl::Status Forward(const KernelArgs& a) {
   using C = ComputeType<T>;

@@ -5,24 +5,11 @@
 #include "core/kernels/cpu_kernels.h"
 #include "core/kernels/cpu_util.h"
 #include "core/kernels/sum_cpu.h"
+#include "core/kernels/sum_rows_cpu.h"
 #include "core/ops/rms_norm.h"
 
 namespace strata {
 namespace {
-
-constexpr int64_t kTokens = 16;     // a tile of the token-wise kernels
-constexpr int64_t kMaxBlocks = 64;  // rows of the workspace of d weight
-constexpr int64_t kColumns = 256;   // a tile of its second pass
-
-int64_t Tokens(const TensorRef& x) { return x.shape[0] * x.shape[1]; }
-
-// fn(token) for all tokens, in parallel by tiles.
-template <typename Fn>
-void ForTokens(ThreadPool* pool, int64_t tokens, Fn fn) {
-  ForTiles(pool, tokens, kTokens, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) fn(t);
-  });
-}
 
 template <typename T>
 absl::Status Forward(const KernelArgs& a) {
@@ -71,35 +58,21 @@ absl::Status Dx(const KernelArgs& a) {
   return absl::OkStatus();
 }
 
-int64_t BlockTokens(int64_t tokens) { return std::max(kTokens, (tokens + kMaxBlocks - 1) / kMaxBlocks); }
-int64_t NumBlocks(int64_t tokens) { return (tokens + BlockTokens(tokens) - 1) / BlockTokens(tokens); }
-
 template <typename T>
 int64_t DwWorkspace(const Op&, std::span<const TensorRef> in) {
-  return NumBlocks(Tokens(in[1])) * in[1].shape[2] * static_cast<int64_t>(sizeof(ComputeType<T>));
+  return SumRowsWorkspace(Tokens(in[1]), in[1].shape[2], 1) * static_cast<int64_t>(sizeof(ComputeType<T>));
 }
 
 template <typename T>
 absl::Status Dw(const KernelArgs& a) {
   using C = ComputeType<T>;
-  const int64_t E = a.in[1].shape[2], tokens = Tokens(a.in[1]), block = BlockTokens(tokens);
-  C* partial = reinterpret_cast<C*>(a.workspace.data());  // [blocks, E]
-  ForTiles(a.pool, tokens, block, [&](int64_t begin, int64_t end) {
-    C* sum = partial + begin / block * E;
-    std::fill(sum, sum + E, C{0});
-    for (int64_t t = begin; t < end; ++t) {
-      const T* dy = a.in[0].as<T>() + t * E;
-      const T* x = a.in[1].as<T>() + t * E;
-      const C rstd = a.in[2].as<C>()[t];
-      for (int64_t e = 0; e < E; ++e) sum[e] += static_cast<C>(dy[e]) * static_cast<C>(x[e]) * rstd;
-    }
-  });
-  ForTiles(a.pool, E, kColumns, [&](int64_t first, int64_t last) {
-    C* dw = a.out[0].as<C>();
-    std::fill(dw + first, dw + last, C{0});
-    for (int64_t b = 0; b < NumBlocks(tokens); ++b) {
-      for (int64_t e = first; e < last; ++e) dw[e] += partial[b * E + e];
-    }
+  const int64_t E = a.in[1].shape[2];
+  C* const dw = a.out[0].as<C>();
+  SumRows<C>(a.pool, Tokens(a.in[1]), E, a.workspace, {&dw, 1}, [&](int64_t t, C* sum) {
+    const T* dy = a.in[0].as<T>() + t * E;
+    const T* x = a.in[1].as<T>() + t * E;
+    const C rstd = a.in[2].as<C>()[t];
+    for (int64_t e = 0; e < E; ++e) sum[e] += static_cast<C>(dy[e]) * static_cast<C>(x[e]) * rstd;
   });
   return absl::OkStatus();
 }
