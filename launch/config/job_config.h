@@ -130,8 +130,8 @@ struct ConfigSection {
   std::string_view doc;
   std::vector<ConfigField> fields;  // point into the job
   // Where the keys depend on one of them: which one it is, 'model.arch = "gpt2"', and the keys that only others have.
-  std::string kind = "";
-  std::vector<std::string> keys_of_others = {};
+  std::string kind;
+  std::vector<std::string> keys_of_others;
 };
 
 std::vector<ConfigSection> DescribeJob(JobConfig& job);  // every section, in the order of the struct

@@ -144,7 +144,7 @@ class RankTraining {
                      runner_->TrainStep(step, next_sample_, objective_rows_, guard_.MaxLoss()));
     RETURN_IF_ERROR(Guard(step, report));
     next_sample_ += runner_->rows_per_step();
-    const double step_s = Seconds(begun), rate = static_cast<double>(report.tokens) / step_s;
+    const double step_s = Seconds(begun), rate = static_cast<double>(config_.batch.tokens) / step_s;
     smooth_rate_ = smooth_rate_ == 0 ? rate : 0.9 * smooth_rate_ + 0.1 * rate;
     if (first()) RETURN_IF_ERROR(Log(step, report, step_s));
     const bool last = step == config_.schedule.steps;
@@ -187,7 +187,7 @@ class RankTraining {
                                            {"grad_norm", r.grad_norm},
                                            {"tokens", r.tokens},
                                            {"step_s", step_s},
-                                           {"tokens_per_s", r.tokens / step_s}});
+                                           {"tokens_per_s", static_cast<double>(config_.batch.tokens) / step_s}});
   }
 
   absl::Status Evaluate(const std::string& when) {
