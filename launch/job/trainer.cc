@@ -21,6 +21,7 @@
 #include "launch/job/rank_runner.h"
 #include "launch/metrics/progress.h"
 #include "launch/metrics/sinks.h"
+#include "launch/rendezvous/cores.h"
 #include "launch/rendezvous/environment.h"
 #include "launch/rendezvous/run_world.h"
 
@@ -69,15 +70,16 @@ class RankTraining {
         rows_(run.train),
         objective_rows_(rows_, config_.model, config_.run.seed),
         guard_(run.job.config.guard),
-        progress_(stdout),
-        pool_(std::max(1, AvailableCores() / run.ranks_here())) {}
+        progress_(stdout) {}
 
   absl::Status Go() {
-    const auto plan = std::make_shared<const Plan>(run_.plans[world_.rank()]);
-    ASSIGN_OR_RETURN(runner_, RankRunner::Create(run_.job, plan, world_, device_, &pool_));
     std::vector<int> everyone;
     for (int r = 0; r < world_.size(); ++r) everyone.push_back(r);
     ASSIGN_OR_RETURN(control_, world_.Connect({"control", everyone}));
+    ASSIGN_OR_RETURN(const int cores, CoresOfRank(*control_));
+    pool_.emplace(cores);
+    const auto plan = std::make_shared<const Plan>(run_.plans[world_.rank()]);
+    ASSIGN_OR_RETURN(runner_, RankRunner::Create(run_.job, plan, world_, device_, &*pool_));
     RETURN_IF_ERROR(Prepare());
     RETURN_IF_ERROR(Start());
     if (first() && resume_from_.empty()) RETURN_IF_ERROR(OpenLog());
@@ -236,7 +238,7 @@ class RankTraining {
   const ObjectiveRows objective_rows_;
   LossGuard guard_;
   Progress progress_;
-  ThreadPool pool_;
+  std::optional<ThreadPool> pool_;
   CpuDevice device_;
   std::unique_ptr<RankRunner> runner_;
   std::unique_ptr<Communicator> control_;
