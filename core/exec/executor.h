@@ -49,7 +49,8 @@ class Executor {
   // What the last Run() made of an output: its bytes in `host`, and its shape there (data = host).
   absl::StatusOr<TensorRef> ReadOutput(std::string_view program, std::string_view name, std::vector<std::byte>& host);
 
-  // By address, where Device::host_addressable(): the memory of a state; of an output.
+  bool host_addressable() const { return deps_.device.host_addressable(); }
+  // By address, where host_addressable(): the memory of a state; of an output.
   std::span<std::byte> StateBytes(const PlannedState& state);
   absl::StatusOr<TensorRef> Output(std::string_view program, std::string_view name);
 
