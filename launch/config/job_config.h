@@ -9,6 +9,7 @@
 #include "core/base/config.h"
 #include "core/tensor/tensor.h"
 #include "models/model_config.h"
+#include "models/packing.h"
 #include "optim/config.h"
 
 namespace strata {
@@ -38,6 +39,7 @@ struct TokenizerConfig {
 struct DataConfig {
   std::string train;  // PREFIX of PREFIX.bin and PREFIX.idx
   std::string valid;  // empty: no evaluation
+  Packing packing = Packing::kConcat;
 
   void Describe(ConfigFields& f);
   bool operator==(const DataConfig&) const = default;

@@ -59,7 +59,7 @@ class RankRunner {
     std::vector<std::vector<std::byte>> bytes;  // by micro-batch
   };
   std::vector<Buffer> MakeBuffers(const Program& program) const;
-  // Fills tokens, targets and weights of all micro-batches; returns this rank's tokens with weight.
+  // Fills the inputs that are rows, of all micro-batches; returns this rank's tokens with weight.
   int64_t FillRows(std::vector<Buffer>& buffers, int64_t first_row, int64_t end_row, const RowSource& source);
   absl::StatusOr<int64_t> SumOverData(int64_t local);
   absl::Status RunFed(std::string_view program, std::vector<Buffer>& buffers, const StepScalars& scalars);
@@ -70,7 +70,7 @@ class RankRunner {
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<Communicator> data_;  // the ranks that hold other rows; null where there are none
   std::vector<Buffer> train_, eval_, logits_;
-  std::vector<int32_t> row_tokens_, row_targets_;
+  std::vector<int32_t> row_tokens_, row_targets_, row_starts_;
   std::vector<float> row_weights_;
   std::vector<std::byte> output_;
   int64_t sum_ = 0;

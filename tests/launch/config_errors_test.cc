@@ -256,6 +256,14 @@ TEST(ConfigErrors, MistakesOfTheCommandLineAreAddressedToIt) {
   }
 }
 
+TEST(ConfigErrors, IsolatedDocumentsNeedCausalAttention) {
+  EXPECT_EQ(Errors("[model]\narch = \"bert\"\n[data]\npacking = \"isolate\"\n"),
+            "error[E0202]: data.packing = \"isolate\": needs causal attention, which model.arch = \"bert\" has not\n"
+            "  --> run.toml:4:11    nearest valid: \"concat\"");
+  EXPECT_EQ(Errors("[model]\narch = \"bert\"\n[data]\npacking = \"concat\"\n"), "");
+  EXPECT_EQ(Errors("[model]\narch = \"gpt2\"\n[data]\npacking = \"isolate\"\n"), "");
+}
+
 TEST(ConfigErrors, AllAtOnceInTheOrderOfTheFileAndEachOnce) {
   EXPECT_EQ(Errors("[parallel]\ntp = 5\n"  // heads is wrong itself: no word of tp against it, but of the others
                    "[model]\nheads = \"8\"\nlayer = 3\n"
