@@ -9,6 +9,7 @@
 #include "core/base/status.h"
 #include "core/base/thread_pool.h"
 #include "core/exec/cpu_device.h"
+#include "core/kernels/gemm.h"
 #include "launch/config/load_config.h"
 #include "launch/job/plan_report.h"
 #include "launch/job/rank_runner.h"
@@ -73,12 +74,13 @@ absl::Status RunBenchStep(const BenchStepOptions& options) {
   int64_t planned = OutsideBytes(job);
   for (const Plan& p : plans) planned += p.arena_bytes[0];
   std::printf(
-      "{\"engine\": \"strata\", \"ranks\": %d, \"threads\": %d, \"step_s\": %.6f, \"min_s\": %.6f, \"max_s\": %.6f, "
+      "{\"engine\": \"strata\", \"gemm\": \"%s\", \"ranks\": %d, \"threads\": %d, \"step_s\": %.6f, \"min_s\": %.6f, "
+      "\"max_s\": %.6f, "
       "\"tokens_per_s\": %.1f, \"gflops\": %.1f, \"first_loss\": %.4f, \"last_loss\": %.4f, "
       "\"planned_bytes\": %lld, \"peak_bytes\": %lld}\n",
-      job.ranks, threads, median, seconds.front(), seconds.back(), tokens / median,
-      FlopsPerToken(c.model) * tokens / median / 1e9, first_loss, last_loss, static_cast<long long>(planned),
-      static_cast<long long>(PeakResidentBytes()));
+      DescribeGemm(c.precision.compute).c_str(), job.ranks, threads, median, seconds.front(), seconds.back(),
+      tokens / median, FlopsPerToken(c.model) * tokens / median / 1e9, first_loss, last_loss,
+      static_cast<long long>(planned), static_cast<long long>(PeakResidentBytes()));
   return absl::OkStatus();
 }
 
