@@ -49,6 +49,19 @@ TEST(ConfigErrors, UnknownKey) {
             "rope_theta, norm_eps, tied, init_std");
 }
 
+TEST(ConfigErrors, AKeyOfEndlessPartsDoesNotExhaustTheStack) {
+  const auto key = [](int parts) {
+    std::string text;
+    for (int i = 1; i < parts; ++i) text += "a.";
+    return text + "a";
+  };
+  EXPECT_EQ(Errors("[run]\n[" + key(400'000) + "]\n"),
+            "error[E0102]: a line with more than 1000 dots\n"
+            "  --> run.toml:2:1");
+  EXPECT_EQ(Errors("[" + key(1001) + "]\n" + key(1001) + " = 1\n").substr(0, 38),
+            "error[E0106]: unknown section [a]\n  --");  // as deep as it can be
+}
+
 TEST(ConfigErrors, KeysOfAnotherArchitecture) {
   EXPECT_EQ(Errors("[model]\nkv_heads = 2\narch = \"gpt2\"\ndropuot = 0.1\n"),
             "error[E0107]: unknown key `kv_heads` in [model]\n"

@@ -17,7 +17,6 @@
 namespace strata {
 namespace {
 
-using testing::TempDir;
 
 struct Ended {
   int code = -1;

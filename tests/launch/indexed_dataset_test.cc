@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "core/base/status.h"
-#include "tests/launch/temp_dir.h"
+#include "tests/testing/temp_dir.h"
 
 namespace strata {
 namespace {
@@ -159,12 +159,12 @@ TEST_F(IndexedDatasetTest, UnfinishedWriterLeavesNothing) {
     EXPECT_EQ((*writer)->AddDocument(std::vector<int32_t>{10}).code(), absl::StatusCode::kInvalidArgument);
     EXPECT_EQ((*writer)->AddDocument(std::vector<int32_t>{-1}).code(), absl::StatusCode::kInvalidArgument);
   }
-  EXPECT_TRUE(env_.List(dir_.root())->empty());
+  EXPECT_TRUE(env_.List(dir_.path())->empty());
 }
 
 TEST_F(IndexedDatasetTest, AFinishedWriterLeavesTwoFiles) {
   ASSERT_TRUE(Write(prefix_, 10, {{1}}).ok());
-  EXPECT_THAT(*env_.List(dir_.root()), ElementsAre("train.bin", "train.idx"));
+  EXPECT_THAT(*env_.List(dir_.path()), ElementsAre("train.bin", "train.idx"));
 }
 
 }  // namespace

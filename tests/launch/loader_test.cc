@@ -7,7 +7,7 @@
 #include <set>
 
 #include "launch/data/permutation.h"
-#include "tests/launch/temp_dir.h"
+#include "tests/testing/temp_dir.h"
 
 namespace strata {
 namespace {
