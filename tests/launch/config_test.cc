@@ -27,6 +27,8 @@ constexpr char kFull[] = R"(
 [run]
 name = "full"
 seed = 42
+device = "cpu"
+deterministic = true
 out = "o\"ut"
 [model]
 arch = "llama"
@@ -92,7 +94,7 @@ hang_timeout = 17
 
 JobConfig Full() {
   JobConfig c;
-  c.run = {.name = "full", .seed = 42, .out = "/cfg/o\"ut"};
+  c.run = {.name = "full", .seed = 42, .device = DeviceKind::kCpu, .deterministic = true, .out = "/cfg/o\"ut"};
   c.model = {.arch = ModelArch::kLlama,
              .vocab = 512,
              .layers = 3,
@@ -181,8 +183,8 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
   EXPECT_EQ(DescribeJob(job).size(), 13u);
   const auto check = [](auto& section, auto&... members) { ExpectDescribed(section, members...); };
   {
-    auto& [a, b, c] = run;
-    check(run, a, b, c);
+    auto& [a, b, c, d, e] = run;
+    check(run, a, b, c, d, e);
   }
   {
     auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n] = model;
