@@ -17,6 +17,8 @@ int main(int argc, char** argv) {
                        .plan = strata::RunPlan,
                        .bench_step = strata::RunBenchStep,
                        .data_build = strata::RunDataBuild,
+                       .data_inspect = strata::RunDataInspect,
+                       .data_verify = strata::RunDataVerify,
                        .data_baselines = strata::RunDataBaselines,
                        .tokenizer_train = strata::RunTokenizerTrain,
                        .tokenizer_encode = strata::RunTokenizerEncode,

@@ -50,6 +50,10 @@ class Env {
   virtual ~Env() = default;
   virtual absl::StatusOr<std::unique_ptr<WritableFile>> OpenWritable(const std::string& path, Open mode) = 0;
   virtual absl::StatusOr<std::unique_ptr<ReadableFile>> OpenReadable(const std::string& path) = 0;  // O_NOFOLLOW
+  // The same where `path` may be a symbolic link: for a user's own files.
+  virtual absl::StatusOr<std::unique_ptr<ReadableFile>> OpenLinked(const std::string& path) {
+    return OpenReadable(path);
+  }
   virtual absl::StatusOr<std::unique_ptr<MappedFile>> Map(const std::string& path) = 0;
   virtual absl::Status MakeDirs(const std::string& path) = 0;  // mkdir -p
   virtual absl::Status Rename(const std::string& from, const std::string& to) = 0;
@@ -63,6 +67,8 @@ class Env {
 
 // Whole small files. ReadText refuses files over max_bytes with InvalidArgument.
 absl::StatusOr<std::string> ReadText(Env& env, const std::string& path, int64_t max_bytes = int64_t{1} << 30);
+// The whole of a user's own file, of any size, also behind a symbolic link.
+absl::StatusOr<std::string> ReadUserFile(Env& env, const std::string& path);
 // What the kernel says in a file whose size is not known before it is read, such as /proc/meminfo. At most 1 MiB of it.
 absl::StatusOr<std::string> ReadKernelText(const std::string& path);
 // Writes path.tmp, syncs, renames, syncs the folder: path holds the old text or the new, never a part.

@@ -157,6 +157,11 @@ class PosixEnv : public Env {
     return std::make_unique<PosixReadableFile>(path, std::move(file));
   }
 
+  absl::StatusOr<std::unique_ptr<ReadableFile>> OpenLinked(const std::string& path) override {
+    ASSIGN_OR_RETURN(auto file, OpenRegular(path, O_RDONLY));
+    return std::make_unique<PosixReadableFile>(path, std::move(file));
+  }
+
   absl::StatusOr<std::unique_ptr<MappedFile>> Map(const std::string& path) override {
     ASSIGN_OR_RETURN(const auto file, OpenRegular(path, O_RDONLY));
     const auto size = static_cast<size_t>(file.size);

@@ -39,8 +39,8 @@ std::optional<double> Number(const toml::node& node) {  // an integer will do fo
 // Reads one value into one field, or reports that it does not fit.
 class FieldReader {
  public:
-  FieldReader(std::string key, const toml::node& node, ConfigChecks& checks)
-      : key_(std::move(key)), node_(node), checks_(checks) {}
+  FieldReader(std::string key, const toml::node& node, Provenance& provenance, ConfigChecks& checks)
+      : key_(std::move(key)), node_(node), provenance_(provenance), checks_(checks) {}
 
   void operator()(bool* value) {
     if (const auto* boolean = node_.as_boolean()) {
@@ -88,13 +88,78 @@ class FieldReader {
   void operator()(std::vector<std::string>* list) {
     ReadList(list, "strings", "a string", [](const toml::node& item) { return item.value_exact<std::string>(); });
   }
+  void operator()(std::vector<WeightedPath>* list) {
+    if (const auto* text = node_.as_string()) {
+      list->clear();
+      if (!text->get().empty()) list->push_back({text->get()});
+      return;
+    }
+    const toml::array* array = node_.as_array();
+    if (array == nullptr) return WrongType(node_, "a path or an array of tables {path, weight}");
+    std::vector<WeightedPath> items;
+    bool good = true;
+    for (const toml::node& node : *array) {
+      const std::string key = absl::StrFormat("%s[%d]", key_, items.size());
+      provenance_.at[key] = PositionOf(node.source());
+      good = ReadWeightedPath(key, node, items.emplace_back()) && good;
+    }
+    if (items.empty()) AddAt(ConfigErrorKind::kMissing, node_.source(), absl::StrFormat("%s: the list is empty", key_));
+    if (good && !items.empty()) *list = std::move(items);
+  }
 
  private:
+  void AddAt(ConfigErrorKind kind, const toml::source_region& region, std::string message, std::string hint = "") {
+    const Provenance::Position p = PositionOf(region);
+    checks_.Add({kind, key_, std::move(message), std::move(hint), p.line, p.column});
+  }
   void WrongType(const toml::node& node, std::string_view expected, std::string hint = "") {
-    const Provenance::Position p = PositionOf(node.source());
-    checks_.Add({ConfigErrorKind::kWrongType, key_,
-                 absl::StrFormat("%s: expected %s, found %s", key_, expected, TypeName(node)), std::move(hint), p.line,
-                 p.column});
+    WrongType(key_, node, expected, std::move(hint));
+  }
+  void WrongType(const std::string& name, const toml::node& node, std::string_view expected, std::string hint = "") {
+    AddAt(ConfigErrorKind::kWrongType, node.source(),
+          absl::StrFormat("%s: expected %s, found %s", name, expected, TypeName(node)), std::move(hint));
+  }
+
+  // {path = "...", weight = 2.0} into `item`; false after a mistake in it.
+  bool ReadWeightedPath(const std::string& name, const toml::node& node, WeightedPath& item) {
+    const size_t before = checks_.issues().size();
+    const toml::table* table = node.as_table();
+    if (table == nullptr) {
+      WrongType(name, node, "a table {path, weight}");
+      return false;
+    }
+    for (auto&& [key, value] : *table) {
+      if (key.str() == "path") {
+        ReadItemPath(name, value, item);
+      } else if (key.str() == "weight") {
+        ReadItemWeight(name, value, item);
+      } else {
+        const std::string nearest = NearestName(key.str(), std::vector<std::string>{"path", "weight"});
+        AddAt(ConfigErrorKind::kUnknownKey, key.source(), absl::StrFormat("unknown key `%s` in %s", key.str(), name),
+              nearest.empty() ? "its keys are path, weight" : absl::StrFormat("did you mean `%s`?", nearest));
+      }
+    }
+    if (!table->contains("path")) {
+      AddAt(ConfigErrorKind::kMissing, node.source(), absl::StrFormat("%s: path is not set", name));
+    }
+    return checks_.issues().size() == before;
+  }
+  void ReadItemPath(const std::string& name, const toml::node& node, WeightedPath& item) {
+    const auto* text = node.as_string();
+    if (text == nullptr) return WrongType(name + ".path", node, "a string");
+    if (text->get().empty()) {
+      AddAt(ConfigErrorKind::kMissing, node.source(), absl::StrFormat("%s.path is empty", name));
+    }
+    item.path = text->get();
+  }
+  void ReadItemWeight(const std::string& name, const toml::node& node, WeightedPath& item) {
+    const std::optional<double> weight = Number(node);
+    if (!weight) return WrongType(name + ".weight", node, "a number");
+    if (!(*weight > 0) || !std::isfinite(*weight)) {
+      AddAt(ConfigErrorKind::kOutOfRange, node.source(),
+            absl::StrFormat("%s.weight = %s: must be above 0 and finite", name, FormatDouble(*weight)));
+    }
+    item.weight = *weight;
   }
   void NotAChoice(std::string_view text, const std::vector<std::string>& names) {
     const auto quote = [](std::string* out, const std::string& name) { out->append(Quoted(name)); };
@@ -121,6 +186,7 @@ class FieldReader {
 
   std::string key_;
   const toml::node& node_;
+  Provenance& provenance_;
   ConfigChecks& checks_;
 };
 
@@ -129,11 +195,13 @@ bool IsBareKey(std::string_view text) {
   return !text.empty() && std::all_of(text.begin(), text.end(), bare);
 }
 
-// Whether `key` names a field of text: its value needs no quotes on a command line.
-bool TakesBareText(std::span<const ConfigSection> sections, std::string_view key) {
+// Whether `value` is text for `key` as it is: it needs no quotes on a command line.
+bool IsBareText(std::span<const ConfigSection> sections, std::string_view key, const std::string& value) {
+  if (value.starts_with('"') || value.starts_with('\'')) return false;
   for (const ConfigSection& section : sections) {
     for (const ConfigField& field : section.fields) {
       if (absl::StrFormat("%s.%s", section.name, field.name) != key) continue;
+      if (std::holds_alternative<std::vector<WeightedPath>*>(field.value)) return !value.starts_with('[');
       return std::holds_alternative<std::string*>(field.value) || std::holds_alternative<ChoiceRef>(field.value);
     }
   }
@@ -170,7 +238,7 @@ class TomlReader {
       }
       const std::string full = absl::StrFormat("%s.%s", section.name, field->name);
       provenance_.at[full] = PositionOf(node.source());
-      std::visit(FieldReader(full, node, checks_), field->value);
+      std::visit(FieldReader(full, node, provenance_, checks_), field->value);
     }
   }
 
@@ -268,9 +336,7 @@ void ReadOverride(const std::string& argument, std::span<const ConfigSection> se
     return checks.Add({ConfigErrorKind::kSyntax, at, "expected SECTION.KEY=VALUE", "such as optim.lr=0.001"});
   }
   std::string value = argument.substr(equals + 1);
-  if (TakesBareText(sections, key) && !value.starts_with('"') && !value.starts_with('\'')) {
-    value = TomlValue(&value);
-  }
+  if (IsBareText(sections, key, value)) value = TomlValue(&value);
   if (value.find_first_of("\r\n") != std::string::npos) {
     return checks.Add({ConfigErrorKind::kSyntax, at, absl::StrFormat("%s: the value is of more than one line", key)});
   }

@@ -22,14 +22,14 @@ namespace {
 class RandomRows final : public RowSource {
  public:
   explicit RandomRows(int64_t vocab) : vocab_(static_cast<uint64_t>(vocab)) {}
-  void Row(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets,
-           std::span<float> weights) const override {
-    for (size_t i = 0; i < tokens.size(); ++i) {
+  absl::Status Row(int64_t index, const RowSpans& row) const override {
+    for (size_t i = 0; i < row.tokens.size(); ++i) {
       const PhiloxBlock r = Philox(1, static_cast<uint64_t>(index), i);
-      tokens[i] = static_cast<int32_t>(r[0] % vocab_);
-      targets[i] = static_cast<int32_t>(r[1] % vocab_);
-      weights[i] = 1;
+      row.tokens[i] = static_cast<int32_t>(r[0] % vocab_);
+      row.targets[i] = static_cast<int32_t>(r[1] % vocab_);
+      row.weights[i] = 1;
     }
+    return absl::OkStatus();
   }
 
  private:

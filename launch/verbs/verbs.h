@@ -11,6 +11,8 @@ absl::Status RunLaunchRank(const LaunchRankOptions& options);
 absl::Status RunPlan(const PlanOptions& options);
 absl::Status RunBenchStep(const BenchStepOptions& options);
 absl::Status RunDataBuild(const DataBuildOptions& options);
+absl::Status RunDataInspect(const DataInspectOptions& options);
+absl::Status RunDataVerify(const DataVerifyOptions& options);
 absl::Status RunDataBaselines(const DataBaselinesOptions& options);
 absl::Status RunTokenizerTrain(const TokenizerTrainOptions& options);
 absl::Status RunTokenizerEncode(const TokenizerEncodeOptions& options);

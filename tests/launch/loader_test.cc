@@ -71,7 +71,7 @@ class LoaderTest : public ::testing::Test {
   static int64_t SampleOf(const Loader& loader, int64_t index) {
     std::vector<int32_t> tokens(loader.seq_len()), targets(loader.seq_len());
     std::vector<float> weights(loader.seq_len());
-    TrainRows(loader).Row(index, tokens, targets, weights);
+    EXPECT_TRUE(loader.Sample(index, {tokens, targets, weights}).ok());
     EXPECT_THAT(weights, Each(1.0f));
     EXPECT_EQ(tokens[0] % loader.seq_len(), 0);
     for (int64_t i = 0; i < loader.seq_len(); ++i) {
@@ -128,11 +128,11 @@ TEST_F(LoaderTest, WindowsHaveEachTargetOnce) {
   std::vector<int32_t> tokens(10), targets(10);
   std::vector<float> weights(10);
   const WindowRows rows(loader);
-  rows.Row(1, tokens, targets, weights);
+  ASSERT_TRUE(rows.Row(1, {tokens, targets, weights}).ok());
   EXPECT_THAT(tokens, ElementsAre(10, 11, 12, 13, 14, 15, 16, 17, 18, 19));
   EXPECT_THAT(targets, ElementsAre(11, 12, 13, 14, 15, 16, 17, 18, 19, 20));
   EXPECT_THAT(weights, Each(1.0f));
-  rows.Row(2, tokens, targets, weights);
+  ASSERT_TRUE(rows.Row(2, {tokens, targets, weights}).ok());
   EXPECT_THAT(tokens, ElementsAre(20, 21, 22, 0, 0, 0, 0, 0, 0, 0));
   EXPECT_THAT(targets, ElementsAre(21, 22, 23, 0, 0, 0, 0, 0, 0, 0));
   EXPECT_THAT(weights, ElementsAre(1, 1, 1, 0, 0, 0, 0, 0, 0, 0));

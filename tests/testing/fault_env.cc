@@ -12,12 +12,16 @@ class FaultEnv::Writable : public WritableFile {
       : env_(env), path_(std::move(path)), file_(std::move(file)) {}
 
   absl::Status WriteAt(int64_t offset, std::span<const std::byte> bytes) override {
-    RETURN_IF_ERROR(env_.hook_("write", path_));
-    return file_->WriteAt(offset, MaybeFlipped(bytes));
+    absl::Status fault = env_.hook_("write", path_);
+    if (fault.ok()) return file_->WriteAt(offset, MaybeFlipped(bytes));
+    if (env_.short_writes_) fault.Update(file_->WriteAt(offset, bytes.first(bytes.size() / 2)));
+    return fault;
   }
   absl::Status Append(std::span<const std::byte> bytes) override {
-    RETURN_IF_ERROR(env_.hook_("write", path_));
-    return file_->Append(MaybeFlipped(bytes));
+    absl::Status fault = env_.hook_("write", path_);
+    if (fault.ok()) return file_->Append(MaybeFlipped(bytes));
+    if (env_.short_writes_) fault.Update(file_->Append(bytes.first(bytes.size() / 2)));
+    return fault;
   }
   absl::Status Sync() override { return env_.hook_("sync", path_); }
   absl::Status Close() override {

@@ -38,15 +38,15 @@ JobConfig SmallJobOf(ModelArch arch, int64_t dp, int64_t tp, int64_t accumulate)
   return c;
 }
 
-void TableRows::Row(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets,
-                    std::span<float> weights) const {
-  const uint64_t row = static_cast<uint64_t>(index);
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    const PhiloxBlock r = Philox(seed_, row, i);
-    tokens[i] = static_cast<int32_t>(r[0] % static_cast<uint64_t>(vocab_));
-    targets[i] = static_cast<int32_t>(r[1] % static_cast<uint64_t>(vocab_));
-    weights[i] = r[2] % 8 < row % 7 + 1 ? 1.0f : 0.0f;
+absl::Status TableRows::Row(int64_t index, const RowSpans& row) const {
+  const uint64_t id = static_cast<uint64_t>(index);
+  for (size_t i = 0; i < row.tokens.size(); ++i) {
+    const PhiloxBlock r = Philox(seed_, id, i);
+    row.tokens[i] = static_cast<int32_t>(r[0] % static_cast<uint64_t>(vocab_));
+    row.targets[i] = static_cast<int32_t>(r[1] % static_cast<uint64_t>(vocab_));
+    row.weights[i] = r[2] % 8 < id % 7 + 1 ? 1.0f : 0.0f;
   }
+  return absl::OkStatus();
 }
 
 namespace {
