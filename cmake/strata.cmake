@@ -11,8 +11,9 @@ endif()
 
 add_library(strata_options INTERFACE)
 target_include_directories(strata_options INTERFACE ${CMAKE_SOURCE_DIR})
+set(STRATA_WARNINGS -Wall -Wextra -Werror -Wno-missing-field-initializers)
 target_compile_options(strata_options INTERFACE
-  -Wall -Wextra -Werror -Wno-missing-field-initializers -fno-math-errno -ffp-contract=off)
+  $<$<COMPILE_LANGUAGE:CXX>:${STRATA_WARNINGS};-fno-math-errno;-ffp-contract=off>)
 if(STRATA_SANITIZE STREQUAL "address")
   target_compile_options(strata_options INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
   target_link_options(strata_options INTERFACE -fsanitize=address,undefined)
@@ -24,10 +25,18 @@ if(STRATA_POISON)
   target_compile_definitions(strata_options INTERFACE STRATA_POISON=1)
 endif()
 
-# strata_library(NAME deps...): one static library of a folder's sources, found by name, in a fixed order.
+# strata_library(NAME deps...): one static library of a folder's sources, found by name, in a fixed order. *.cu and
+# *_cuda.cc are for a build with CUDA, *_nocuda.cc stand in for them without.
 function(strata_library name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
   list(FILTER sources EXCLUDE REGEX "/main\\.cc$")
+  if(STRATA_HAVE_CUDA)
+    list(FILTER sources EXCLUDE REGEX "_nocuda\\.cc$")
+    file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cu)
+    list(APPEND sources ${cuda_sources})
+  else()
+    list(FILTER sources EXCLUDE REGEX "_cuda\\.cc$")
+  endif()
   list(SORT sources)
   add_library(strata_${name} STATIC ${sources})
   target_link_libraries(strata_${name} PUBLIC strata_options ${ARGN})

@@ -25,6 +25,7 @@ class CpuDevice : public Device {
   absl::Status Fill(void* dst, uint8_t byte, int64_t bytes, Stream s) override;
   absl::Status Drain() override { return absl::OkStatus(); }
   absl::Status Close() override { return absl::OkStatus(); }
+  bool host_addressable() const override { return true; }
 
  private:
   std::vector<std::pair<void*, size_t>> maps_;

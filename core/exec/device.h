@@ -43,6 +43,7 @@ class Device {
   virtual absl::Status Fill(void* dst, uint8_t byte, int64_t bytes, Stream s) = 0;  // poisoning, zeroing
   virtual absl::Status Drain() = 0;  // every stream idle; returns the first asynchronous error
   virtual absl::Status Close() = 0;
+  virtual bool host_addressable() const = 0;  // whether the host may read and write Tier::kDevice by address
 };
 
 // What changes from step to step; its address does not, so it may be read inside a CUDA graph.
@@ -63,6 +64,7 @@ struct KernelArgs {  // nothing here outlives the call
   uint64_t key;  // Node::key. Random number = Philox(seed, step, key; sample id, position, feature)
   Stream stream;
   ThreadPool* pool;  // CPU: fixed tiles, so a result never depends on the number of threads; may be null
+  Device* device = nullptr;
 };
 struct Cost {
   double flops = 0, bytes = 0;
@@ -73,6 +75,9 @@ struct Kernel {
                        std::span<const TensorRef> in) = nullptr;  // upper bound; null = none; data pointers are null
   Cost (*cost)(const Op&, std::span<const TensorRef> in, std::span<const TensorRef> out) = nullptr;
   bool deterministic = true;
+  // Once for every step of a plan, before step 1, while the arena holds nothing: chooses algorithms, builds library plans.
+  // May write all over `in`, `out` and `workspace`. Null: nothing to prepare.
+  absl::Status (*prepare)(const KernelArgs&) = nullptr;
 };
 
 class KernelTable {
@@ -86,5 +91,8 @@ class KernelTable {
   std::map<std::pair<std::string, DType>, std::vector<Kernel>> table_;
 };
 KernelTable CpuKernels();  // core/kernels/cpu_kernels.cc: one Add line an op
+// core/kernels/table_cuda.cc; empty where Strata is built without CUDA. Needs no GPU: workspaces are known without one.
+enum class Determinism : uint8_t { kFast, kBitExact };
+KernelTable CudaKernels(Determinism determinism);
 
 }  // namespace strata

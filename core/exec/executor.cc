@@ -60,8 +60,31 @@ absl::StatusOr<std::unique_ptr<Executor>> Executor::Create(std::shared_ptr<const
   for (const CommSpec& spec : e->plan_->comms) {
     ASSIGN_OR_RETURN(e->comms_.emplace_back(), deps.world.Connect(spec));
   }
+  if (e->streams_.empty()) return absl::InternalError("a plan without streams");
+  ASSIGN_OR_RETURN(std::byte* const scalars, deps.device.Reserve(Tier::kDevice, sizeof(StepScalars)));
+  e->device_scalars_ = reinterpret_cast<StepScalars*>(scalars);
   for (const Program& p : e->plan_->programs) e->Bind(p);
+  RETURN_IF_ERROR(e->Prepare());
   return e;
+}
+
+absl::Status Executor::Prepare() {
+  bool wrote = false;
+  for (const BoundProgram& p : programs_) {
+    for (const auto& slots : p.bound) {
+      for (const BoundStep& b : slots[0].steps) {
+        if (b.step->kind != Step::kLaunch || b.step->kernel->prepare == nullptr) continue;
+        wrote = true;
+        const absl::Status s = b.step->kernel->prepare(ArgsOf(b, false));
+        if (!s.ok()) return Annotate(s, "preparing " + b.step->scope);
+      }
+    }
+  }
+  if (!wrote) return absl::OkStatus();
+  for (int t = 0; t < kNumTiers; ++t) {
+    if (arena_[t] != nullptr) RETURN_IF_ERROR(deps_.device.Fill(arena_[t], 0, plan_->arena_bytes[t], streams_[0]));
+  }
+  return deps_.device.Drain();
 }
 
 absl::Status Executor::Fail(const absl::Status& error) {
@@ -80,6 +103,8 @@ absl::Status Executor::Run(std::string_view name, const StepScalars& scalars, co
       std::find_if(programs_.begin(), programs_.end(), [&](const BoundProgram& b) { return b.program->name == name; });
   if (p == programs_.end()) return absl::NotFoundError(absl::StrFormat("the plan has no program %s", name));
   scalars_ = scalars;
+  if (absl::Status s = deps_.device.Copy(device_scalars_, &scalars_, sizeof(scalars_), streams_[0]); !s.ok())
+    return Fail(s);
   for (size_t i = 0; i < p->program->actions.size(); ++i) {
     if (p->segment_of_action[i] < 0) continue;
     const absl::Status s = RunAction(*p, p->program->actions[i], p->segment_of_action[i], feed);
@@ -125,26 +150,51 @@ absl::Status Executor::Poison(const Segment& segment, size_t& next, int32_t step
   return absl::OkStatus();
 }
 
+KernelArgs Executor::ArgsOf(const BoundStep& b, bool overwrite) {
+  return {.op = *b.step->op,
+          .in = b.in,
+          .out = b.out,
+          .overwrite = overwrite,
+          .workspace = b.workspace,
+          .scalars = device_scalars_,
+          .key = b.step->key,
+          .stream = streams_[b.step->stream],
+          .pool = deps_.pool,
+          .device = &deps_.device};
+}
+
 absl::Status Executor::RunStep(const BoundStep& b, const Action& action) {
   const Step& step = *b.step;
   const Stream stream = streams_[step.stream];
   switch (step.kind) {
-    case Step::kLaunch:
-      return step.kernel->run({.op = *step.op,
-                               .in = b.in,
-                               .out = b.out,
-                               .overwrite = action.micro_batch <= 0,
-                               .workspace = b.workspace,
-                               .scalars = &scalars_,
-                               .key = step.key,
-                               .stream = stream,
-                               .pool = deps_.pool});
+    case Step::kLaunch: return step.kernel->run(ArgsOf(b, action.micro_batch <= 0));
     case Step::kCollective: ++collectives_; return comms_[step.comm]->Issue({&b.call, 1}, stream);
     case Step::kCopy: return deps_.device.Copy(b.out[0].data, b.in[0].data, b.in[0].bytes(), stream);
     case Step::kRecord: return deps_.device.Record(events_[step.event], stream);
     case Step::kWait: return deps_.device.Wait(stream, events_[step.event]);
   }
   return absl::InternalError("unknown step");
+}
+
+absl::Status Executor::CopyNow(void* to, const void* from, int64_t bytes) {
+  RETURN_IF_ERROR(deps_.device.Copy(to, from, bytes, streams_[0]));
+  return deps_.device.Drain();
+}
+
+absl::Status Executor::ReadState(const PlannedState& state, std::span<std::byte> host) {
+  return CopyNow(host.data(), StateBytes(state).data(), static_cast<int64_t>(host.size()));
+}
+absl::Status Executor::WriteState(const PlannedState& state, std::span<const std::byte> host) {
+  return CopyNow(StateBytes(state).data(), host.data(), static_cast<int64_t>(host.size()));
+}
+
+absl::StatusOr<TensorRef> Executor::ReadOutput(std::string_view program, std::string_view name,
+                                               std::vector<std::byte>& host) {
+  ASSIGN_OR_RETURN(TensorRef t, Output(program, name));
+  host.resize(static_cast<size_t>(t.bytes()));
+  RETURN_IF_ERROR(CopyNow(host.data(), t.data, t.bytes()));
+  t.data = host.data();
+  return t;
 }
 
 std::span<std::byte> Executor::StateBytes(const PlannedState& state) {

@@ -43,7 +43,14 @@ class Executor {
   // All actions of the program. No allocation.
   absl::Status Run(std::string_view program, const StepScalars& scalars, const Feed& feed);
 
-  // Memory of a state, between steps: for initial values and checkpoints. Of an output: what the last Run() made.
+  // Between steps, for initial values and checkpoints: a state's bytes from and to host memory of its local size.
+  absl::Status ReadState(const PlannedState& state, std::span<std::byte> host);
+  absl::Status WriteState(const PlannedState& state, std::span<const std::byte> host);
+  // What the last Run() made of an output: its bytes in `host`, and its shape there (data = host).
+  absl::StatusOr<TensorRef> ReadOutput(std::string_view program, std::string_view name, std::vector<std::byte>& host);
+
+  bool host_addressable() const { return deps_.device.host_addressable(); }
+  // By address, where host_addressable(): the memory of a state; of an output.
   std::span<std::byte> StateBytes(const PlannedState& state);
   absl::StatusOr<TensorRef> Output(std::string_view program, std::string_view name);
 
@@ -70,6 +77,9 @@ class Executor {
   explicit Executor(Deps deps) : deps_(deps) {}
   std::byte* Address(Ref ref, int slot) const;
   void Bind(const Program& program);
+  absl::Status Prepare();  // every kernel's prepare; then the arena is zeroed
+  KernelArgs ArgsOf(const BoundStep& b, bool overwrite);
+  absl::Status CopyNow(void* to, const void* from, int64_t bytes);
   absl::Status RunAction(const BoundProgram& p, const Action& action, int segment, const Feed& feed);
   absl::Status RunStep(const BoundStep& b, const Action& action);
   absl::Status Poison(const Segment& segment, size_t& next, int32_t step, int slot);
@@ -82,7 +92,8 @@ class Executor {
   std::vector<Stream> streams_;
   std::vector<Event> events_;
   std::vector<BoundProgram> programs_;
-  StepScalars scalars_{};  // fixed address
+  StepScalars scalars_{};
+  StepScalars* device_scalars_ = nullptr;  // fixed address; where kernels read them
   int64_t collectives_ = 0;
   absl::Status error_;  // sticky
 };

@@ -8,6 +8,7 @@
 
 #include "core/base/thread_pool.h"
 #include "core/exec/device.h"
+#include "core/kernels/cost.h"
 #include "core/tensor/tensor.h"
 
 namespace strata {
@@ -48,14 +49,6 @@ inline OuterInner SplitAt(const Shape& shape, int dim) {
   OuterInner s;
   for (int i = 0; i < shape.rank; ++i) (i < dim ? s.outer : i == dim ? s.n : s.inner) *= shape[i];
   return s;
-}
-
-// The cost of a kernel that reads every input and writes every output once.
-inline Cost StreamingCost(const Op&, std::span<const TensorRef> in, std::span<const TensorRef> out) {
-  Cost cost;
-  for (const TensorRef& t : in) cost.bytes += static_cast<double>(t.bytes());
-  for (const TensorRef& t : out) cost.bytes += static_cast<double>(t.bytes());
-  return cost;
 }
 
 }  // namespace strata

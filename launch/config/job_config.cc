@@ -92,6 +92,9 @@ ConfigSection SectionOfKind(std::string name, std::string_view doc, Config& conf
 void RunConfig::Describe(ConfigFields& f) {
   f.Add("name", name, {.doc = "name of the run: letters, digits, '-', '_' and '.'"});
   f.Add("seed", seed, {.doc = "of the initial weights and the order of the data", .min = 0});
+  f.AddChoice("device", device, kDeviceNames,
+              {.doc = "where to compute; auto: a GPU where there is one that can run the job"});
+  f.Add("deterministic", deterministic, {.doc = "on a GPU, only kernels that give the same bits every time"});
   f.Add("out", out, {.doc = "folder of logs and checkpoints; empty = runs/NAME", .is_path = true});
 }
 

@@ -13,9 +13,14 @@
 
 namespace strata {
 
+enum class DeviceKind : uint8_t { kAuto, kCpu, kCuda };
+inline constexpr std::string_view kDeviceNames[] = {"auto", "cpu", "cuda"};
+
 struct RunConfig {
   std::string name = "run";
   int64_t seed = 1;
+  DeviceKind device = DeviceKind::kAuto;
+  bool deterministic = false;
   std::string out;  // empty in the file: runs/NAME
 
   void Describe(ConfigFields& f);

@@ -5,6 +5,7 @@
 #include "core/graph/autograd.h"
 #include "core/graph/op.h"
 #include "core/ops/elementwise.h"
+#include "core/plan/fuse.h"
 #include "models/model.h"
 #include "optim/optimizer_pass.h"
 #include "parallel/shard/shard_pass.h"
@@ -55,7 +56,8 @@ absl::StatusOr<Graph> TrainGraph(const Job& job, const Mesh& mesh, const KernelT
   ASSIGN_OR_RETURN(graph, ReduceBuffers(std::move(graph)));
   const Value loss = graph.outputs.at("loss");  // passes below append, so it stays where it is
   ASSIGN_OR_RETURN(Bucketed bucketed, BucketPass(std::move(graph), mesh));
-  return ApplyOptimizer(std::move(bucketed), mesh, job.config.optim, loss);
+  ASSIGN_OR_RETURN(graph, ApplyOptimizer(std::move(bucketed), mesh, job.config.optim, loss));
+  return FuseOps(std::move(graph), mesh, kernels);
 }
 
 absl::StatusOr<Graph> EvalGraph(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
@@ -70,6 +72,7 @@ absl::StatusOr<Graph> EvalGraph(const Job& job, const Mesh& mesh, const KernelTa
 
 absl::StatusOr<ProgramSpec> EvalProgram(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
   ASSIGN_OR_RETURN(Graph eval, EvalGraph(job, mesh, kernels));
+  ASSIGN_OR_RETURN(eval, FuseOps(std::move(eval), mesh, kernels));
   std::vector<Action> actions = ForwardActions();
   actions.push_back({.kind = Action::kUpdate});
   return ProgramSpec{"eval", std::move(eval), std::move(actions)};
@@ -112,6 +115,7 @@ absl::StatusOr<Job> CompileGeneration(const JobConfig& config, const KernelTable
   model.logits(g, config.model, 1, config.precision.compute);
   ASSIGN_OR_RETURN(Graph graph, std::move(g).Build());
   ASSIGN_OR_RETURN(graph, Legalize(graph, kernels));
+  ASSIGN_OR_RETURN(graph, FuseOps(std::move(graph), mesh, kernels));
   job.programs.push_back({"logits", std::move(graph), ForwardActions()});
   return job;
 }

@@ -33,9 +33,13 @@ double Get(const TensorRef& t, int64_t i) {
 absl::StatusOr<std::unique_ptr<RankRunner>> RankRunner::Create(const Job& job, std::shared_ptr<const Plan> plan,
                                                                World& world, Device& device, ThreadPool* pool,
                                                                Executor::Freed freed) {
-  std::unique_ptr<RankRunner> r(new RankRunner(job));
-  ASSIGN_OR_RETURN(r->executor_,
-                   Executor::Create(std::move(plan), {.device = device, .world = world, .pool = pool, .freed = freed}));
+  std::unique_ptr<RankRunner> r(new RankRunner(job, pool));
+  absl::StatusOr<std::unique_ptr<Executor>> executor =
+      Executor::Create(plan, {.device = device, .world = world, .pool = pool, .freed = freed});
+  if (absl::IsResourceExhausted(executor.status())) {
+    return absl::ResourceExhaustedError(absl::StrFormat("%s\n%s", executor.status().message(), Print(*plan)));
+  }
+  ASSIGN_OR_RETURN(r->executor_, std::move(executor));
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, world.rank()));
   if (const AxisSet dp = mesh.Find("dp"); dp != 0) {
     ASSIGN_OR_RETURN(r->data_, world.Connect({"loader", mesh.Group(dp)}));
@@ -69,9 +73,15 @@ std::vector<RankRunner::Buffer> RankRunner::MakeBuffers(const Program& program) 
   return buffers;
 }
 
-void RankRunner::InitParameters(uint64_t seed) {
-  for (const PlannedState& s : executor_->plan().states)
-    InitState(s, job_.config.model, seed, executor_->StateBytes(s));
+absl::Status RankRunner::InitParameters(uint64_t seed) {
+  std::vector<std::byte> host;
+  for (const PlannedState& s : executor_->plan().states) {
+    if (!HasInitialValue(s)) continue;
+    host.resize(static_cast<size_t>(s.box.shape.elements() * SizeOf(s.spec.dtype)));
+    InitState(s, job_.config.model, seed, host, pool_);
+    RETURN_IF_ERROR(executor_->WriteState(s, host));
+  }
+  return absl::OkStatus();
 }
 
 int64_t RankRunner::rows_per_step() const { return job_.batch_rows * job_.config.batch.accumulate; }
@@ -143,7 +153,7 @@ absl::Status RankRunner::RunFed(std::string_view program, std::vector<Buffer>& b
 }
 
 absl::StatusOr<double> RankRunner::Scalar(std::string_view program, std::string_view output) {
-  ASSIGN_OR_RETURN(const TensorRef t, executor_->Output(program, output));
+  ASSIGN_OR_RETURN(const TensorRef t, executor_->ReadOutput(program, output, output_));
   return Get(t, 0);
 }
 
@@ -194,7 +204,7 @@ absl::StatusOr<std::vector<double>> RankRunner::NextLogits(std::span<const int32
     }
   }
   RETURN_IF_ERROR(RunFed("logits", logits_, {}));
-  ASSIGN_OR_RETURN(const TensorRef all, executor_->Output("logits", "logits"));
+  ASSIGN_OR_RETURN(const TensorRef all, executor_->ReadOutput("logits", "logits", output_));
   const int64_t vocab = all.shape[2], at = (static_cast<int64_t>(tokens.size()) - 1) * vocab;
   std::vector<double> logits(vocab);
   for (int64_t v = 0; v < vocab; ++v) logits[v] = Get(all, at + v);

@@ -30,7 +30,7 @@ class RankRunner {
 
   // Parameters (and master weights) by the model's init scheme: a function of (seed, name, global index), so the same on
   // every layout.
-  void InitParameters(uint64_t seed);
+  absl::Status InitParameters(uint64_t seed);
 
   // Step `step` (from 1) on rows [first_row, first_row + rows a step) of `source`. Collective.
   // Where the loss (nats a token) is above max_loss or is not finite, nothing is updated, alike on all ranks.
@@ -55,7 +55,7 @@ class RankRunner {
   absl::Status Close();  // collective
 
  private:
-  explicit RankRunner(const Job& job) : job_(job) {}
+  RankRunner(const Job& job, ThreadPool* pool) : job_(job), pool_(pool) {}
   struct Buffer {
     std::string name;
     const Port* port = nullptr;
@@ -75,11 +75,13 @@ class RankRunner {
   absl::StatusOr<double> Scalar(std::string_view program, std::string_view output);
 
   const Job& job_;
+  ThreadPool* const pool_;
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<Communicator> data_;  // the ranks that hold other rows; null where there are none
   std::vector<Buffer> train_, eval_, logits_;
   std::vector<int32_t> row_tokens_, row_targets_;
   std::vector<float> row_weights_;
+  std::vector<std::byte> output_;
   int64_t sum_ = 0;
 };
 

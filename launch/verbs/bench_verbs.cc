@@ -8,8 +8,8 @@
 #include "core/base/philox.h"
 #include "core/base/status.h"
 #include "core/base/thread_pool.h"
-#include "core/exec/cpu_device.h"
 #include "launch/config/load_config.h"
+#include "launch/job/back_end.h"
 #include "launch/job/plan_report.h"
 #include "launch/job/rank_runner.h"
 #include "launch/verbs/verbs.h"
@@ -43,20 +43,20 @@ constexpr int64_t kWarmup = 3;
 absl::Status RunBenchStep(const BenchStepOptions& options) {
   ASSIGN_OR_RETURN(const LoadedJob loaded, LoadJobConfig(Env::Posix(), options.config));
   const JobConfig& c = loaded.config;
-  const KernelTable kernels = CpuKernels();
-  ASSIGN_OR_RETURN(const Job job, CompileTraining(c, kernels));
-  ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, kernels));
+  ASSIGN_OR_RETURN(const BackEnd back_end, BackEndOf(c));
+  ASSIGN_OR_RETURN(const Job job, CompileTraining(c, back_end.kernels));
+  ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, back_end.kernels));
   RETURN_IF_ERROR(CheckFits(job, plans));
   const RandomRows rows(c.model.vocab);
   const int threads = std::max(1, AvailableCores() / job.ranks);
   std::vector<double> seconds;
   double first_loss = 0, last_loss = 0;
   RETURN_IF_ERROR(RunRanks(job.ranks, [&](World& world) -> absl::Status {
-    CpuDevice device;
+    ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, OpenDevice(back_end, world.rank()));
     ThreadPool pool(threads);
     const auto plan = std::make_shared<const Plan>(plans[world.rank()]);
-    ASSIGN_OR_RETURN(const auto runner, RankRunner::Create(job, plan, world, device, &pool));
-    runner->InitParameters(static_cast<uint64_t>(c.run.seed));
+    ASSIGN_OR_RETURN(const auto runner, RankRunner::Create(job, plan, world, *device, &pool));
+    RETURN_IF_ERROR(runner->InitParameters(static_cast<uint64_t>(c.run.seed)));
     for (int64_t step = 1; step <= options.steps + kWarmup; ++step) {
       const auto start = std::chrono::steady_clock::now();
       ASSIGN_OR_RETURN(const StepReport report, runner->TrainStep(step, (step - 1) * runner->rows_per_step(), rows));

@@ -7,6 +7,7 @@
 #include "core/graph/builder.h"
 #include "core/kernels/cpu_util.h"
 #include "core/ops/collective.h"
+#include "tests/testing/gpu.h"
 
 namespace strata::testing {
 namespace {
@@ -34,7 +35,11 @@ void CopyBlocks(std::byte* tensor, const Shape& shape, DType dtype, int dim, int
 class Interpreter {
  public:
   Interpreter(const Graph& graph, std::map<std::string, Tensor>& bindings, const EvalOptions& options)
-      : graph_(graph), bindings_(bindings), options_(options), kernels_(CpuKernels()), values_(graph.nodes.size()) {}
+      : graph_(graph),
+        bindings_(bindings),
+        options_(options),
+        kernels_(options.kernels != nullptr ? *options.kernels : CpuKernels()),
+        values_(graph.nodes.size()) {}
 
   absl::Status Run() {
     for (size_t i = 0; i < graph_.nodes.size(); ++i) {
@@ -140,8 +145,9 @@ class Interpreter {
     ASSIGN_OR_RETURN(const Kernel* kernel,
                      kernels_.Find(n.op->name(), floating == in.end() ? out[0].dtype : (*floating)->dtype));
     std::vector<std::byte> workspace(kernel->workspace == nullptr ? 0 : kernel->workspace(*n.op, in_refs), kNaN);
-    return kernel->run(
-        {*n.op, in_refs, out_refs, options_.overwrite, workspace, &options_.scalars, n.key, Stream{}, options_.pool});
+    const KernelArgs args{*n.op, in_refs,  out_refs,     options_.overwrite, workspace, &options_.scalars,
+                          n.key, Stream{}, options_.pool};
+    return options_.device != nullptr ? RunOnDevice(*options_.device, *kernel, args) : kernel->run(args);
   }
 
   // The communicator of an axis set; all ranks run the same graph, so they connect in the same order.

@@ -46,6 +46,10 @@ struct EvalOptions {
   const Mesh* mesh = nullptr;
   World* world = nullptr;
   ThreadPool* pool = nullptr;
+  // Another back end: its kernels, on the device where its operands are copied. Null: the CPU's; ops that it has no kernel
+  // for are decomposed.
+  const KernelTable* kernels = nullptr;
+  Device* device = nullptr;
 };
 // Every value of the graph, by [node][output].
 absl::StatusOr<std::vector<std::vector<Tensor>>> Evaluate(const Graph& graph, std::map<std::string, Tensor>& bindings,

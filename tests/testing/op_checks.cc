@@ -1,11 +1,14 @@
 #include "tests/testing/op_checks.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
 #include "core/base/thread_pool.h"
+#include "core/graph/autograd.h"
 #include "core/graph/builder.h"
+#include "core/graph/op.h"
 
 namespace strata::testing {
 
@@ -20,10 +23,19 @@ absl::StatusOr<std::vector<Tensor>> Call(const GraphFn& fn, const std::vector<Te
     bindings[name] = inputs[i];
   }
   const std::vector<Value> outputs = fn(g, args);
-  ASSIGN_OR_RETURN(const Graph graph, std::move(g).Build());
+  for (size_t i = 0; i < outputs.size(); ++i) g.Output(absl::StrFormat("out%d", i), outputs[i]);
+  ASSIGN_OR_RETURN(Graph graph, std::move(g).Build());
+  const KernelTable kernels = options.kernels != nullptr ? *options.kernels : CpuKernels();
+  const auto missing = [&](const Op& op) { return op.name() != "input" && !op.IsView() && !kernels.Has(op.name()); };
+  if (std::any_of(graph.nodes.begin(), graph.nodes.end(), [&](const Node& n) { return missing(*n.op); })) {
+    ASSIGN_OR_RETURN(graph, DecomposeOps(graph, missing));
+  }
   ASSIGN_OR_RETURN(auto values, Evaluate(graph, bindings, options));
   std::vector<Tensor> result;
-  for (Value v : outputs) result.push_back(values[v.node][v.output]);
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const Value v = graph.outputs.at(absl::StrFormat("out%d", i));
+    result.push_back(values[v.node][v.output]);
+  }
   return result;
 }
 

@@ -81,9 +81,10 @@ absl::StatusOr<JobRun> RunJob(const JobConfig& config, int steps) {
 }
 
 absl::StatusOr<JobRun> RunJob(const JobConfig& config, std::span<const int> steps, const RowSource& source,
-                              double max_loss) {
-  const KernelTable kernels = CpuKernels();
+                              double max_loss, const KernelTable& kernels,
+                              const std::function<void(const Job&)>& inspect) {
   ASSIGN_OR_RETURN(const Job job, CompileTraining(config, kernels));
+  if (inspect != nullptr) inspect(job);
   ASSIGN_OR_RETURN(std::vector<Plan> plans, PlanRanks(job, kernels));
   const ObjectiveRows rows(source, config.model, config.run.seed);
   JobRun run;
@@ -105,7 +106,7 @@ absl::StatusOr<JobRun> RunJob(const JobConfig& config, std::span<const int> step
     CpuDevice device;
     const auto plan = std::make_shared<const Plan>(plans[world.rank()]);
     ASSIGN_OR_RETURN(auto runner, RankRunner::Create(job, plan, world, device, nullptr));
-    runner->InitParameters(static_cast<uint64_t>(config.run.seed));
+    RETURN_IF_ERROR(runner->InitParameters(static_cast<uint64_t>(config.run.seed)));
     for (const int s : steps) {
       world.Reset();
       ASSIGN_OR_RETURN(const StepReport report,

@@ -1,0 +1,73 @@
+#pragma once
+// What the GPU kernels share: dtypes, 16-byte vectors, block sums.
+
+#include <cuda_bf16.h>
+
+#include <string>
+#include <type_traits>
+
+#include "core/exec/cuda_context.h"
+#include "core/kernels/cuda_kernels.h"
+
+namespace strata {
+
+using CudaBF16 = __nv_bfloat16;
+
+// Registers make.operator()<T>(), a Kernel, for T = float and CudaBF16.
+template <typename Make>
+void AddForCudaFloats(KernelTable& table, const std::string& op, const Make& make) {
+  table.Add(op, DType::kF32, make.template operator()<float>());
+  table.Add(op, DType::kBF16, make.template operator()<CudaBF16>());
+}
+
+__device__ __forceinline__ float ToFloat(float x) { return x; }
+__device__ __forceinline__ float ToFloat(CudaBF16 x) { return __bfloat162float(x); }
+template <typename T>
+__device__ __forceinline__ T FromFloat(float x) {
+  if constexpr (std::is_same_v<T, float>) {
+    return x;
+  } else {
+    return __float2bfloat16_rn(x);
+  }
+}
+
+// 16 bytes of T: one load, one store.
+template <typename T>
+struct alignas(16) Vec {
+  static constexpr int kSize = 16 / sizeof(T);
+  T v[kSize];
+  __device__ __forceinline__ float operator[](int i) const { return ToFloat(v[i]); }
+  __device__ __forceinline__ void Set(int i, float x) { v[i] = FromFloat<T>(x); }
+};
+template <typename T>
+__device__ __forceinline__ Vec<T> LoadVec(const T* p) {
+  return *reinterpret_cast<const Vec<T>*>(p);
+}
+template <typename T>
+__device__ __forceinline__ void StoreVec(T* p, const Vec<T>& v) {
+  *reinterpret_cast<Vec<T>*>(p) = v;
+}
+
+// The sum over the block's threads, in every thread; `shared` holds 32 floats. The order is fixed: equal bits every time.
+__device__ __forceinline__ float BlockSum(float x, float* shared) {
+  for (int d = 16; d > 0; d /= 2) x += __shfl_xor_sync(0xffffffffu, x, d);
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
+  __syncthreads();
+  x = threadIdx.x % 32 < blockDim.x / 32 ? shared[threadIdx.x % 32] : 0.0f;
+  for (int d = 16; d > 0; d /= 2) x += __shfl_xor_sync(0xffffffffu, x, d);
+  return x;
+}
+__device__ __forceinline__ float BlockMax(float x, float* shared) {
+  for (int d = 16; d > 0; d /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, d));
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
+  __syncthreads();
+  x = threadIdx.x % 32 < blockDim.x / 32 ? shared[threadIdx.x % 32] : -INFINITY;
+  for (int d = 16; d > 0; d /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, d));
+  return x;
+}
+
+inline int64_t Ceil(int64_t n, int64_t d) { return (n + d - 1) / d; }
+
+}  // namespace strata

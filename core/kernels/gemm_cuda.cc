@@ -1,0 +1,290 @@
+#include "core/kernels/gemm_cuda.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_format.h"
+#include "core/base/dynamic_library.h"
+#include "core/base/status.h"
+
+namespace strata {
+
+struct GemmPlans::Library {
+  decltype(cublasLtCreate)* Create;
+  decltype(cublasLtDestroy)* Destroy;
+  decltype(cublasLtGetVersion)* GetVersion;
+  decltype(cublasLtGetStatusString)* StatusString;
+  decltype(cublasLtMatmul)* Matmul;
+  decltype(cublasLtMatmulAlgoCheck)* AlgoCheck;
+  decltype(cublasLtMatmulAlgoGetHeuristic)* Heuristic;
+  decltype(cublasLtMatmulDescCreate)* DescCreate;
+  decltype(cublasLtMatmulDescDestroy)* DescDestroy;
+  decltype(cublasLtMatmulDescSetAttribute)* DescSet;
+  decltype(cublasLtMatrixLayoutCreate)* LayoutCreate;
+  decltype(cublasLtMatrixLayoutDestroy)* LayoutDestroy;
+  decltype(cublasLtMatmulPreferenceCreate)* PreferenceCreate;
+  decltype(cublasLtMatmulPreferenceDestroy)* PreferenceDestroy;
+  decltype(cublasLtMatmulPreferenceSetAttribute)* PreferenceSet;
+
+  absl::Status Load() {
+    const std::string names[] = {"libcublasLt.so.13", "libcublasLt.so"};
+    ASSIGN_OR_RETURN(const DynamicLibrary lib, DynamicLibrary::Open(names));
+    absl::Status s;
+    s.Update(lib.Load("cublasLtCreate", Create));
+    s.Update(lib.Load("cublasLtDestroy", Destroy));
+    s.Update(lib.Load("cublasLtGetVersion", GetVersion));
+    s.Update(lib.Load("cublasLtGetStatusString", StatusString));
+    s.Update(lib.Load("cublasLtMatmul", Matmul));
+    s.Update(lib.Load("cublasLtMatmulAlgoCheck", AlgoCheck));
+    s.Update(lib.Load("cublasLtMatmulAlgoGetHeuristic", Heuristic));
+    s.Update(lib.Load("cublasLtMatmulDescCreate", DescCreate));
+    s.Update(lib.Load("cublasLtMatmulDescDestroy", DescDestroy));
+    s.Update(lib.Load("cublasLtMatmulDescSetAttribute", DescSet));
+    s.Update(lib.Load("cublasLtMatrixLayoutCreate", LayoutCreate));
+    s.Update(lib.Load("cublasLtMatrixLayoutDestroy", LayoutDestroy));
+    s.Update(lib.Load("cublasLtMatmulPreferenceCreate", PreferenceCreate));
+    s.Update(lib.Load("cublasLtMatmulPreferenceDestroy", PreferenceDestroy));
+    s.Update(lib.Load("cublasLtMatmulPreferenceSetAttribute", PreferenceSet));
+    return s;
+  }
+};
+
+// cuBLASLt is column-major: D^T = op(B)^T op(A)^T, so its first operand is our B.
+struct GemmPlans::Plan {
+  const Library& library;
+  cublasLtMatmulDesc_t operation = nullptr;
+  cublasLtMatrixLayout_t first = nullptr, second = nullptr, result = nullptr;
+  cublasLtMatmulAlgo_t algorithm{};
+  Choice choice;
+
+  explicit Plan(const Library& l) : library(l) {}
+  ~Plan() {
+    if (operation != nullptr) library.DescDestroy(operation);
+    for (cublasLtMatrixLayout_t l : {first, second, result}) {
+      if (l != nullptr) library.LayoutDestroy(l);
+    }
+  }
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
+};
+
+namespace {
+
+constexpr int kCandidates = 48, kFinalists = 4;
+
+cudaDataType_t TypeOf(DType t) { return t == DType::kBF16 ? CUDA_R_16BF : CUDA_R_32F; }
+
+std::string KeyOf(const GemmShape& s) {
+  return absl::StrFormat("%d,%d,%d,%d%d,%s,%s,%d", s.m, s.n, s.k, s.transpose_a, s.transpose_b, Name(s.in), Name(s.out),
+                         s.align);
+}
+
+std::string CacheFolder() {
+  const char* own = std::getenv("STRATA_CACHE");
+  if (own != nullptr && *own != 0) return own;
+  const char *xdg = std::getenv("XDG_CACHE_HOME"), *home = std::getenv("HOME");
+  if (xdg != nullptr && *xdg != 0) return std::string(xdg) + "/strata";
+  return home != nullptr && *home != 0 ? std::string(home) + "/.cache/strata" : "";
+}
+
+void MakeFolders(const std::string& path) {
+  for (size_t at = path.find('/', 1); at != std::string::npos; at = path.find('/', at + 1)) {
+    mkdir(path.substr(0, at).c_str(), 0777);
+  }
+}
+
+}  // namespace
+
+GemmPlans::GemmPlans() : library_(std::make_unique<Library>()) {}
+
+GemmPlans::~GemmPlans() {
+  plans_.clear();
+  if (handle_ != nullptr) library_->Destroy(handle_);
+}
+
+absl::Status GemmPlans::Check(cublasStatus_t status, const char* call) const {
+  if (status == CUBLAS_STATUS_SUCCESS) return absl::OkStatus();
+  return absl::InternalError(absl::StrFormat("%s: %s", call, library_->StatusString(status)));
+}
+
+absl::StatusOr<std::shared_ptr<GemmPlans>> GemmPlans::Open(const CudaContext& context) {
+  std::shared_ptr<GemmPlans> plans(new GemmPlans);
+  RETURN_IF_ERROR(plans->library_->Load());
+  const size_t version = plans->library_->GetVersion();  // 130002
+  plans->version_ = absl::StrFormat("%d.%d.%d", version / 10000, version / 100 % 100, version % 100);
+  RETURN_IF_ERROR(plans->Check(plans->library_->Create(&plans->handle_), "cublasLtCreate"));
+  if (const std::string folder = CacheFolder(); !folder.empty()) {
+    std::string device = context.properties.name;
+    std::replace(device.begin(), device.end(), ' ', '-');
+    plans->cache_path_ = absl::StrFormat("%s/gemm-%s-cublaslt-%s.txt", folder, device, plans->version_);
+    plans->LoadCache();
+  }
+  return plans;
+}
+
+// One line a shape: its key and the 64 bytes of the algorithm in hexadecimal. A line that does not parse, or an algorithm that
+// cuBLASLt refuses, is timed anew.
+void GemmPlans::LoadCache() {
+  std::ifstream file(cache_path_);
+  std::string key, value;
+  while (file >> key >> value) cache_[key] = value;
+}
+
+void GemmPlans::SaveCache() const {  // a cache: failing to write it costs a search at the next start
+  if (cache_path_.empty()) return;
+  MakeFolders(cache_path_);
+  const std::string fresh = absl::StrFormat("%s.%d", cache_path_, getpid());
+  {
+    std::ofstream file(fresh);
+    for (const auto& [key, value] : cache_) file << key << ' ' << value << '\n';
+    if (!file) return;
+  }
+  std::rename(fresh.c_str(), cache_path_.c_str());
+}
+
+absl::StatusOr<std::unique_ptr<GemmPlans::Plan>> GemmPlans::MakePlan(const GemmShape& s) const {
+  auto plan = std::make_unique<Plan>(*library_);
+  RETURN_IF_ERROR(
+      Check(library_->DescCreate(&plan->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate"));
+  const cublasOperation_t a = s.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N, b = s.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
+  RETURN_IF_ERROR(Check(library_->DescSet(plan->operation, CUBLASLT_MATMUL_DESC_TRANSA, &a, sizeof(a)), "TRANSA"));
+  RETURN_IF_ERROR(Check(library_->DescSet(plan->operation, CUBLASLT_MATMUL_DESC_TRANSB, &b, sizeof(b)), "TRANSB"));
+  const auto layout = [&](cublasLtMatrixLayout_t* l, DType t, int64_t rows, int64_t columns) {
+    return Check(
+        library_->LayoutCreate(l, TypeOf(t), static_cast<uint64_t>(rows), static_cast<uint64_t>(columns), rows),
+        "cublasLtMatrixLayoutCreate");
+  };
+  RETURN_IF_ERROR(layout(&plan->first, s.in, s.transpose_b ? s.k : s.n, s.transpose_b ? s.n : s.k));
+  RETURN_IF_ERROR(layout(&plan->second, s.in, s.transpose_a ? s.m : s.k, s.transpose_a ? s.k : s.m));
+  RETURN_IF_ERROR(layout(&plan->result, s.out, s.n, s.m));
+  return plan;
+}
+
+absl::Status GemmPlans::Launch(const Plan& plan, const Operands& o, const cublasLtMatmulAlgo_t& algorithm) const {
+  const float one = 1;
+  return Check(library_->Matmul(handle_, plan.operation, &one, o.b, plan.first, o.a, plan.second, &o.beta,
+                                o.c != nullptr ? o.c : o.d, plan.result, o.d, plan.result, &algorithm,
+                                o.workspace.data(), o.workspace.size(), o.stream),
+               "cublasLtMatmul");
+}
+
+absl::Status GemmPlans::Choose(const GemmShape& s, Plan& plan, const Operands& o) const {
+  cublasLtMatmulPreference_t preference = nullptr;
+  RETURN_IF_ERROR(Check(library_->PreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate"));
+  const uint64_t workspace = o.workspace.size();
+  // Sums of split products in an order that never changes.
+  const uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE | CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE;
+  const uint32_t align = static_cast<uint32_t>(s.align);
+  absl::Status set;
+  const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t what, const auto& value) {
+    set.Update(Check(library_->PreferenceSet(preference, what, &value, sizeof(value)),
+                     "cublasLtMatmulPreferenceSetAttribute"));
+  };
+  prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace);
+  prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, reductions);
+  for (const auto what : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+                          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+    prefer(what, align);
+  }
+  std::vector<cublasLtMatmulHeuristicResult_t> found(kCandidates);
+  int count = 0;
+  if (set.ok()) {
+    set = Check(library_->Heuristic(handle_, plan.operation, plan.first, plan.second, plan.result, plan.result,
+                                    preference, kCandidates, found.data(), &count),
+                "cublasLtMatmulAlgoGetHeuristic");
+  }
+  library_->PreferenceDestroy(preference);
+  RETURN_IF_ERROR(set);
+  if (count == 0) return absl::FailedPreconditionError("cuBLASLt has no algorithm for " + KeyOf(s));
+
+  cudaEvent_t begin = nullptr, end = nullptr;
+  RETURN_IF_ERROR(CudaStatus(cudaEventCreate(&begin), "cudaEventCreate"));
+  RETURN_IF_ERROR(CudaStatus(cudaEventCreate(&end), "cudaEventCreate"));
+  const auto time = [&](const cublasLtMatmulAlgo_t& algorithm, int runs) -> absl::StatusOr<double> {
+    RETURN_IF_ERROR(CudaStatus(cudaEventRecord(begin, o.stream), "cudaEventRecord"));
+    for (int i = 0; i < runs; ++i) RETURN_IF_ERROR(Launch(plan, o, algorithm));
+    RETURN_IF_ERROR(CudaStatus(cudaEventRecord(end, o.stream), "cudaEventRecord"));
+    RETURN_IF_ERROR(CudaStatus(cudaEventSynchronize(end), "timing a matrix product"));
+    float ms = 0;
+    RETURN_IF_ERROR(CudaStatus(cudaEventElapsedTime(&ms, begin, end), "cudaEventElapsedTime"));
+    return static_cast<double>(ms) * 1e-3 / runs;
+  };
+  std::vector<std::pair<double, int>> times;
+  for (int i = 0; i < count; ++i) {
+    if (found[i].state != CUBLAS_STATUS_SUCCESS || found[i].workspaceSize > o.workspace.size()) continue;
+    if (!time(found[i].algo, 1).ok()) {  // an algorithm that the chip refuses
+      cudaGetLastError();
+      continue;
+    }
+    const absl::StatusOr<double> t = time(found[i].algo, 2);
+    if (t.ok()) times.emplace_back(*t, i);
+  }
+  if (times.empty()) return absl::FailedPreconditionError("cuBLASLt runs no algorithm for " + KeyOf(s));
+  const int first = times[0].second;
+  std::sort(times.begin(), times.end());
+  if (times.size() > kFinalists) times.resize(kFinalists);
+  // The finalists in turn, so that a drifting clock treats all alike.
+  std::vector<double> total(times.size());
+  for (int round = 0; round < 3; ++round) {
+    for (size_t i = 0; i < times.size(); ++i) {
+      ASSIGN_OR_RETURN(const double t, time(found[times[i].second].algo, 3));
+      total[i] += t / 3;
+    }
+  }
+  const size_t best = std::min_element(total.begin(), total.end()) - total.begin();
+  plan.algorithm = found[times[best].second].algo;
+  ASSIGN_OR_RETURN(const double first_seconds, time(found[first].algo, 3));
+  plan.choice = {total[best], first_seconds, count};
+  cudaEventDestroy(begin);
+  cudaEventDestroy(end);
+  return absl::OkStatus();
+}
+
+absl::Status GemmPlans::Prepare(const GemmShape& shape, const Operands& o) {
+  if (plans_.contains(shape)) return absl::OkStatus();
+  ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan, MakePlan(shape));
+  const std::string key = KeyOf(shape);
+  if (const auto it = cache_.find(key); it != cache_.end()) {
+    const std::string bytes = absl::HexStringToBytes(it->second);
+    cublasLtMatmulHeuristicResult_t result{};
+    if (bytes.size() == sizeof(plan->algorithm)) {
+      std::memcpy(&plan->algorithm, bytes.data(), bytes.size());
+      const cublasStatus_t ok = library_->AlgoCheck(handle_, plan->operation, plan->first, plan->second, plan->result,
+                                                    plan->result, &plan->algorithm, &result);
+      if (ok == CUBLAS_STATUS_SUCCESS && result.workspaceSize <= o.workspace.size()) {
+        plans_[shape] = std::move(plan);
+        return absl::OkStatus();
+      }
+    }
+  }
+  RETURN_IF_ERROR(FillRandom(const_cast<void*>(o.a), shape.in, shape.m * shape.k, 1, o.stream));
+  RETURN_IF_ERROR(FillRandom(const_cast<void*>(o.b), shape.in, shape.k * shape.n, 2, o.stream));
+  RETURN_IF_ERROR(FillRandom(o.d, shape.out, shape.m * shape.n, 3, o.stream));
+  RETURN_IF_ERROR(Choose(shape, *plan, o));
+  cache_[key] = absl::BytesToHexString(
+      absl::string_view(reinterpret_cast<const char*>(&plan->algorithm), sizeof(plan->algorithm)));
+  plans_[shape] = std::move(plan);
+  SaveCache();
+  return absl::OkStatus();
+}
+
+absl::Status GemmPlans::Run(const GemmShape& shape, const Operands& operands) {
+  const auto it = plans_.find(shape);
+  if (it == plans_.end()) return absl::InternalError("a matrix product that was not prepared: " + KeyOf(shape));
+  return Launch(*it->second, operands, it->second->algorithm);
+}
+
+GemmPlans::Choice GemmPlans::ChoiceOf(const GemmShape& shape) const {
+  const auto it = plans_.find(shape);
+  return it == plans_.end() ? Choice{} : it->second->choice;
+}
+
+}  // namespace strata

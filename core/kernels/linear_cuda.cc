@@ -1,0 +1,136 @@
+// linear and its kin (core/ops/linear.h, core/ops/fused.h) as matrix products of rows: with M rows, y[M, N] = x[M, K] W^T;
+// dx[M, K] = dy[M, N] W; dW[N, K] = dy^T x. Packed weights are one matrix: their storage is adjacent.
+
+#include "absl/strings/str_format.h"
+#include "core/base/status.h"
+#include "core/kernels/cost.h"
+#include "core/kernels/cuda_kernels.h"
+#include "core/kernels/gemm_cuda.h"
+#include "core/ops/fused.h"
+
+namespace strata {
+namespace {
+
+int64_t Rows(const TensorRef& x) { return x.shape.elements() / x.shape.back(); }
+
+// The rows of adjacent matrices [Ni, K].
+absl::StatusOr<int64_t> PackedRows(std::span<const TensorRef> w) {
+  int64_t rows = 0;
+  const std::byte* at = w[0].as<const std::byte>();
+  for (const TensorRef& t : w) {
+    if (t.as<const std::byte>() != at) return absl::InternalError("packed matrices are not adjacent");
+    rows += t.shape[0];
+    if (at != nullptr) at += t.bytes();
+  }
+  return rows;
+}
+
+struct Product {
+  GemmShape shape;
+  const void *a, *b, *c = nullptr;
+  void* d;
+  float beta = 0;
+};
+using Describe = absl::StatusOr<Product> (*)(const KernelArgs&);
+
+absl::StatusOr<Product> Forward(const KernelArgs& a) {  // x, w...
+  ASSIGN_OR_RETURN(const int64_t n, PackedRows(a.in.subspan(1)));
+  const TensorRef &x = a.in[0], &w = a.in[1];
+  return Product{
+      {Rows(x), n, x.shape.back(), false, true, x.dtype, a.out[0].dtype}, x.data, w.data, nullptr, a.out[0].data};
+}
+
+absl::StatusOr<Product> ForwardAdd(const KernelArgs& a) {  // x, w, r
+  const TensorRef &x = a.in[0], &w = a.in[1];
+  return Product{{Rows(x), w.shape[0], x.shape.back(), false, true, x.dtype, a.out[0].dtype},
+                 x.data,
+                 w.data,
+                 a.in[2].data,
+                 a.out[0].data,
+                 1};
+}
+
+absl::StatusOr<Product> Dx(const KernelArgs& a) {  // dy, w...
+  ASSIGN_OR_RETURN(const int64_t n, PackedRows(a.in.subspan(1)));
+  const TensorRef &dy = a.in[0], &w = a.in[1];
+  return Product{
+      {Rows(dy), w.shape[1], n, false, false, dy.dtype, a.out[0].dtype}, dy.data, w.data, nullptr, a.out[0].data};
+}
+
+absl::StatusOr<Product> Dw(const KernelArgs& a) {  // dy, x
+  const TensorRef &dy = a.in[0], &x = a.in[1];
+  return Product{{dy.shape.back(), x.shape.back(), Rows(x), true, false, x.dtype, a.out[0].dtype},
+                 dy.data,
+                 x.data,
+                 nullptr,
+                 a.out[0].data};
+}
+
+absl::StatusOr<Product> DwAcc(const KernelArgs& a) {  // accs..., dy, x
+  ASSIGN_OR_RETURN(const int64_t n, PackedRows(a.out));
+  const TensorRef &dy = a.in[a.in.size() - 2], &x = a.in.back();
+  const bool adds = FusedAttributesOf(a.op).always_add || !a.overwrite;
+  return Product{{n, x.shape.back(), Rows(x), true, false, x.dtype, a.out[0].dtype},
+                 dy.data,
+                 x.data,
+                 nullptr,
+                 a.out[0].data,
+                 adds ? 1.0f : 0.0f};
+}
+
+int32_t Alignment(const Product& p) {
+  uintptr_t bits = 256;
+  for (const void* q : {p.a, p.b, p.c, static_cast<const void*>(p.d)}) bits |= reinterpret_cast<uintptr_t>(q);
+  return static_cast<int32_t>(bits & (~bits + 1));
+}
+
+// Calls `use` with the plans of this GPU and the product of these operands.
+template <Describe kDescribe, typename Use>
+absl::Status With(const KernelArgs& a, const Use& use) {
+  ASSIGN_OR_RETURN(Product p, kDescribe(a));
+  p.shape.align = Alignment(p);
+  CudaContext& context = CudaContextOf(a);
+  if (context.gemms == nullptr) {
+    ASSIGN_OR_RETURN(context.gemms, GemmPlans::Open(context));
+  }
+  return use(*context.gemms, p.shape, GemmPlans::Operands{p.a, p.b, p.c, p.d, p.beta, a.workspace, StreamOf(a)});
+}
+
+template <Describe kDescribe>
+absl::Status Prepare(const KernelArgs& a) {
+  return With<kDescribe>(
+      a, [](GemmPlans& g, const GemmShape& s, const GemmPlans::Operands& o) { return g.Prepare(s, o); });
+}
+template <Describe kDescribe>
+absl::Status Run(const KernelArgs& a) {
+  return With<kDescribe>(a, [](GemmPlans& g, const GemmShape& s, const GemmPlans::Operands& o) { return g.Run(s, o); });
+}
+
+int64_t Workspace(const Op&, std::span<const TensorRef>) { return kGemmWorkspaceBytes; }
+
+Cost ProductCost(const Op& op, std::span<const TensorRef> in, std::span<const TensorRef> out) {
+  std::vector<TensorSpec> specs;
+  for (const TensorRef& t : in) specs.push_back({t.dtype, t.shape, {}});
+  return {op.Flops(specs), StreamingCost(op, in, out).bytes};
+}
+
+template <Describe kDescribe>
+Kernel Make() {
+  return {.run = Run<kDescribe>, .workspace = Workspace, .cost = ProductCost, .prepare = Prepare<kDescribe>};
+}
+
+}  // namespace
+
+void AddCudaLinearKernels(KernelTable& table) {
+  for (const DType t : {DType::kF32, DType::kBF16}) {
+    table.Add("linear", t, Make<Forward>());
+    table.Add("linear_packed", t, Make<Forward>());
+    table.Add("linear_add", t, Make<ForwardAdd>());
+    table.Add("linear_dx", t, Make<Dx>());
+    table.Add("linear_packed_dx", t, Make<Dx>());
+    table.Add("linear_dw", t, Make<Dw>());
+  }
+  table.Add("linear_dw_acc", DType::kF32, Make<DwAcc>());
+}
+
+}  // namespace strata

@@ -1,0 +1,11 @@
+#include "core/kernels/cuda_kernels.h"
+
+namespace strata {
+
+KernelTable CudaKernels([[maybe_unused]] Determinism determinism) {
+  KernelTable table;
+  AddCudaLinearKernels(table);
+  return table;
+}
+
+}  // namespace strata

@@ -1,0 +1,7 @@
+#include "core/exec/device.h"
+
+namespace strata {
+
+KernelTable CudaKernels(Determinism) { return {}; }
+
+}  // namespace strata

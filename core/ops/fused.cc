@@ -1,0 +1,313 @@
+#include "core/ops/fused.h"
+
+#include <numeric>
+
+#include "absl/strings/str_format.h"
+#include "core/base/status.h"
+#include "core/graph/op.h"
+#include "core/ops/cross_entropy.h"
+#include "core/ops/elementwise.h"
+#include "core/ops/embedding.h"
+#include "core/ops/infer.h"
+#include "core/ops/layer_norm.h"
+#include "core/ops/linear.h"
+#include "core/ops/move.h"
+#include "core/ops/rms_norm.h"
+
+namespace strata {
+namespace {
+
+using In = std::span<const Value>;
+using Out = std::vector<Value>;
+using Plain = Out (*)(GraphBuilder&, In, const FusedAttributes&);
+
+struct Kind {
+  const char* name;
+  Plain plain;
+  int min_inputs, max_inputs;
+  int overwrites = -1;   // the input that output 0 may be written over
+  bool aliases = false;  // output i has the storage of input i
+};
+
+class FusedOp final : public Op {
+ public:
+  FusedOp(const Kind& kind, const FusedAttributes& attributes) : kind_(kind), attributes_(attributes) {}
+  std::string_view name() const override { return kind_.name; }
+  std::string attributes() const override {
+    std::string s;
+    if (attributes_.always_add) s += "always_add ";
+    if (attributes_.group > 1) s += absl::StrFormat("group=%d ", attributes_.group);
+    if (!s.empty()) s.pop_back();
+    return s;
+  }
+  // The plain ops know what fits and what comes out.
+  absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override {
+    const int n = static_cast<int>(in.size());
+    if (n < kind_.min_inputs || n > kind_.max_inputs) return ExpectArity(in, kind_.min_inputs);
+    GraphBuilder g;
+    std::vector<Value> values;
+    for (int i = 0; i < n; ++i) values.push_back(g.Input(std::to_string(i), {in[i].dtype, in[i].shape, {}}));
+    const Out out = kind_.plain(g, values, attributes_);
+    RETURN_IF_ERROR(g.status());
+    std::vector<TensorSpec> specs;
+    for (Value v : out) specs.push_back({g.spec(v).dtype, g.spec(v).shape, {}});
+    return specs;
+  }
+  std::vector<ShardRule> ShardRules(std::span<const TensorSpec>) const override { return {}; }
+  absl::StatusOr<std::vector<Value>> Decompose(GraphBuilder& g, In in) const override {
+    Out out = kind_.plain(g, in, attributes_);
+    RETURN_IF_ERROR(g.status());
+    return out;
+  }
+  int Aliases(int output) const override { return kind_.aliases ? output : -1; }
+  bool MayOverwrite(int input) const override { return input == kind_.overwrites; }
+  double Flops(std::span<const TensorSpec> in) const override {
+    GraphBuilder g;
+    std::vector<Value> values;
+    for (size_t i = 0; i < in.size(); ++i) values.push_back(g.Input(std::to_string(i), in[i]));
+    kind_.plain(g, values, attributes_);
+    double flops = 0;
+    for (const Node& n : g.graph().nodes) {
+      std::vector<TensorSpec> specs;
+      for (Value v : n.inputs) specs.push_back(g.spec(v));
+      flops += n.op->Flops(specs);
+    }
+    return flops;
+  }
+  const FusedAttributes& values() const { return attributes_; }
+
+ private:
+  const Kind kind_;
+  const FusedAttributes attributes_;
+};
+
+// Indices [begin, begin + count) along `dim`, in equal pieces.
+Value Range(GraphBuilder& g, Value x, int dim, int64_t begin, int64_t count) {
+  const int64_t n = g.spec(x).shape[dim];
+  if (count == n) return x;
+  const int64_t piece = std::gcd(std::gcd(begin, count), n);
+  if (piece == 0) return {};
+  std::vector<Value> pieces;
+  for (int64_t at = begin; at < begin + count; at += piece) {
+    pieces.push_back(Slice(g, x, dim, static_cast<int>(at / piece), static_cast<int>(n / piece)));
+  }
+  return pieces.size() == 1 ? pieces[0] : Concat(g, std::move(pieces), dim);
+}
+
+// Side by side along `dim`, of any widths.
+Value Pack(GraphBuilder& g, const std::vector<Value>& parts, int dim) {
+  int64_t piece = 0;
+  for (Value v : parts) piece = std::gcd(piece, g.spec(v).shape[dim]);
+  if (piece == 0) return {};
+  std::vector<Value> pieces;
+  for (Value v : parts) {
+    const int64_t n = g.spec(v).shape[dim] / piece;
+    for (int64_t i = 0; i < n; ++i) {
+      pieces.push_back(n == 1 ? v : Slice(g, v, dim, static_cast<int>(i), static_cast<int>(n)));
+    }
+  }
+  return Concat(g, std::move(pieces), dim);
+}
+
+int Last(GraphBuilder& g, Value x) { return g.spec(x).shape.rank - 1; }
+
+Value AddIf(GraphBuilder& g, Value x, In in, size_t optional) {
+  return in.size() > optional ? Add(g, x, in[optional]) : x;
+}
+
+Value AddInto(GraphBuilder& g, Value acc, Value x, const FusedAttributes& a) {
+  return a.always_add ? Add(g, acc, x) : Accumulate(g, acc, x);
+}
+
+Out PlainLinearAdd(GraphBuilder& g, In in, const FusedAttributes&) { return {Add(g, Linear(g, in[0], in[1]), in[2])}; }
+
+Out PlainLinearPacked(GraphBuilder& g, In in, const FusedAttributes&) {
+  Out y;
+  for (Value w : in.subspan(1)) y.push_back(Linear(g, in[0], w));
+  return {Pack(g, y, Last(g, in[0]))};
+}
+
+Out PlainLinearPackedDx(GraphBuilder& g, In in, const FusedAttributes&) {
+  Value dx;
+  int64_t at = 0;
+  for (Value w : in.subspan(1)) {
+    const int64_t n = g.spec(w).shape[0];
+    const Value part = LinearDx(g, Range(g, in[0], Last(g, in[0]), at, n), w);
+    dx = dx.valid() ? Add(g, dx, part) : part;
+    at += n;
+  }
+  return {dx};
+}
+
+// accs..., dy, x
+Out PlainLinearDwAcc(GraphBuilder& g, In in, const FusedAttributes& a) {
+  const Value dy = in[in.size() - 2], x = in.back();
+  Out sums;
+  int64_t at = 0;
+  for (Value acc : in.first(in.size() - 2)) {
+    const int64_t n = g.spec(acc).shape[0];
+    sums.push_back(AddInto(g, acc, LinearDw(g, Range(g, dy, Last(g, dy), at, n), x), a));
+    at += n;
+  }
+  return sums;
+}
+
+Out PlainEmbeddingDwAcc(GraphBuilder& g, In in, const FusedAttributes& a) {
+  const DType dtype = g.spec(in[2]).dtype;
+  const Value table = dtype == g.spec(in[0]).dtype ? in[0] : Cast(g, in[0], dtype);  // of it only the shape is used
+  return {AddInto(g, in[0], EmbeddingDw(g, in[1], in[2], table), a)};
+}
+
+struct Heads {  // of a packed q | k | v
+  Value q, k, v;
+};
+Heads Unpack(GraphBuilder& g, Value qkv, int64_t group) {
+  const int64_t kv = g.spec(qkv).shape[2] / (group + 2), q = group * kv;
+  return {Range(g, qkv, 2, 0, q), Range(g, qkv, 2, q, kv), Range(g, qkv, 2, q + kv, kv)};
+}
+
+Out PlainRopePacked(GraphBuilder& g, In in, const FusedAttributes& a) {
+  const Heads h = Unpack(g, in[0], a.group);
+  const auto turn = [&](Value x) { return Rope(g, x, in[1], a.rope.theta, a.rope.direction); };
+  return {Pack(g, {turn(h.q), turn(h.k), h.v}, 2)};
+}
+
+Out PlainAttentionPacked(GraphBuilder& g, In in, const FusedAttributes& a) {
+  const Heads h = Unpack(g, in[0], a.group);
+  const Value o = Attention(g, h.q, h.k, h.v, in[1], in[1], a.mask);
+  return {o, {o.node, 1}};
+}
+
+Out PlainAttentionPackedBwd(GraphBuilder& g, In in, const FusedAttributes& a) {
+  const Heads h = Unpack(g, in[1], a.group);
+  const AttentionGrads d = AttentionBwd(g, in[0], h.q, h.k, h.v, in[2], in[3], in[4], in[4], a.mask);
+  return {Pack(g, {d.dq_BSHD, d.dk_BTHD, d.dv_BTHD}, 2)};
+}
+
+Out PlainSwigluPacked(GraphBuilder& g, In in, const FusedAttributes&) {
+  const int last = Last(g, in[0]);
+  return {Swiglu(g, Slice(g, in[0], last, 0, 2), Slice(g, in[0], last, 1, 2))};
+}
+
+Out PlainSwigluPackedDx(GraphBuilder& g, In in, const FusedAttributes&) {
+  const int last = Last(g, in[1]);
+  const SwigluGrads d = SwigluDx(g, in[0], Slice(g, in[1], last, 0, 2), Slice(g, in[1], last, 1, 2));
+  return {Concat(g, {d.gate, d.up}, last)};
+}
+
+Out PlainRmsNormBwd(GraphBuilder& g, In in, const FusedAttributes&) {
+  return {AddIf(g, RmsNormDx(g, in[0], in[1], in[2], in[3]), in, 4), RmsNormDw(g, in[0], in[1], in[3])};
+}
+
+Out PlainLayerNormBwd(GraphBuilder& g, In in, const FusedAttributes&) {
+  const LayerNormGrads d = LayerNormDw(g, in[0], in[1], in[3], in[4]);
+  return {AddIf(g, LayerNormDx(g, in[0], in[1], in[2], in[3], in[4]), in, 5), d.weight_E, d.bias_E};
+}
+
+Out PlainSoftmaxNll(GraphBuilder& g, In in, const FusedAttributes&) {
+  const Value m = VocabMax(g, in[0]);
+  return {Nll(g, m, VocabSumExp(g, in[0], m), VocabPick(g, in[0], in[1]), in[2])};
+}
+
+Out PlainSoftmaxNllGrad(GraphBuilder& g, In in, const FusedAttributes&) {
+  const Value m = VocabMax(g, in[0]), s = VocabSumExp(g, in[0], m);
+  const Value loss = Nll(g, m, s, VocabPick(g, in[0], in[1]), in[2]);
+  return {SoftmaxGrad(g, in[0], m, s, in[1], in[2], in[3]), loss};
+}
+
+constexpr int kMany = 8;  // packed weights at most
+constexpr Kind kLinearAdd = {"linear_add", PlainLinearAdd, 3, 3, 2};
+constexpr Kind kLinearPacked = {"linear_packed", PlainLinearPacked, 2, 1 + kMany};
+constexpr Kind kLinearPackedDx = {"linear_packed_dx", PlainLinearPackedDx, 2, 1 + kMany};
+constexpr Kind kLinearDwAcc = {"linear_dw_acc", PlainLinearDwAcc, 3, 2 + kMany, -1, true};
+constexpr Kind kEmbeddingDwAcc = {"embedding_dw_acc", PlainEmbeddingDwAcc, 3, 3, -1, true};
+constexpr Kind kRopePacked = {"rope_packed", PlainRopePacked, 2, 2, 0};
+constexpr Kind kAttentionPacked = {"attention_packed", PlainAttentionPacked, 2, 2};
+constexpr Kind kAttentionPackedBwd = {"attention_packed_bwd", PlainAttentionPackedBwd, 5, 5};
+constexpr Kind kSwigluPacked = {"swiglu_packed", PlainSwigluPacked, 1, 1};
+constexpr Kind kSwigluPackedDx = {"swiglu_packed_dx", PlainSwigluPackedDx, 2, 2, 1};
+constexpr Kind kRmsNormBwd = {"rms_norm_bwd", PlainRmsNormBwd, 4, 5, 4};
+constexpr Kind kLayerNormBwd = {"layer_norm_bwd", PlainLayerNormBwd, 5, 6, 5};
+constexpr Kind kSoftmaxNll = {"softmax_nll", PlainSoftmaxNll, 3, 3};
+constexpr Kind kSoftmaxNllGrad = {"softmax_nll_grad", PlainSoftmaxNllGrad, 4, 4, 0};
+
+Out Emit(GraphBuilder& g, const Kind& kind, Out in, SourceLoc loc, const FusedAttributes& a = {}) {
+  return g.Add(std::make_shared<FusedOp>(kind, a), std::move(in), loc);
+}
+
+FusedAttributes Adding(bool always_add) {
+  FusedAttributes a;
+  a.always_add = always_add;
+  return a;
+}
+FusedAttributes Grouped(int64_t group, AttentionMask mask) {
+  FusedAttributes a;
+  a.group = group;
+  a.mask = mask;
+  return a;
+}
+FusedAttributes Turned(int64_t group, const RopeAttributes& rope) {
+  FusedAttributes a;
+  a.group = group;
+  a.rope = rope;
+  return a;
+}
+
+Out Join(Out head, In tail) {
+  head.insert(head.end(), tail.begin(), tail.end());
+  return head;
+}
+
+}  // namespace
+
+const FusedAttributes& FusedAttributesOf(const Op& op) { return static_cast<const FusedOp&>(op).values(); }
+
+Value LinearAdd(GraphBuilder& g, Value x, Value w, Value r, SourceLoc loc) {
+  return Emit(g, kLinearAdd, {x, w, r}, loc)[0];
+}
+Value LinearPacked(GraphBuilder& g, Value x, In w, SourceLoc loc) {
+  return Emit(g, kLinearPacked, Join({x}, w), loc)[0];
+}
+Value LinearPackedDx(GraphBuilder& g, Value dy, In w, SourceLoc loc) {
+  return Emit(g, kLinearPackedDx, Join({dy}, w), loc)[0];
+}
+Out LinearDwAcc(GraphBuilder& g, In accs, Value dy, Value x, bool always_add, SourceLoc loc) {
+  return Emit(g, kLinearDwAcc, Join(Out(accs.begin(), accs.end()), Out{dy, x}), loc, Adding(always_add));
+}
+Value EmbeddingDwAcc(GraphBuilder& g, Value acc, Value tokens, Value dy, bool always_add, SourceLoc loc) {
+  return Emit(g, kEmbeddingDwAcc, {acc, tokens, dy}, loc, Adding(always_add))[0];
+}
+Value RopePacked(GraphBuilder& g, Value qkv, Value positions, const RopeAttributes& rope, int64_t group,
+                 SourceLoc loc) {
+  return Emit(g, kRopePacked, {qkv, positions}, loc, Turned(group, rope))[0];
+}
+PackedAttention AttentionPacked(GraphBuilder& g, Value qkv, Value positions, AttentionMask mask, int64_t group,
+                                SourceLoc loc) {
+  const Out out = Emit(g, kAttentionPacked, {qkv, positions}, loc, Grouped(group, mask));
+  return {out[0], out[1]};
+}
+Value AttentionPackedBwd(GraphBuilder& g, Value d_o, Value qkv, Value o, Value lse, Value positions, AttentionMask mask,
+                         int64_t group, SourceLoc loc) {
+  return Emit(g, kAttentionPackedBwd, {d_o, qkv, o, lse, positions}, loc, Grouped(group, mask))[0];
+}
+Value SwigluPacked(GraphBuilder& g, Value y, SourceLoc loc) { return Emit(g, kSwigluPacked, {y}, loc)[0]; }
+Value SwigluPackedDx(GraphBuilder& g, Value dh, Value y, SourceLoc loc) {
+  return Emit(g, kSwigluPackedDx, {dh, y}, loc)[0];
+}
+NormGrads RmsNormBwd(GraphBuilder& g, Value dy, Value x, Value w, Value rstd, Value r, SourceLoc loc) {
+  const Out out = Emit(g, kRmsNormBwd, r.valid() ? Out{dy, x, w, rstd, r} : Out{dy, x, w, rstd}, loc);
+  return {out[0], out[1]};
+}
+NormGrads LayerNormBwd(GraphBuilder& g, Value dy, Value x, Value w, Value mean, Value rstd, Value r, SourceLoc loc) {
+  const Out out = Emit(g, kLayerNormBwd, r.valid() ? Out{dy, x, w, mean, rstd, r} : Out{dy, x, w, mean, rstd}, loc);
+  return {out[0], out[1], out[2]};
+}
+Value SoftmaxNll(GraphBuilder& g, Value z, Value targets, Value weights, SourceLoc loc) {
+  return Emit(g, kSoftmaxNll, {z, targets, weights}, loc)[0];
+}
+NllAndGrad SoftmaxNllGrad(GraphBuilder& g, Value z, Value targets, Value weights, Value seed, SourceLoc loc) {
+  const Out out = Emit(g, kSoftmaxNllGrad, {z, targets, weights, seed}, loc);
+  return {out[0], out[1]};
+}
+
+}  // namespace strata

@@ -1,0 +1,72 @@
+#pragma once
+// Ops that the fusion pass (core/plan/fuse.h) puts in the place of several plain ones, where the back end has a kernel for
+// them. Decompose() of each says which ones. Not differentiable: the pass runs on the local graph of a rank, after autograd
+// and sharding. "Packed" tensors hold several results side by side along one dim, in the order of the operands; where that
+// dim is sharded each rank packs its local parts.
+
+#include <span>
+#include <vector>
+
+#include "core/graph/builder.h"
+#include "core/ops/attention.h"
+#include "core/ops/rope.h"
+
+namespace strata {
+
+struct FusedAttributes {
+  bool always_add = false;  // an accumulation that adds even where KernelArgs::overwrite is set
+  int64_t group = 1;        // query heads a key/value head: T = (group + 2) Hk heads are packed as q | k | v
+  RopeAttributes rope;
+  AttentionMask mask = AttentionMask::kCausal;
+};
+const FusedAttributes& FusedAttributesOf(const Op& op);  // of any op below
+
+// y[..., N] = x[..., K] w[N, K]^T + r[..., N], rounded once. May be computed in r's storage.
+Value LinearAdd(GraphBuilder& g, Value x_K, Value w_NK, Value r_N, SourceLoc loc = SourceLoc::Here());
+
+// Weights [Ni, K] of one x whose storage is adjacent: y[..., N1 + N2 + ...], and its two gradients. `accs` f32 [Ni, K],
+// adjacent too: acc_i += dy_i^T x in acc_i's storage (x and dy of any floating dtype, sums in f32).
+Value LinearPacked(GraphBuilder& g, Value x_K, std::span<const Value> w_NK, SourceLoc loc = SourceLoc::Here());
+Value LinearPackedDx(GraphBuilder& g, Value dy_N, std::span<const Value> w_NK, SourceLoc loc = SourceLoc::Here());
+std::vector<Value> LinearDwAcc(GraphBuilder& g, std::span<const Value> accs, Value dy_N, Value x_K, bool always_add,
+                               SourceLoc loc = SourceLoc::Here());
+Value EmbeddingDwAcc(GraphBuilder& g, Value acc_VE, Value tokens_BS, Value dy_BSE, bool always_add,
+                     SourceLoc loc = SourceLoc::Here());
+
+// qkv[B, S, T, D]: q's and k's heads are turned, v's are copied. May be computed in qkv's storage.
+Value RopePacked(GraphBuilder& g, Value qkv_BSTD, Value positions_S, const RopeAttributes& rope, int64_t group,
+                 SourceLoc loc = SourceLoc::Here());
+
+// o[B, S, H, D] and lse[B, S, H] of q | k | v; keys and queries have the same positions, rising along S.
+struct PackedAttention {
+  Value o_BSHD, lse_BSH;
+};
+PackedAttention AttentionPacked(GraphBuilder& g, Value qkv_BSTD, Value positions_S, AttentionMask mask, int64_t group,
+                                SourceLoc loc = SourceLoc::Here());
+Value AttentionPackedBwd(GraphBuilder& g, Value do_BSHD, Value qkv_BSTD, Value o_BSHD, Value lse_BSH, Value positions_S,
+                         AttentionMask mask, int64_t group, SourceLoc loc = SourceLoc::Here());
+
+// h[..., F] = silu(y[..., :F]) y[..., F:]; its gradient [..., 2 F] may be computed in y's storage.
+Value SwigluPacked(GraphBuilder& g, Value y_2F, SourceLoc loc = SourceLoc::Here());
+Value SwigluPackedDx(GraphBuilder& g, Value dh_F, Value y_2F, SourceLoc loc = SourceLoc::Here());
+
+// All gradients of a norm in one reading of dy and x; r (or none), the gradient that reaches x by its other use, is added
+// to dx, which may be computed in r's storage.
+struct NormGrads {
+  Value dx_BSE, dw_E, db_E{};
+};
+NormGrads RmsNormBwd(GraphBuilder& g, Value dy_BSE, Value x_BSE, Value w_E, Value rstd_BS1, Value r_BSE,
+                     SourceLoc loc = SourceLoc::Here());
+NormGrads LayerNormBwd(GraphBuilder& g, Value dy_BSE, Value x_BSE, Value w_E, Value mean_BS1, Value rstd_BS1,
+                       Value r_BSE, SourceLoc loc = SourceLoc::Here());
+
+// sum weights * nll(z, targets) over a whole vocabulary (core/ops/cross_entropy.h): loss [] in the accumulator dtype, and
+// with `seed` its gradient like z, times seed, which may be computed in z's storage.
+Value SoftmaxNll(GraphBuilder& g, Value z_BSV, Value targets_BS, Value weights_BS, SourceLoc loc = SourceLoc::Here());
+struct NllAndGrad {
+  Value dz_BSV, loss;
+};
+NllAndGrad SoftmaxNllGrad(GraphBuilder& g, Value z_BSV, Value targets_BS, Value weights_BS, Value seed,
+                          SourceLoc loc = SourceLoc::Here());
+
+}  // namespace strata

@@ -1,0 +1,73 @@
+#include "core/ops/linear.h"
+
+#include "core/ops/fused.h"
+#include "core/ops/move.h"
+#include "tests/testing/gpu.h"
+
+namespace strata::testing {
+namespace {
+
+using Values = std::vector<Value>;
+
+Tensor Random(Shape shape, uint64_t seed) { return Tensor::Random(DType::kF64, shape, seed); }
+
+void ExpectClose(const GraphFn& fn, const std::vector<Tensor>& inputs, const GpuOptions& options = {}) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const auto errors = GpuErrors(fn, inputs, dtype, options);
+    ASSERT_TRUE(errors.ok()) << errors.status();
+    for (size_t i = 0; i < errors->size(); ++i) EXPECT_LE((*errors)[i], GpuTolerance(dtype)) << Name(dtype) << " " << i;
+  }
+}
+
+Value Acc(GraphBuilder& g, Value v) { return Cast(g, v, AccumulatorOf(g.spec(v).dtype)); }
+
+struct Sizes {
+  int64_t b, s, k, n;
+};
+constexpr Sizes kSizes[] = {{2, 64, 128, 192}, {2, 60, 72, 40}, {1, 8, 256, 1024}};
+
+TEST(CudaLinear, ForwardAndGradients) {
+  STRATA_NEEDS_GPU();
+  for (const auto& [b, s, k, n] : kSizes) {
+    const Tensor x = Random({b, s, k}, 1), w = Random({n, k}, 2), dy = Random({b, s, n}, 3);
+    ExpectClose([](GraphBuilder& g, const Values& in) { return Values{Linear(g, in[0], in[1])}; }, {x, w});
+    ExpectClose([](GraphBuilder& g, const Values& in) { return Values{LinearDx(g, in[0], in[1])}; }, {dy, w});
+    ExpectClose([](GraphBuilder& g, const Values& in) { return Values{LinearDw(g, in[0], in[1])}; }, {dy, x});
+    ExpectClose([](GraphBuilder& g, const Values& in) { return Values{LinearAdd(g, in[0], in[1], in[2])}; },
+                {x, w, dy});
+  }
+}
+
+TEST(CudaLinear, PackedWeightsAreOneMatrix) {
+  STRATA_NEEDS_GPU();
+  const Tensor x = Random({2, 32, 128}, 1), a = Random({64, 128}, 2), b = Random({32, 128}, 3),
+               dy = Random({2, 32, 128}, 4);
+  ExpectClose(
+      [](GraphBuilder& g, const Values& in) {
+        return Values{LinearPacked(g, in[0], std::vector{in[1], in[2], in[3]})};
+      },
+      {x, a, b, b});
+  ExpectClose(
+      [](GraphBuilder& g, const Values& in) {
+        return Values{LinearPackedDx(g, in[0], std::vector{in[1], in[2], in[3]})};
+      },
+      {dy, a, b, b});
+}
+
+TEST(CudaLinear, WeightGradientsAddUp) {
+  STRATA_NEEDS_GPU();
+  const Tensor x = Random({2, 32, 128}, 1), dy = Random({2, 32, 96}, 2), a = Random({64, 128}, 3),
+               b = Random({32, 128}, 4);
+  for (const bool overwrite : {true, false}) {
+    for (const bool always : {true, false}) {
+      ExpectClose(
+          [always](GraphBuilder& g, const Values& in) {
+            return LinearDwAcc(g, std::vector{Acc(g, in[0]), Acc(g, in[1])}, in[2], in[3], always);
+          },
+          {a, b, dy, x}, {.overwrite = overwrite});
+    }
+  }
+}
+
+}  // namespace
+}  // namespace strata::testing

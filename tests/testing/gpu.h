@@ -1,0 +1,40 @@
+#pragma once
+// GPU kernels against the float64 interpreter. Every test that needs a GPU begins with STRATA_NEEDS_GPU(), which skips it
+// with the reason where there is none, and fails it where the environment says STRATA_REQUIRE_GPU=1.
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <string_view>
+
+#include "core/exec/cuda_device.h"
+#include "tests/testing/op_checks.h"
+
+#define STRATA_NEEDS_GPU()                                                                      \
+  do {                                                                                          \
+    if (CudaDeviceCount() == 0) {                                                               \
+      const char* required = std::getenv("STRATA_REQUIRE_GPU");                                 \
+      if (required != nullptr && std::string_view(required) == "1") FAIL() << CudaStatusLine(); \
+      GTEST_SKIP() << CudaStatusLine();                                                         \
+    }                                                                                           \
+  } while (false)
+
+namespace strata::testing {
+
+// Prepares and runs one kernel on copies of the operands in device memory. Outputs that alias no input, and the workspace, are NaN
+// before it; 256 bytes past each output and the workspace must be what they were after it.
+absl::Status RunOnDevice(Device& device, const Kernel& kernel, const KernelArgs& host);
+
+// `fn` on the GPU in `dtype`, and on the same rounded inputs in float64 on the CPU: for each output ||a - b|| / ||b||
+// (||a|| where b is zero). NaN and infinities must be at the same places; otherwise the error is infinite.
+struct GpuOptions {
+  bool overwrite = true;
+  StepScalars scalars{};
+  Determinism determinism = Determinism::kFast;
+};
+absl::StatusOr<std::vector<double>> GpuErrors(const GraphFn& fn, const std::vector<Tensor>& inputs, DType dtype,
+                                              const GpuOptions& options = {});
+// What a GpuErrors may be after one rounding of the result and sums in float32.
+constexpr double GpuTolerance(DType t) { return t == DType::kF32 ? 2e-6 : 4e-3; }
+
+}  // namespace strata::testing
