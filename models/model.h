@@ -8,6 +8,7 @@
 #include "core/mesh/mesh.h"
 #include "core/ops/attention.h"
 #include "models/model_config.h"
+#include "models/packing.h"
 #include "parallel/shard/pins.h"
 
 namespace strata {
@@ -17,10 +18,12 @@ struct LossSpec {
   DType dtype = DType::kF32;  // of parameters and activations
   int chunks = 1;             // pieces of the sequence whose logits exist at a time
   double dropout = 0;         // 0 for evaluation
+  Packing packing = Packing::kConcat;
 };
 
 // Graph inputs: tokens, targets i32 [B,S]; weights [B,S] (loss mask), positions i32 [S], loss_scale [] (cotangent of loss);
-// with dropout also samples i32 [B] (index of each sequence in the run, modulo 2^31).
+// with dropout also samples i32 [B] (index of each sequence in the run, modulo 2^31); with kIsolate, which needs causal
+// attention, also document_starts i32 [B,S] (the position at which each token's document begins in its row).
 struct ModelLoss {
   Value loss;  // [] sum over tokens of weight * negative log-likelihood, nats
   Value loss_scale;

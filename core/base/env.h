@@ -34,12 +34,6 @@ class ReadableFile {
   virtual absl::Status ReadAt(int64_t offset, std::span<std::byte> bytes) const = 0;
 };
 
-class MappedFile {  // read-only memory map
- public:
-  virtual ~MappedFile() = default;
-  virtual std::span<const std::byte> bytes() const = 0;
-};
-
 class Env {
  public:
   enum class Open : uint8_t {
@@ -54,7 +48,6 @@ class Env {
   virtual absl::StatusOr<std::unique_ptr<ReadableFile>> OpenLinked(const std::string& path) {
     return OpenReadable(path);
   }
-  virtual absl::StatusOr<std::unique_ptr<MappedFile>> Map(const std::string& path) = 0;
   virtual absl::Status MakeDirs(const std::string& path) = 0;  // mkdir -p
   virtual absl::Status Rename(const std::string& from, const std::string& to) = 0;
   virtual absl::Status RemoveAll(const std::string& path) = 0;  // rm -rf; OK if absent

@@ -77,10 +77,12 @@ class CommandLine {
   template <class Options>
   std::pair<CLI::App*, Options*> Add(CLI::App& parent, const std::string& name, const std::string& doc,
                                      const std::function<absl::Status(const Options&)>& run) {
-    STRATA_CHECK(run != nullptr);
     auto options = std::make_shared<Options>();
     CLI::App* verb = parent.add_subcommand(name, doc);
-    runs_.push_back({verb, [options, &run] { return run(*options); }});
+    runs_.push_back({verb, [options, &run] {
+                       STRATA_CHECK(run != nullptr);
+                       return run(*options);
+                     }});
     return {verb, options.get()};
   }
   CLI::App& Group(const std::string& name, const std::string& doc) {
@@ -273,6 +275,19 @@ absl::StatusOr<TrainOptions> ParseTrain(const std::vector<std::string>& command)
     return absl::InvalidArgumentError(absl::StrFormat("train: %s", error.what()));
   }
   return options;
+}
+
+absl::Status CheckCommand(const std::vector<std::string>& words) {
+  const Verbs none;
+  CommandLine line(none);
+  try {
+    line.app().parse(std::vector<std::string>(words.rbegin(), words.rend()));
+  } catch (const CLI::Success&) {
+    return absl::OkStatus();  // --help
+  } catch (const CLI::ParseError& error) {
+    return absl::InvalidArgumentError(error.what());
+  }
+  return absl::OkStatus();
 }
 
 int Main(int argc, const char* const* argv, const Verbs& verbs) {

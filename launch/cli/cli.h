@@ -125,6 +125,9 @@ struct Verbs {  // all must be set
 // The options of a `train` command that another one is given: "train", its config, its options. InvalidArgument.
 absl::StatusOr<TrainOptions> ParseTrain(const std::vector<std::string>& command);
 
+// Whether `words`, what follows "strata", are a command. Runs nothing. InvalidArgument.
+absl::Status CheckCommand(const std::vector<std::string>& words);
+
 // Parses, calls one verb, prints its error to stderr, returns the exit code (exit_codes.h).
 int Main(int argc, const char* const* argv, const Verbs& verbs);
 

@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "launch/config/batch.h"
 #include "launch/config/nearest.h"
+#include "models/model.h"
 
 namespace strata {
 namespace {
@@ -68,6 +69,15 @@ void CheckEval(const JobConfig& job, ConfigChecks& c) {
         "needs data.valid, which is not set", "0");
 }
 
+void CheckPacking(const JobConfig& job, ConfigChecks& c) {
+  if (job.data.packing != Packing::kIsolate || !c.Ok({"data.packing", "model.arch"})) return;
+  if (ModelOf(job.model.arch).attention == AttentionMask::kCausal) return;
+  c.Add(ConfigErrorKind::kContradiction, "data.packing", "\"isolate\"",
+        absl::StrFormat("needs causal attention, which model.arch = \"%s\" has not",
+                        kModelArchNames[static_cast<size_t>(job.model.arch)]),
+        "\"concat\"");
+}
+
 // A section whose keys depend on `choice`, one of its own.
 template <class Config, class Choice>
 ConfigSection SectionOfKind(std::string name, std::string_view doc, Config& config, Choice Config::*choice,
@@ -118,6 +128,8 @@ void DataConfig::Describe(ConfigFields& f) {
       "train", train,
       {.doc = "training tokens: PREFIX of PREFIX.bin and PREFIX.idx; of several, samples by weight", .is_path = true});
   f.Add("valid", valid, {.doc = "validation tokens: PREFIX; empty = no evaluation", .is_path = true});
+  f.AddChoice("packing", packing, kPackingNames,
+              {.doc = "documents that share a row: \"concat\" reads on, \"isolate\" keeps them apart (causal models)"});
   f.Add("prefetch", prefetch,
         {.doc = "prepared ahead on a thread of their own; 0 = none", .unit = "batches", .min = 0, .max = 1024});
 }
@@ -238,6 +250,7 @@ void CompleteJob(JobConfig& job, ConfigChecks& checks) {
   CheckRanks(job, checks);
   CompleteBatch(job, checks);
   CheckEval(job, checks);
+  CheckPacking(job, checks);
   if (job.run.out.empty()) job.run.out = absl::StrCat("runs/", job.run.name);
 }
 

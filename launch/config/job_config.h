@@ -9,6 +9,7 @@
 #include "core/base/config.h"
 #include "core/tensor/tensor.h"
 #include "models/model_config.h"
+#include "models/packing.h"
 #include "optim/config.h"
 
 namespace strata {
@@ -36,9 +37,9 @@ struct TokenizerConfig {
 };
 
 struct DataConfig {
-  std::vector<WeightedPath>
-      train;             // PREFIX of PREFIX.bin and PREFIX.idx; samples are taken in proportion to the weights
-  std::string valid;     // PREFIX; empty: no evaluation
+  std::vector<WeightedPath> train;  // PREFIX of PREFIX.bin and PREFIX.idx; samples are taken in proportion to the weights
+  std::string valid;                // PREFIX; empty: no evaluation
+  Packing packing = Packing::kConcat;
   int64_t prefetch = 2;  // batches
 
   void Describe(ConfigFields& f);

@@ -1,5 +1,6 @@
 #include "launch/data/indexed_dataset.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <limits>
@@ -134,6 +135,11 @@ absl::StatusOr<IndexedDataset> IndexedDataset::Open(Env& env, const std::string&
   dataset.bin_ = std::move(bin);
   dataset.token_bytes_ = header.token_bytes;
   return dataset;
+}
+
+int64_t IndexedDataset::DocumentOf(int64_t token) const {
+  const auto next = std::upper_bound(document_begins_.begin(), document_begins_.end(), token);
+  return next - document_begins_.begin() - 1;
 }
 
 absl::Status IndexedDataset::Read(int64_t begin, std::span<int32_t> out) const {

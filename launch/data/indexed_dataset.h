@@ -37,6 +37,7 @@ class IndexedDataset {
   int64_t SequenceBegin(int64_t i) const { return begins_[i]; }
   // The same of document i <= num_documents. Documents may be empty.
   int64_t DocumentBegin(int64_t i) const { return document_begins_[i]; }
+  int64_t DocumentOf(int64_t token) const;  // which one token < num_tokens is of; O(log num_documents)
 
   const std::optional<TokenSums>& sums() const { return sums_; }
 

@@ -4,7 +4,6 @@
 #include <filesystem>
 #include <functional>
 #include <limits>
-#include <set>
 
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -119,11 +118,11 @@ std::vector<std::string> DatasetsAt(Env& env, const std::string& path) {
 
 absl::StatusOr<std::string> DescribeDataset(Env& env, const std::string& prefix) {
   ASSIGN_OR_RETURN(const IndexedDataset dataset, IndexedDataset::Open(env, prefix));
-  int32_t largest = -1;
-  std::set<int32_t> ids;
+  std::vector<bool> used;  // by id
   RETURN_IF_ERROR(ForEachToken(dataset, [&](int64_t, int32_t id) {
-    if (id != largest) ids.insert(id);
-    largest = std::max(largest, id);
+    if (id < 0) return;
+    if (static_cast<size_t>(id) >= used.size()) used.resize(static_cast<size_t>(id) + 1);
+    used[id] = true;
   }));
   const auto& sums = dataset.sums();
   std::string text = absl::StrFormat("%s\n", prefix);
@@ -134,9 +133,9 @@ absl::StatusOr<std::string> DescribeDataset(Env& env, const std::string& prefix)
   add("documents", absl::StrFormat("%d%s", dataset.num_documents(), Lengths(dataset)));
   add("sequences", absl::StrFormat("%d", dataset.num_sequences()));
   add("tokens", absl::StrFormat("%d in %d bytes", dataset.num_tokens(), dataset.num_tokens() * dataset.token_bytes()));
-  add("vocabulary",
-      absl::StrFormat("%s; %d different ids, the largest is %d",
-                      sums ? absl::StrFormat("%d pieces", sums->vocab) : "not known", ids.size(), largest));
+  add("vocabulary", absl::StrFormat("%s; %d different ids, the largest is %d",
+                                    sums ? absl::StrFormat("%d pieces", sums->vocab) : "not known",
+                                    std::ranges::count(used, true), std::ssize(used) - 1));
   add("checksums", sums ? Sums(*sums) : absl::StrFormat("none (there is no %s.sum)", prefix));
   return text;
 }

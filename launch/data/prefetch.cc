@@ -12,6 +12,7 @@ PrefetchRows::PrefetchRows(const RowSource& base, RowOrder order, int64_t steps,
   tokens_.resize(slots_ * seq_len);
   targets_.resize(slots_ * seq_len);
   weights_.resize(slots_ * seq_len);
+  document_starts_.resize(slots_ * seq_len);
   statuses_.resize(slots_);
   thread_ = std::thread([this] { Work(); });
 }
@@ -28,7 +29,7 @@ PrefetchRows::~PrefetchRows() {
 RowSpans PrefetchRows::Slot(int64_t i) const {
   const int64_t begin = i % slots_ * seq_len_;
   return {std::span(tokens_).subspan(begin, seq_len_), std::span(targets_).subspan(begin, seq_len_),
-          std::span(weights_).subspan(begin, seq_len_)};
+          std::span(weights_).subspan(begin, seq_len_), std::span(document_starts_).subspan(begin, seq_len_)};
 }
 
 void PrefetchRows::Work() {
@@ -63,6 +64,7 @@ absl::Status PrefetchRows::Row(int64_t index, const RowSpans& row) const {
   std::ranges::copy(slot.tokens, row.tokens.begin());
   std::ranges::copy(slot.targets, row.targets.begin());
   std::ranges::copy(slot.weights, row.weights.begin());
+  std::ranges::copy(slot.document_starts, row.document_starts.begin());
   absl::Status status = statuses_[mine % slots_];
   ++taken_;
   lock.unlock();

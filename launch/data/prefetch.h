@@ -42,9 +42,9 @@ class PrefetchRows final : public RowSource {
   const RowSource& base_;
   const RowOrder order_;
   const int64_t seq_len_, slots_;
-  mutable std::vector<int32_t> tokens_,
-      targets_;                         // [slots_, seq_len_]; slots [taken_, made_) are ready, the next one is
-  mutable std::vector<float> weights_;  // the thread's
+  // [slots_, seq_len_]; slots [taken_, made_) are ready, the next one is the thread's.
+  mutable std::vector<int32_t> tokens_, targets_, document_starts_;
+  mutable std::vector<float> weights_;
   std::vector<absl::Status> statuses_;  // [slots_]
   mutable std::mutex mutex_;
   mutable std::condition_variable filled_, room_;

@@ -36,7 +36,11 @@ ModelLoss BuildLoss(GraphBuilder& g, const Job& job, double dropout) {
   const JobConfig& c = job.config;
   return ModelOf(c.model.arch)
       .loss(g, c.model,
-            {.batch = job.batch_rows, .dtype = c.precision.compute, .chunks = LossChunks(c.model), .dropout = dropout});
+            {.batch = job.batch_rows,
+             .dtype = c.precision.compute,
+             .chunks = LossChunks(c.model),
+             .dropout = dropout,
+             .packing = c.data.packing});
 }
 
 absl::StatusOr<Graph> Place(const Graph& graph, const Job& job, const Mesh& mesh) {

@@ -16,8 +16,9 @@ namespace strata {
 absl::StatusOr<EvalReport> EvaluateCheckpoint(Env& env, const JobConfig& config, const std::string& checkpoint,
                                               const std::string& prefix) {
   ASSIGN_OR_RETURN(CheckpointReader reader, CheckpointReader::Open(env, checkpoint));
-  ASSIGN_OR_RETURN(const Loader loader, Loader::Create(env, prefix, config.model.seq,
-                                                       static_cast<uint64_t>(config.run.seed), config.model.vocab));
+  ASSIGN_OR_RETURN(const Loader loader,
+                   Loader::Create(env, prefix, config.model.seq, static_cast<uint64_t>(config.run.seed),
+                                  config.model.vocab, config.data.packing));
   int64_t rows = loader.num_windows();
   if (config.eval.batches > 0) rows = std::min(rows, config.eval.batches * config.batch.micro * config.parallel.dp);
 

@@ -24,13 +24,15 @@ class Opener {
 
   void OpenLoader(const std::string& key, const std::string& prefix, std::optional<Loader>& loader, size_t source = 0) {
     const uint64_t seed = SourceSeed(static_cast<uint64_t>(config_.run.seed), source);
-    absl::StatusOr<Loader> l = Loader::Create(env_, prefix, config_.model.seq, seed, config_.model.vocab);
+    absl::StatusOr<Loader> l =
+        Loader::Create(env_, prefix, config_.model.seq, seed, config_.model.vocab, config_.data.packing);
     if (!l.ok()) return Mismatch(key, l.status());
     loader.emplace(*std::move(l));
     CheckTokenizer(key, loader->dataset());
   }
 
   void OpenTraining(std::optional<TrainingData>& train) {
+    if (config_.data.train.empty()) return Mismatch("data.train", absl::InvalidArgumentError("not set"));
     std::vector<Loader> sources;
     std::vector<double> weights;
     for (size_t i = 0; i < config_.data.train.size(); ++i) {

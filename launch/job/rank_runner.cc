@@ -50,6 +50,7 @@ absl::StatusOr<std::unique_ptr<RankRunner>> RankRunner::Create(const Job& job, s
   if (const Program* program = p.FindProgram("logits")) r->logits_ = r->MakeBuffers(*program);
   r->row_tokens_.resize(job.config.model.seq);
   r->row_targets_.resize(job.config.model.seq);
+  r->row_starts_.resize(job.config.model.seq);
   r->row_weights_.resize(job.config.model.seq);
   return r;
 }
@@ -112,7 +113,7 @@ absl::StatusOr<RankRunner::Filled> RankRunner::FillRows(std::vector<Buffer>& buf
       const int64_t row = first_row + static_cast<int64_t>(m) * job_.batch_rows + view.origin[0] + i;
       const bool real = row < end_row;
       const auto begun = Clock::now();
-      RETURN_IF_ERROR(source.Row(real ? row : first_row, {row_tokens_, row_targets_, row_weights_}));
+      RETURN_IF_ERROR(source.Row(real ? row : first_row, {row_tokens_, row_targets_, row_weights_, row_starts_}));
       filled.wait_s += std::chrono::duration<double>(Clock::now() - begun).count();
       if (!real) std::fill(row_weights_.begin(), row_weights_.end(), 0.0f);
       for (float w : row_weights_) filled.tokens += w != 0;
@@ -124,6 +125,7 @@ absl::StatusOr<RankRunner::Filled> RankRunner::FillRows(std::vector<Buffer>& buf
           if (b.name == "tokens") Put(b.bytes[m].data(), dtype, to, row_tokens_[from]);
           if (b.name == "targets") Put(b.bytes[m].data(), dtype, to, row_targets_[from]);
           if (b.name == "weights") Put(b.bytes[m].data(), dtype, to, row_weights_[from]);
+          if (b.name == "document_starts") Put(b.bytes[m].data(), dtype, to, row_starts_[from]);
         }
       }
     }

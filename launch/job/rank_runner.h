@@ -67,7 +67,7 @@ class RankRunner {
     int64_t tokens = 0;  // of this rank, with weight
     double wait_s = 0;   // for the source
   };
-  // Fills tokens, targets and weights of all micro-batches.
+  // Fills the inputs that are rows, of all micro-batches.
   absl::StatusOr<Filled> FillRows(std::vector<Buffer>& buffers, int64_t first_row, int64_t end_row,
                                   const RowSource& source);
   absl::StatusOr<int64_t> SumOverData(int64_t local);
@@ -79,7 +79,7 @@ class RankRunner {
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<Communicator> data_;  // the ranks that hold other rows; null where there are none
   std::vector<Buffer> train_, eval_, logits_;
-  std::vector<int32_t> row_tokens_, row_targets_;
+  std::vector<int32_t> row_tokens_, row_targets_, row_starts_;
   std::vector<float> row_weights_;
   std::vector<std::byte> output_;
   int64_t sum_ = 0;

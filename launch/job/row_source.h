@@ -12,6 +12,8 @@ namespace strata {
 struct RowSpans {
   std::span<int32_t> tokens, targets;  // inputs, and what follows each
   std::span<float> weights;            // of the loss: 0 or 1
+  std::span<int32_t>
+      document_starts;  // index in the row at which each token's document begins; 0 if they are not kept apart
 };
 
 // A pure function of the index: any rank may ask for any row, in any order. Thread-safe.

@@ -28,6 +28,7 @@ class RandomRows final : public RowSource {
       row.tokens[i] = static_cast<int32_t>(r[0] % vocab_);
       row.targets[i] = static_cast<int32_t>(r[1] % vocab_);
       row.weights[i] = 1;
+      row.document_starts[i] = 0;
     }
     return absl::OkStatus();
   }

@@ -27,6 +27,8 @@ constexpr char kFull[] = R"(
 [run]
 name = "full"
 seed = 42
+device = "cpu"
+deterministic = true
 out = "o\"ut"
 [model]
 arch = "llama"
@@ -46,6 +48,7 @@ path = "t.model"
 [data]
 train = "d/train"
 valid = "/abs/valid"
+packing = "isolate"
 prefetch = 3
 [batch]
 tokens = 512
@@ -92,7 +95,7 @@ hang_timeout = 17
 
 JobConfig Full() {
   JobConfig c;
-  c.run = {.name = "full", .seed = 42, .out = "/cfg/o\"ut"};
+  c.run = {.name = "full", .seed = 42, .device = DeviceKind::kCpu, .deterministic = true, .out = "/cfg/o\"ut"};
   c.model = {.arch = ModelArch::kLlama,
              .vocab = 512,
              .layers = 3,
@@ -106,7 +109,7 @@ JobConfig Full() {
              .tied = true,
              .init_std = 0.03};
   c.tokenizer = {.path = "/cfg/t.model"};
-  c.data = {.train = {{.path = "/cfg/d/train"}}, .valid = "/abs/valid", .prefetch = 3};
+  c.data = {.train = {{.path = "/cfg/d/train"}}, .valid = "/abs/valid", .packing = Packing::kIsolate, .prefetch = 3};
   c.batch = {.tokens = 512, .micro = 4, .accumulate = 2};
   c.optim = {.type = OptimizerType::kAdamW,
              .lr = 0.1,
@@ -181,8 +184,8 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
   EXPECT_EQ(DescribeJob(job).size(), 13u);
   const auto check = [](auto& section, auto&... members) { ExpectDescribed(section, members...); };
   {
-    auto& [a, b, c] = run;
-    check(run, a, b, c);
+    auto& [a, b, c, d, e] = run;
+    check(run, a, b, c, d, e);
   }
   {
     auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n] = model;
@@ -193,8 +196,8 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
     check(tokenizer, a);
   }
   {
-    auto& [a, b, c] = data;
-    check(data, a, b, c);
+    auto& [a, b, c, d] = data;
+    check(data, a, b, c, d);
   }
   {
     auto& [a, b, c] = batch;

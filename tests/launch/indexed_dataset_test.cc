@@ -6,7 +6,7 @@
 #include <filesystem>
 
 #include "core/base/status.h"
-#include "tests/launch/temp_dir.h"
+#include "tests/testing/temp_dir.h"
 
 namespace strata {
 namespace {
@@ -53,10 +53,15 @@ TEST_F(IndexedDatasetTest, RoundTripInBothWidths) {
     EXPECT_EQ(dataset->num_documents(), 4);
     EXPECT_EQ(dataset->SequenceBegin(2), 3);
     EXPECT_EQ(dataset->SequenceBegin(4), 8);
-    EXPECT_EQ(dataset->DocumentBegin(2), 3);
-    EXPECT_EQ(dataset->DocumentBegin(4), 8);
     ASSERT_TRUE(dataset->sums().has_value());
     EXPECT_EQ(dataset->sums()->vocab, vocab_size);
+    EXPECT_EQ(dataset->DocumentBegin(0), 0);
+    EXPECT_EQ(dataset->DocumentBegin(1), 3);  // an empty one
+    EXPECT_EQ(dataset->DocumentBegin(2), 3);
+    EXPECT_EQ(dataset->DocumentBegin(4), 8);
+    std::vector<int64_t> document_of;
+    for (int64_t token = 0; token < 8; ++token) document_of.push_back(dataset->DocumentOf(token));
+    EXPECT_THAT(document_of, ElementsAre(0, 0, 0, 2, 3, 3, 3, 3));
     EXPECT_THAT(ReadRange(*dataset, 0, 8), ElementsAre(5, 0, 65535, 7, 1, 2, 3, 4));
     EXPECT_THAT(ReadRange(*dataset, 2, 3), ElementsAre(65535, 7, 1));
     EXPECT_TRUE(ReadRange(*dataset, 8, 0).empty());
@@ -158,19 +163,19 @@ TEST_F(IndexedDatasetTest, UnfinishedWriterLeavesNothing) {
     EXPECT_EQ((*writer)->AddDocument(std::vector<int32_t>{10}).code(), absl::StatusCode::kInvalidArgument);
     EXPECT_EQ((*writer)->AddDocument(std::vector<int32_t>{-1}).code(), absl::StatusCode::kInvalidArgument);
   }
-  EXPECT_TRUE(env_.List(dir_.root())->empty());
+  EXPECT_TRUE(env_.List(dir_.path())->empty());
 }
 
 TEST_F(IndexedDatasetTest, AFinishedWriterLeavesThreeFiles) {
   ASSERT_TRUE(Write(prefix_, 10, {{1}}).ok());
-  EXPECT_THAT(*env_.List(dir_.root()), ElementsAre("train.bin", "train.idx", "train.sum"));
+  EXPECT_THAT(*env_.List(dir_.path()), ElementsAre("train.bin", "train.idx", "train.sum"));
 }
 
 TEST_F(IndexedDatasetTest, OpensWithoutSumsAndThroughLinks) {
   ASSERT_TRUE(Write(prefix_, 10, {{1, 2}}).ok());
   ASSERT_TRUE(env_.RemoveAll(dir_.path("train.sum")).ok());
   for (const char* name : {"/train.bin", "/train.idx"}) {
-    std::filesystem::create_symlink(dir_.root() + name, dir_.root() + "/link" + std::string(name).substr(6));
+    std::filesystem::create_symlink(dir_.path() + name, dir_.path() + "/link" + std::string(name).substr(6));
   }
   const auto dataset = IndexedDataset::Open(env_, dir_.path("link"));
   ASSERT_TRUE(dataset.ok()) << dataset.status();

@@ -9,7 +9,7 @@
 #include "launch/data/build.h"
 #include "launch/data/indexed_dataset.h"
 #include "launch/tokenizer/tokenizer.h"
-#include "tests/launch/temp_dir.h"
+#include "tests/testing/temp_dir.h"
 
 namespace strata {
 namespace {
@@ -66,10 +66,10 @@ TEST_F(InspectTest, AnEmptyDatasetIsDescribedAndWhole) {
 TEST_F(InspectTest, AFolderStandsForItsDatasets) {
   EXPECT_THAT(DatasetsAt(env_, dir_.path("none")), ElementsAre(dir_.path("none")));
   Write(10, {{1}});
-  EXPECT_THAT(DatasetsAt(env_, dir_.root()), ElementsAre(prefix_));
+  EXPECT_THAT(DatasetsAt(env_, dir_.path()), ElementsAre(prefix_));
   EXPECT_THAT(DatasetsAt(env_, prefix_), ElementsAre(prefix_));
   Put("valid.idx", "");
-  EXPECT_THAT(DatasetsAt(env_, dir_.root()), ElementsAre(prefix_, dir_.path("valid")));
+  EXPECT_THAT(DatasetsAt(env_, dir_.path()), ElementsAre(prefix_, dir_.path("valid")));
 }
 
 TEST_F(InspectTest, EveryFlippedBitIsFoundAndItsPlaceNamed) {

@@ -29,6 +29,7 @@ class Source final : public RowSource {
       row.tokens[i] = static_cast<int32_t>(r[0]);
       row.targets[i] = static_cast<int32_t>(r[1]);
       row.weights[i] = static_cast<float>(r[2]);
+      row.document_starts[i] = static_cast<int32_t>(r[3]);
     }
     return absl::OkStatus();
   }
@@ -38,9 +39,9 @@ class Source final : public RowSource {
 };
 
 struct Row {
-  std::vector<int32_t> tokens = std::vector<int32_t>(kSeq), targets = tokens;
+  std::vector<int32_t> tokens = std::vector<int32_t>(kSeq), targets = tokens, starts = tokens;
   std::vector<float> weights = std::vector<float>(kSeq);
-  RowSpans spans() { return {tokens, targets, weights}; }
+  RowSpans spans() { return {tokens, targets, weights, starts}; }
   bool operator==(const Row&) const = default;
 };
 

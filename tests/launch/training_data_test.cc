@@ -17,9 +17,9 @@ using ::testing::HasSubstr;
 constexpr int64_t kSeq = 4;
 
 struct Row {
-  std::vector<int32_t> tokens = std::vector<int32_t>(kSeq), targets = tokens;
+  std::vector<int32_t> tokens = std::vector<int32_t>(kSeq), targets = tokens, starts = tokens;
   std::vector<float> weights = std::vector<float>(kSeq);
-  RowSpans spans() { return {tokens, targets, weights}; }
+  RowSpans spans() { return {tokens, targets, weights, starts}; }
 };
 
 class TrainingDataTest : public ::testing::Test {

@@ -1,8 +1,9 @@
 #pragma once
 // An Env over another one that shows every operation to a hook first, which may record it, fail it or end the process,
 // and that can flip a bit of what is written. Syncs end at the hook: tests do not wait for disks. Thread-safe where the hook
-// is, but for the flip.
+// is.
 
+#include <atomic>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -26,7 +27,6 @@ class FaultEnv : public Env {
 
   absl::StatusOr<std::unique_ptr<WritableFile>> OpenWritable(const std::string& path, Open mode) override;
   absl::StatusOr<std::unique_ptr<ReadableFile>> OpenReadable(const std::string& path) override;
-  absl::StatusOr<std::unique_ptr<MappedFile>> Map(const std::string& path) override;
   absl::Status MakeDirs(const std::string& path) override;
   absl::Status Rename(const std::string& from, const std::string& to) override;
   absl::Status RemoveAll(const std::string& path) override;
@@ -40,7 +40,7 @@ class FaultEnv : public Env {
 
   Env& base_;
   const Hook hook_;
-  bool flip_ = false, short_writes_ = false;
+  std::atomic<bool> flip_ = false, short_writes_ = false;
 };
 
 }  // namespace strata::testing

@@ -45,6 +45,7 @@ absl::Status TableRows::Row(int64_t index, const RowSpans& row) const {
     row.tokens[i] = static_cast<int32_t>(r[0] % static_cast<uint64_t>(vocab_));
     row.targets[i] = static_cast<int32_t>(r[1] % static_cast<uint64_t>(vocab_));
     row.weights[i] = r[2] % 8 < id % 7 + 1 ? 1.0f : 0.0f;
+    row.document_starts[i] = i == 0 ? 0 : r[3] % 4 == 0 ? static_cast<int32_t>(i) : row.document_starts[i - 1];
   }
   return absl::OkStatus();
 }

@@ -18,7 +18,8 @@ JobConfig SmallJob(int64_t dp, int64_t tp, int64_t accumulate);
 // The same of another architecture, with dropout 0.2 where it has dropout; 4 heads.
 JobConfig SmallJobOf(ModelArch arch, int64_t dp, int64_t tp, int64_t accumulate);
 
-// Random tokens; row i has weight on only some of its positions, a different number for every row.
+// Random tokens; row i has weight on only some of its positions, a different number for every row, and documents of 4
+// tokens on average.
 class TableRows final : public RowSource {
  public:
   TableRows(int64_t vocab, uint64_t seed) : vocab_(vocab), seed_(seed) {}
