@@ -61,7 +61,10 @@ const Model& ModelOf(ModelArch arch);
 // half (PaLM, Chowdhery et al. 2022, appendix B).
 double FlopsPerToken(const ModelConfig& config);
 
-// The largest power of two that divides seq and keeps a chunk at 128 positions or more.
+// Chunks of the loss, a power of two that divides seq. On caches: as many as keep a chunk at 128 positions or more. Where one
+// kernel reads the logits once, as few as keep those of `rows` sequences in bf16 within `bytes`: each chunk adds to the head's
+// gradient.
 int LossChunks(const ModelConfig& config);
+int LossChunksWithin(const ModelConfig& config, int64_t rows, int64_t bytes);
 
 }  // namespace strata

@@ -127,12 +127,20 @@ class CommandLine {
   }
 
   void AddBench() {
-    auto [step, o] = Add(Group("bench", "Measurements"), "step",
-                         "Time training steps of a config on random tokens; one JSON line", verbs_.bench_step);
-    step->add_option("config", o->config, "TOML file")->required();
-    step->add_option("--steps", o->steps, "Timed steps, after warm-up")
-        ->check(CLI::Range(1, 100000))
-        ->capture_default_str();
+    CLI::App& bench = Group("bench", "Measurements of a config's training step on random tokens");
+    const auto add = [&](const char* name, const char* what, const auto& run) {
+      auto [verb, o] = Add(bench, name, what, run);
+      AddConfig(verb, o);
+      verb->add_option("--steps", o->steps, "Timed steps, after warm-up")
+          ->check(CLI::Range(1, 100000))
+          ->capture_default_str();
+      verb->add_option("--trace", o->trace, "Write a Chrome trace of one step")->type_name("FILE");
+      return std::pair(verb, o);
+    };
+    auto [step, o] = add("step", "Tokens/s, MFU, where the time goes, memory; one JSON line", verbs_.bench_step);
+    step->add_flag("--table", o->table, "The time of every kind of kernel first");
+    add("gemm", "Time and FLOP/s of every matrix product", verbs_.bench_gemm);
+    add("attention", "Time and FLOP/s of every attention", verbs_.bench_attention);
   }
 
   void AddData() {

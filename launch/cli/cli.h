@@ -36,9 +36,12 @@ struct PlanOptions {
   std::vector<std::string> set;
   bool steps = false;  // list every step of the plan
 };
-struct BenchStepOptions {
+struct BenchOptions {
   std::string config;
+  std::vector<std::string> set;
   int64_t steps = 20;  // timed, after warm-up
+  bool table = false;
+  std::string trace;  // a file, or empty
 };
 struct DataBuildOptions {
   std::vector<std::string> text, jsonl;  // files; at least one
@@ -106,7 +109,7 @@ struct Verbs {  // all must be set
   std::function<absl::Status(const LaunchOptions&)> launch;
   std::function<absl::Status(const LaunchRankOptions&)> launch_rank;  // what launch starts, once a rank
   std::function<absl::Status(const PlanOptions&)> plan;
-  std::function<absl::Status(const BenchStepOptions&)> bench_step;
+  std::function<absl::Status(const BenchOptions&)> bench_step, bench_gemm, bench_attention;
   std::function<absl::Status(const DataBuildOptions&)> data_build;
   std::function<absl::Status(const DataInspectOptions&)> data_inspect;
   std::function<absl::Status(const DataVerifyOptions&)> data_verify;

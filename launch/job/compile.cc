@@ -32,13 +32,20 @@ Job MakeJob(const JobConfig& config, int dp, int tp) {
   return job;
 }
 
-ModelLoss BuildLoss(GraphBuilder& g, const Job& job, double dropout) {
+constexpr int64_t kLogitBytes = int64_t{2} << 30;
+
+int Chunks(const JobConfig& c, const KernelTable& kernels) {
+  const bool fused = kernels.Has("softmax_nll_grad");
+  return fused ? LossChunksWithin(c.model, c.batch.micro, kLogitBytes) : LossChunks(c.model);
+}
+
+ModelLoss BuildLoss(GraphBuilder& g, const Job& job, const KernelTable& kernels, double dropout) {
   const JobConfig& c = job.config;
   return ModelOf(c.model.arch)
       .loss(g, c.model,
             {.batch = job.batch_rows,
              .dtype = c.precision.compute,
-             .chunks = LossChunks(c.model),
+             .chunks = Chunks(c, kernels),
              .dropout = dropout,
              .packing = c.data.packing});
 }
@@ -50,7 +57,7 @@ absl::StatusOr<Graph> Place(const Graph& graph, const Job& job, const Mesh& mesh
 
 absl::StatusOr<Graph> TrainGraph(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
   GraphBuilder g;
-  const ModelLoss model = BuildLoss(g, job, job.config.model.dropout);
+  const ModelLoss model = BuildLoss(g, job, kernels, job.config.model.dropout);
   SumLoss(g, "loss", model.loss);
   ASSIGN_OR_RETURN(Graph graph, std::move(g).Build());
   ASSIGN_OR_RETURN(graph, Differentiate(graph, model.loss, model.loss_scale, model.params));
@@ -66,7 +73,7 @@ absl::StatusOr<Graph> TrainGraph(const Job& job, const Mesh& mesh, const KernelT
 
 absl::StatusOr<Graph> EvalGraph(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
   GraphBuilder g;
-  const ModelLoss model = BuildLoss(g, job, 0);
+  const ModelLoss model = BuildLoss(g, job, kernels, 0);
   SumLoss(g, "eval_loss", model.loss);
   ASSIGN_OR_RETURN(Graph graph, std::move(g).Build());
   ASSIGN_OR_RETURN(graph, Legalize(graph, kernels));

@@ -146,12 +146,25 @@ absl::Status RankRunner::RunFed(std::string_view program, std::vector<Buffer>& b
     if (b.name != "loss_scale") continue;
     for (auto& bytes : b.bytes) Put(bytes.data(), b.port->operand.view.dtype, 0, scalars.loss_scale);
   }
-  return executor_->Run(program, scalars, [&](const Port& port, int m) -> absl::StatusOr<std::span<const std::byte>> {
+  const auto feed = [&](const Port& port, int m) -> absl::StatusOr<std::span<const std::byte>> {
     for (const Buffer& b : buffers) {
       if (b.port == &port) return std::span<const std::byte>(b.bytes[m]);
     }
     return absl::InternalError("no data for this input");
-  });
+  };
+  if (profile_ == nullptr) return executor_->Run(program, scalars, feed);
+  ASSIGN_OR_RETURN(*profile_, executor_->Profile(program, scalars, feed));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<Executor::TimedStep>> RankRunner::ProfileStep(int64_t step, int64_t first_row,
+                                                                         const RowSource& source) {
+  std::vector<Executor::TimedStep> steps;
+  profile_ = &steps;
+  const absl::StatusOr<StepReport> report = TrainStep(step, first_row, source);
+  profile_ = nullptr;
+  RETURN_IF_ERROR(report.status());
+  return steps;
 }
 
 absl::StatusOr<double> RankRunner::Scalar(std::string_view program, std::string_view output) {

@@ -48,6 +48,10 @@ class RankRunner {
   // Logits of the last of `tokens` (at most seq), f64. Program "logits" only.
   absl::StatusOr<std::vector<double>> NextLogits(std::span<const int32_t> tokens);
 
+  // A training step, its plan steps timed one by one.
+  absl::StatusOr<std::vector<Executor::TimedStep>> ProfileStep(int64_t step, int64_t first_row,
+                                                               const RowSource& source);
+
   Executor& executor() { return *executor_; }
   int64_t rows_per_step() const;
   // The rows of a step that this rank asks its source for, in order, less the step's first row.
@@ -82,6 +86,7 @@ class RankRunner {
   std::vector<int32_t> row_tokens_, row_targets_, row_starts_;
   std::vector<float> row_weights_;
   std::vector<std::byte> output_;
+  std::vector<Executor::TimedStep>* profile_ = nullptr;  // while ProfileStep runs
   int64_t sum_ = 0;
 };
 

@@ -19,7 +19,7 @@ struct Recorder {
   LaunchOptions launch;
   LaunchRankOptions launch_rank;
   PlanOptions plan;
-  BenchStepOptions bench_step;
+  BenchOptions bench_step, bench_gemm, bench_attention;
   DataBuildOptions data_build;
   DataInspectOptions data_inspect;
   DataVerifyOptions data_verify;
@@ -51,6 +51,8 @@ struct Recorder {
                       Record("launch-rank", launch_rank),
                       Record("plan", plan),
                       Record("bench step", bench_step),
+                      Record("bench gemm", bench_gemm),
+                      Record("bench attention", bench_attention),
                       Record("data build", data_build),
                       Record("data inspect", data_inspect),
                       Record("data verify", data_verify),
