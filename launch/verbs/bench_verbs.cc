@@ -26,7 +26,7 @@ namespace {
 class RandomRows final : public RowSource {
  public:
   explicit RandomRows(int64_t vocab) : vocab_(static_cast<uint64_t>(vocab)) {}
-  void Row(int64_t index, const RowSpans& row) const override {
+  absl::Status Row(int64_t index, const RowSpans& row) const override {
     for (size_t i = 0; i < row.tokens.size(); ++i) {
       const PhiloxBlock r = Philox(1, static_cast<uint64_t>(index), i);
       row.tokens[i] = static_cast<int32_t>(r[0] % vocab_);
@@ -34,6 +34,7 @@ class RandomRows final : public RowSource {
       row.weights[i] = 1;
       row.document_starts[i] = 0;
     }
+    return absl::OkStatus();
   }
 
  private:
