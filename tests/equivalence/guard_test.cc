@@ -19,10 +19,10 @@ using testing::TableRows;
 class SpoiledRows final : public RowSource {
  public:
   explicit SpoiledRows(float weight) : weight_(weight) {}
-  void Row(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets,
-           std::span<float> weights) const override {
-    rows_.Row(index, tokens, targets, weights);
-    if (index == 22) weights[2] = weight_;
+  absl::Status Row(int64_t index, const RowSpans& row) const override {
+    const absl::Status status = rows_.Row(index, row);
+    if (index == 22) row.weights[2] = weight_;
+    return status;
   }
 
  private:
