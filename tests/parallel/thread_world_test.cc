@@ -381,7 +381,7 @@ TEST(ThreadWorld, IssueDoesNotAllocate) {
                        return absl::OkStatus();
                      }),
             absl::OkStatus());
-  testing::AllocCounter counter;  // the counter itself counts
+  testing::AllocCounter counter;    // the counter itself counts
   int* volatile kept = new int(1);  // not optimized away
   delete kept;
   EXPECT_EQ(counter.count(), 1);
