@@ -16,6 +16,8 @@ int main(int argc, char** argv) {
                        .launch_rank = strata::RunLaunchRank,
                        .plan = strata::RunPlan,
                        .bench_step = strata::RunBenchStep,
+                       .bench_gemm = strata::RunBenchGemm,
+                       .bench_attention = strata::RunBenchAttention,
                        .data_build = strata::RunDataBuild,
                        .data_baselines = strata::RunDataBaselines,
                        .tokenizer_train = strata::RunTokenizerTrain,

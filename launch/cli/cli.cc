@@ -66,10 +66,12 @@ class CommandLine {
   template <class Options>
   std::pair<CLI::App*, Options*> Add(CLI::App& parent, const std::string& name, const std::string& doc,
                                      const std::function<absl::Status(const Options&)>& run) {
-    STRATA_CHECK(run != nullptr);
     auto options = std::make_shared<Options>();
     CLI::App* verb = parent.add_subcommand(name, doc);
-    runs_.push_back({verb, [options, &run] { return run(*options); }});
+    runs_.push_back({verb, [options, &run] {
+                       STRATA_CHECK(run != nullptr);
+                       return run(*options);
+                     }});
     return {verb, options.get()};
   }
   CLI::App& Group(const std::string& name, const std::string& doc) {
@@ -114,12 +116,20 @@ class CommandLine {
   }
 
   void AddBench() {
-    auto [step, o] = Add(Group("bench", "Measurements"), "step",
-                         "Time training steps of a config on random tokens; one JSON line", verbs_.bench_step);
-    step->add_option("config", o->config, "TOML file")->required();
-    step->add_option("--steps", o->steps, "Timed steps, after warm-up")
-        ->check(CLI::Range(1, 100000))
-        ->capture_default_str();
+    CLI::App& bench = Group("bench", "Measurements of a config's training step on random tokens");
+    const auto add = [&](const char* name, const char* what, const auto& run) {
+      auto [verb, o] = Add(bench, name, what, run);
+      AddConfig(verb, o);
+      verb->add_option("--steps", o->steps, "Timed steps, after warm-up")
+          ->check(CLI::Range(1, 100000))
+          ->capture_default_str();
+      verb->add_option("--trace", o->trace, "Write a Chrome trace of one step")->type_name("FILE");
+      return std::pair(verb, o);
+    };
+    auto [step, o] = add("step", "Tokens/s, MFU, where the time goes, memory; one JSON line", verbs_.bench_step);
+    step->add_flag("--table", o->table, "The time of every kind of kernel first");
+    add("gemm", "Time and FLOP/s of every matrix product", verbs_.bench_gemm);
+    add("attention", "Time and FLOP/s of every attention", verbs_.bench_attention);
   }
 
   void AddData() {
@@ -242,6 +252,19 @@ absl::StatusOr<TrainOptions> ParseTrain(const std::vector<std::string>& command)
     return absl::InvalidArgumentError(absl::StrFormat("train: %s", error.what()));
   }
   return options;
+}
+
+absl::Status CheckCommand(const std::vector<std::string>& words) {
+  const Verbs none;
+  CommandLine line(none);
+  try {
+    line.app().parse(std::vector<std::string>(words.rbegin(), words.rend()));
+  } catch (const CLI::Success&) {
+    return absl::OkStatus();  // --help
+  } catch (const CLI::ParseError& error) {
+    return absl::InvalidArgumentError(error.what());
+  }
+  return absl::OkStatus();
 }
 
 int Main(int argc, const char* const* argv, const Verbs& verbs) {

@@ -36,9 +36,12 @@ struct PlanOptions {
   std::vector<std::string> set;
   bool steps = false;  // list every step of the plan
 };
-struct BenchStepOptions {
+struct BenchOptions {
   std::string config;
+  std::vector<std::string> set;
   int64_t steps = 20;  // timed, after warm-up
+  bool table = false;
+  std::string trace;  // a file, or empty
 };
 struct DataBuildOptions {
   std::vector<std::string> text;  // files
@@ -97,7 +100,7 @@ struct Verbs {  // all must be set
   std::function<absl::Status(const LaunchOptions&)> launch;
   std::function<absl::Status(const LaunchRankOptions&)> launch_rank;  // what launch starts, once a rank
   std::function<absl::Status(const PlanOptions&)> plan;
-  std::function<absl::Status(const BenchStepOptions&)> bench_step;
+  std::function<absl::Status(const BenchOptions&)> bench_step, bench_gemm, bench_attention;
   std::function<absl::Status(const DataBuildOptions&)> data_build;
   std::function<absl::Status(const DataBaselinesOptions&)> data_baselines;
   std::function<absl::Status(const TokenizerTrainOptions&)> tokenizer_train;
@@ -113,6 +116,9 @@ struct Verbs {  // all must be set
 
 // The options of a `train` command that another one is given: "train", its config, its options. InvalidArgument.
 absl::StatusOr<TrainOptions> ParseTrain(const std::vector<std::string>& command);
+
+// Whether `words`, what follows "strata", are a command. Runs nothing. InvalidArgument.
+absl::Status CheckCommand(const std::vector<std::string>& words);
 
 // Parses, calls one verb, prints its error to stderr, returns the exit code (exit_codes.h).
 int Main(int argc, const char* const* argv, const Verbs& verbs);

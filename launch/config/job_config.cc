@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "launch/config/batch.h"
 #include "launch/config/nearest.h"
+#include "models/model.h"
 
 namespace strata {
 namespace {
@@ -67,6 +68,15 @@ void CheckEval(const JobConfig& job, ConfigChecks& c) {
         "needs data.valid, which is not set", "0");
 }
 
+void CheckPacking(const JobConfig& job, ConfigChecks& c) {
+  if (job.data.packing != Packing::kIsolate || !c.Ok({"data.packing", "model.arch"})) return;
+  if (ModelOf(job.model.arch).attention == AttentionMask::kCausal) return;
+  c.Add(ConfigErrorKind::kContradiction, "data.packing", "\"isolate\"",
+        absl::StrFormat("needs causal attention, which model.arch = \"%s\" has not",
+                        kModelArchNames[static_cast<size_t>(job.model.arch)]),
+        "\"concat\"");
+}
+
 // A section whose keys depend on `choice`, one of its own.
 template <class Config, class Choice>
 ConfigSection SectionOfKind(std::string name, std::string_view doc, Config& config, Choice Config::*choice,
@@ -91,6 +101,9 @@ ConfigSection SectionOfKind(std::string name, std::string_view doc, Config& conf
 void RunConfig::Describe(ConfigFields& f) {
   f.Add("name", name, {.doc = "name of the run: letters, digits, '-', '_' and '.'"});
   f.Add("seed", seed, {.doc = "of the initial weights and the order of the data", .min = 0});
+  f.AddChoice("device", device, kDeviceNames,
+              {.doc = "where to compute; auto: a GPU where there is one that can run the job"});
+  f.Add("deterministic", deterministic, {.doc = "on a GPU, only kernels that give the same bits every time"});
   f.Add("out", out, {.doc = "folder of logs and checkpoints; empty = runs/NAME", .is_path = true});
 }
 
@@ -112,6 +125,8 @@ void TokenizerConfig::Describe(ConfigFields& f) {
 void DataConfig::Describe(ConfigFields& f) {
   f.Add("train", train, {.doc = "training tokens: PREFIX of PREFIX.bin and PREFIX.idx", .is_path = true});
   f.Add("valid", valid, {.doc = "validation tokens: PREFIX; empty = no evaluation", .is_path = true});
+  f.AddChoice("packing", packing, kPackingNames,
+              {.doc = "documents that share a row: \"concat\" reads on, \"isolate\" keeps them apart (causal models)"});
 }
 
 void BatchConfig::Describe(ConfigFields& f) {
@@ -218,6 +233,7 @@ void CompleteJob(JobConfig& job, ConfigChecks& checks) {
   CheckRanks(job, checks);
   CompleteBatch(job, checks);
   CheckEval(job, checks);
+  CheckPacking(job, checks);
   if (job.run.out.empty()) job.run.out = absl::StrCat("runs/", job.run.name);
 }
 

@@ -18,6 +18,8 @@
 namespace strata {
 namespace {
 
+constexpr int64_t kMaxDots = 1000;  // of a line: the parser and its tables recurse once for each dot of a key
+
 constexpr std::string_view kTypeNames[] = {"nothing",    "a table",        "an array",  "a string",
                                            "an integer", "a float",        "a boolean", "a date",
                                            "a time",     "a date and time"};  // by toml::node_type
@@ -140,6 +142,20 @@ bool TakesBareText(std::span<const ConfigSection> sections, std::string_view key
   return false;
 }
 
+// The number of the first line with more dots than that, from 1; 0 if there is none.
+int LineWithTooManyDots(std::string_view text) {
+  int line = 1;
+  int64_t dots = 0;
+  for (const char c : text) {
+    if (c == '\n') {
+      ++line;
+      dots = 0;
+    }
+    if (c == '.' && ++dots > kMaxDots) return line;
+  }
+  return 0;
+}
+
 class TomlReader {
  public:
   TomlReader(std::span<const ConfigSection> sections, Provenance& provenance, ConfigChecks& checks)
@@ -241,6 +257,10 @@ class TomlReader {
 
 void ReadToml(std::string_view text, std::span<const ConfigSection> sections, Provenance& provenance,
               ConfigChecks& checks) {
+  if (const int line = LineWithTooManyDots(text); line > 0) {
+    return checks.Add(
+        {ConfigErrorKind::kSyntax, "", absl::StrFormat("a line with more than %d dots", kMaxDots), "", line, 1});
+  }
   toml::table root;
   try {  // the library's only way to report
     root = toml::parse(text);

@@ -1,5 +1,6 @@
 #include "launch/data/indexed_dataset.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <limits>
@@ -91,8 +92,12 @@ absl::StatusOr<std::vector<int64_t>> ParseSequences(const std::string& path, con
   return begins;
 }
 
-// The document indices: from 0, never falling, to num_sequences.
-absl::Status CheckDocuments(const std::string& path, const Header& header, const std::byte* indices) {
+// The first token of each document, then the number of tokens. Document indices go from 0, never falling, to
+// num_sequences.
+absl::StatusOr<std::vector<int64_t>> ParseDocuments(const std::string& path, const Header& header,
+                                                    const std::byte* indices, const std::vector<int64_t>& sequences) {
+  std::vector<int64_t> begins;
+  begins.reserve(header.num_indices);
   int64_t previous = 0;
   for (int64_t i = 0; i < header.num_indices; ++i) {
     const auto index = Load<int64_t>(indices + kIndexBytes * i);
@@ -103,8 +108,9 @@ absl::Status CheckDocuments(const std::string& path, const Header& header, const
                                        i, index, header.num_sequences));
     }
     previous = index;
+    begins.push_back(sequences[index]);
   }
-  return absl::OkStatus();
+  return begins;
 }
 
 }  // namespace
@@ -117,12 +123,17 @@ absl::StatusOr<IndexedDataset> IndexedDataset::Open(Env& env, const std::string&
   const std::byte* sequences = idx->bytes().data() + kHeaderBytes;
   IndexedDataset dataset;
   ASSIGN_OR_RETURN(dataset.begins_, ParseSequences(path, header, sequences, static_cast<int64_t>(bin->bytes().size())));
-  RETURN_IF_ERROR(CheckDocuments(path, header, sequences + kSequenceBytes * header.num_sequences));
+  ASSIGN_OR_RETURN(dataset.document_begins_,
+                   ParseDocuments(path, header, sequences + kSequenceBytes * header.num_sequences, dataset.begins_));
   dataset.prefix_ = prefix;
   dataset.bin_ = std::move(bin);
   dataset.token_bytes_ = header.token_bytes;
-  dataset.num_documents_ = header.num_indices - 1;
   return dataset;
+}
+
+int64_t IndexedDataset::DocumentOf(int64_t token) const {
+  const auto next = std::upper_bound(document_begins_.begin(), document_begins_.end(), token);
+  return next - document_begins_.begin() - 1;
 }
 
 void IndexedDataset::Read(int64_t begin, std::span<int32_t> out) const {

@@ -29,9 +29,12 @@ class IndexedDataset {
   int token_bytes() const { return token_bytes_; }  // 2 or 4
   int64_t num_tokens() const { return begins_.back(); }
   int64_t num_sequences() const { return static_cast<int64_t>(begins_.size()) - 1; }
-  int64_t num_documents() const { return num_documents_; }
+  int64_t num_documents() const { return static_cast<int64_t>(document_begins_.size()) - 1; }
   // Tokens [SequenceBegin(i), SequenceBegin(i + 1)) of the stream are sequence i; i <= num_sequences.
   int64_t SequenceBegin(int64_t i) const { return begins_[i]; }
+  // The same of document i <= num_documents. Documents may be empty.
+  int64_t DocumentBegin(int64_t i) const { return document_begins_[i]; }
+  int64_t DocumentOf(int64_t token) const;  // which one token < num_tokens is of; O(log num_documents)
 
   // Copies tokens [begin, begin + out.size()) of the concatenated stream, which must be in [0, num_tokens]. No allocation.
   void Read(int64_t begin, std::span<int32_t> out) const;
@@ -40,8 +43,8 @@ class IndexedDataset {
   std::string prefix_;
   std::unique_ptr<MappedFile> bin_;
   int token_bytes_ = 0;
-  int64_t num_documents_ = 0;
-  std::vector<int64_t> begins_;  // num_sequences + 1
+  std::vector<int64_t> begins_;           // num_sequences + 1
+  std::vector<int64_t> document_begins_;  // num_documents + 1
 };
 
 // Writes PREFIX.bin.tmp; Finish gives it its name and then writes the index atomically, so that a half-written dataset

@@ -12,12 +12,11 @@ constexpr double kChosen = 0.15, kMask = 0.8, kRandom = 0.1;
 
 }  // namespace
 
-void ObjectiveRows::Row(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets,
-                        std::span<float> weights) const {
-  base_.Row(index, tokens, targets, weights);
+void ObjectiveRows::Row(int64_t index, const RowSpans& row) const {
+  base_.Row(index, row);
   if (ModelOf(model_.arch).objective != Objective::kMaskedToken) return;
-  std::ranges::copy(tokens, targets.begin());
-  Hide(static_cast<uint64_t>(index), tokens, weights);
+  std::ranges::copy(row.tokens, row.targets.begin());
+  Hide(static_cast<uint64_t>(index), row.tokens, row.weights);
 }
 
 void ObjectiveRows::Hide(uint64_t index, std::span<int32_t> tokens, std::span<float> weights) const {

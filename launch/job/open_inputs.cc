@@ -22,8 +22,8 @@ class Opener {
   }
 
   void OpenLoader(const char* key, const std::string& prefix, std::optional<Loader>& loader) {
-    absl::StatusOr<Loader> l =
-        Loader::Create(env_, prefix, config_.model.seq, static_cast<uint64_t>(config_.run.seed), config_.model.vocab);
+    absl::StatusOr<Loader> l = Loader::Create(env_, prefix, config_.model.seq, static_cast<uint64_t>(config_.run.seed),
+                                              config_.model.vocab, config_.data.packing);
     if (!l.ok()) return Mismatch(key, l.status());
     loader.emplace(*std::move(l));
   }

@@ -32,9 +32,13 @@ double Get(const TensorRef& t, int64_t i) {
 absl::StatusOr<std::unique_ptr<RankRunner>> RankRunner::Create(const Job& job, std::shared_ptr<const Plan> plan,
                                                                World& world, Device& device, ThreadPool* pool,
                                                                Executor::Freed freed) {
-  std::unique_ptr<RankRunner> r(new RankRunner(job));
-  ASSIGN_OR_RETURN(r->executor_,
-                   Executor::Create(std::move(plan), {.device = device, .world = world, .pool = pool, .freed = freed}));
+  std::unique_ptr<RankRunner> r(new RankRunner(job, pool));
+  absl::StatusOr<std::unique_ptr<Executor>> executor =
+      Executor::Create(plan, {.device = device, .world = world, .pool = pool, .freed = freed});
+  if (absl::IsResourceExhausted(executor.status())) {
+    return absl::ResourceExhaustedError(absl::StrFormat("%s\n%s", executor.status().message(), Print(*plan)));
+  }
+  ASSIGN_OR_RETURN(r->executor_, std::move(executor));
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, world.rank()));
   if (const AxisSet dp = mesh.Find("dp"); dp != 0) {
     ASSIGN_OR_RETURN(r->data_, world.Connect({"loader", mesh.Group(dp)}));
@@ -45,6 +49,7 @@ absl::StatusOr<std::unique_ptr<RankRunner>> RankRunner::Create(const Job& job, s
   if (const Program* program = p.FindProgram("logits")) r->logits_ = r->MakeBuffers(*program);
   r->row_tokens_.resize(job.config.model.seq);
   r->row_targets_.resize(job.config.model.seq);
+  r->row_starts_.resize(job.config.model.seq);
   r->row_weights_.resize(job.config.model.seq);
   return r;
 }
@@ -68,9 +73,15 @@ std::vector<RankRunner::Buffer> RankRunner::MakeBuffers(const Program& program) 
   return buffers;
 }
 
-void RankRunner::InitParameters(uint64_t seed) {
-  for (const PlannedState& s : executor_->plan().states)
-    InitState(s, job_.config.model, seed, executor_->StateBytes(s));
+absl::Status RankRunner::InitParameters(uint64_t seed) {
+  std::vector<std::byte> host;
+  for (const PlannedState& s : executor_->plan().states) {
+    if (!HasInitialValue(s)) continue;
+    host.resize(static_cast<size_t>(s.box.shape.elements() * SizeOf(s.spec.dtype)));
+    InitState(s, job_.config.model, seed, host, pool_);
+    RETURN_IF_ERROR(executor_->WriteState(s, host));
+  }
+  return absl::OkStatus();
 }
 
 int64_t RankRunner::rows_per_step() const { return job_.batch_rows * job_.config.batch.accumulate; }
@@ -85,7 +96,7 @@ int64_t RankRunner::FillRows(std::vector<Buffer>& buffers, int64_t first_row, in
     for (int64_t i = 0; i < rows; ++i) {
       const int64_t row = first_row + static_cast<int64_t>(m) * job_.batch_rows + view.origin[0] + i;
       const bool real = row < end_row;
-      source.Row(real ? row : first_row, row_tokens_, row_targets_, row_weights_);
+      source.Row(real ? row : first_row, {row_tokens_, row_targets_, row_weights_, row_starts_});
       if (!real) std::fill(row_weights_.begin(), row_weights_.end(), 0.0f);
       for (float w : row_weights_) counted += w != 0;
       for (Buffer& b : buffers) {
@@ -96,6 +107,7 @@ int64_t RankRunner::FillRows(std::vector<Buffer>& buffers, int64_t first_row, in
           if (b.name == "tokens") Put(b.bytes[m].data(), dtype, to, row_tokens_[from]);
           if (b.name == "targets") Put(b.bytes[m].data(), dtype, to, row_targets_[from]);
           if (b.name == "weights") Put(b.bytes[m].data(), dtype, to, row_weights_[from]);
+          if (b.name == "document_starts") Put(b.bytes[m].data(), dtype, to, row_starts_[from]);
         }
       }
     }
@@ -116,16 +128,29 @@ absl::Status RankRunner::RunFed(std::string_view program, std::vector<Buffer>& b
     if (b.name != "loss_scale") continue;
     for (auto& bytes : b.bytes) Put(bytes.data(), b.port->operand.view.dtype, 0, scalars.loss_scale);
   }
-  return executor_->Run(program, scalars, [&](const Port& port, int m) -> absl::StatusOr<std::span<const std::byte>> {
+  const auto feed = [&](const Port& port, int m) -> absl::StatusOr<std::span<const std::byte>> {
     for (const Buffer& b : buffers) {
       if (b.port == &port) return std::span<const std::byte>(b.bytes[m]);
     }
     return absl::InternalError("no data for this input");
-  });
+  };
+  if (profile_ == nullptr) return executor_->Run(program, scalars, feed);
+  ASSIGN_OR_RETURN(*profile_, executor_->Profile(program, scalars, feed));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<Executor::TimedStep>> RankRunner::ProfileStep(int64_t step, int64_t first_row,
+                                                                         const RowSource& source) {
+  std::vector<Executor::TimedStep> steps;
+  profile_ = &steps;
+  const absl::StatusOr<StepReport> report = TrainStep(step, first_row, source);
+  profile_ = nullptr;
+  RETURN_IF_ERROR(report.status());
+  return steps;
 }
 
 absl::StatusOr<double> RankRunner::Scalar(std::string_view program, std::string_view output) {
-  ASSIGN_OR_RETURN(const TensorRef t, executor_->Output(program, output));
+  ASSIGN_OR_RETURN(const TensorRef t, executor_->ReadOutput(program, output, output_));
   return Get(t, 0);
 }
 
@@ -172,7 +197,7 @@ absl::StatusOr<std::vector<double>> RankRunner::NextLogits(std::span<const int32
     }
   }
   RETURN_IF_ERROR(RunFed("logits", logits_, {}));
-  ASSIGN_OR_RETURN(const TensorRef all, executor_->Output("logits", "logits"));
+  ASSIGN_OR_RETURN(const TensorRef all, executor_->ReadOutput("logits", "logits", output_));
   const int64_t vocab = all.shape[2], at = (static_cast<int64_t>(tokens.size()) - 1) * vocab;
   std::vector<double> logits(vocab);
   for (int64_t v = 0; v < vocab; ++v) logits[v] = Get(all, at + v);

@@ -29,7 +29,7 @@ class RankRunner {
 
   // Parameters (and master weights) by the model's init scheme: a function of (seed, name, global index), so the same on
   // every layout.
-  void InitParameters(uint64_t seed);
+  absl::Status InitParameters(uint64_t seed);
 
   // Step `step` (from 1) on rows [first_row, first_row + rows a step) of `source`. Collective.
   // Where the loss (nats a token) is above max_loss or is not finite, nothing is updated, alike on all ranks.
@@ -47,30 +47,37 @@ class RankRunner {
   // Logits of the last of `tokens` (at most seq), f64. Program "logits" only.
   absl::StatusOr<std::vector<double>> NextLogits(std::span<const int32_t> tokens);
 
+  // A training step, its plan steps timed one by one.
+  absl::StatusOr<std::vector<Executor::TimedStep>> ProfileStep(int64_t step, int64_t first_row,
+                                                               const RowSource& source);
+
   Executor& executor() { return *executor_; }
   int64_t rows_per_step() const;
   absl::Status Close();  // collective
 
  private:
-  explicit RankRunner(const Job& job) : job_(job) {}
+  RankRunner(const Job& job, ThreadPool* pool) : job_(job), pool_(pool) {}
   struct Buffer {
     std::string name;
     const Port* port = nullptr;
     std::vector<std::vector<std::byte>> bytes;  // by micro-batch
   };
   std::vector<Buffer> MakeBuffers(const Program& program) const;
-  // Fills tokens, targets and weights of all micro-batches; returns this rank's tokens with weight.
+  // Fills the inputs that are rows, of all micro-batches; returns this rank's tokens with weight.
   int64_t FillRows(std::vector<Buffer>& buffers, int64_t first_row, int64_t end_row, const RowSource& source);
   absl::StatusOr<int64_t> SumOverData(int64_t local);
   absl::Status RunFed(std::string_view program, std::vector<Buffer>& buffers, const StepScalars& scalars);
   absl::StatusOr<double> Scalar(std::string_view program, std::string_view output);
 
   const Job& job_;
+  ThreadPool* const pool_;
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<Communicator> data_;  // the ranks that hold other rows; null where there are none
   std::vector<Buffer> train_, eval_, logits_;
-  std::vector<int32_t> row_tokens_, row_targets_;
+  std::vector<int32_t> row_tokens_, row_targets_, row_starts_;
   std::vector<float> row_weights_;
+  std::vector<std::byte> output_;
+  std::vector<Executor::TimedStep>* profile_ = nullptr;  // while ProfileStep runs
   int64_t sum_ = 0;
 };
 

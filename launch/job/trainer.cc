@@ -8,10 +8,10 @@
 #include "checkpoint/catalog.h"
 #include "core/base/status.h"
 #include "core/base/thread_pool.h"
-#include "core/exec/cpu_device.h"
 #include "launch/config/print_config.h"
 #include "launch/data/loader.h"
 #include "launch/data/objective_rows.h"
+#include "launch/job/back_end.h"
 #include "launch/job/checkpoint_io.h"
 #include "launch/job/gather.h"
 #include "launch/job/interrupt.h"
@@ -34,6 +34,7 @@ double Seconds(Clock::time_point since) { return std::chrono::duration<double>(C
 // All that the ranks of a run share; read-only while they run.
 struct Run {
   Env& env;
+  BackEnd back_end;  // its kernels are the plans'
   Job job;
   std::vector<Plan> plans;
   Loader train;
@@ -78,8 +79,9 @@ class RankTraining {
     ASSIGN_OR_RETURN(control_, world_.Connect({"control", everyone}));
     ASSIGN_OR_RETURN(const int cores, CoresOfRank(*control_));
     pool_.emplace(cores);
+    ASSIGN_OR_RETURN(device_, OpenDevice(run_.back_end, run_.place.alone() ? world_.rank() : run_.place.local_rank));
     const auto plan = std::make_shared<const Plan>(run_.plans[world_.rank()]);
-    ASSIGN_OR_RETURN(runner_, RankRunner::Create(run_.job, plan, world_, device_, &*pool_));
+    ASSIGN_OR_RETURN(runner_, RankRunner::Create(run_.job, plan, world_, *device_, &*pool_));
     RETURN_IF_ERROR(Prepare());
     RETURN_IF_ERROR(Start());
     if (first() && resume_from_.empty()) RETURN_IF_ERROR(OpenLog());
@@ -117,8 +119,7 @@ class RankTraining {
 
   absl::Status Start() {
     if (resume_from_.empty()) {
-      runner_->InitParameters(static_cast<uint64_t>(config_.run.seed));
-      return absl::OkStatus();
+      return runner_->InitParameters(static_cast<uint64_t>(config_.run.seed));
     }
     const absl::Status loaded = [&]() -> absl::Status {
       ASSIGN_OR_RETURN(CheckpointReader reader, CheckpointReader::Open(run_.env, resume_from_));
@@ -239,7 +240,7 @@ class RankTraining {
   LossGuard guard_;
   Progress progress_;
   std::optional<ThreadPool> pool_;
-  CpuDevice device_;
+  std::unique_ptr<Device> device_;
   std::unique_ptr<RankRunner> runner_;
   std::unique_ptr<Communicator> control_;
   std::string resume_from_;       // a checkpoint's folder, or empty
@@ -255,11 +256,12 @@ class RankTraining {
 absl::Status Train(Env& env, const LoadedJob& loaded, const TrainOptions& options) {
   const JobConfig& c = loaded.config;
   ASSIGN_OR_RETURN(JobInputs inputs, OpenInputs(env, loaded, {.data = true}));
-  const KernelTable kernels = CpuKernels();
-  ASSIGN_OR_RETURN(Job job, CompileTraining(c, kernels));
-  ASSIGN_OR_RETURN(std::vector<Plan> plans, PlanRanks(job, kernels));
+  ASSIGN_OR_RETURN(BackEnd back_end, BackEndOf(c));
+  ASSIGN_OR_RETURN(Job job, CompileTraining(c, back_end.kernels));
+  ASSIGN_OR_RETURN(std::vector<Plan> plans, PlanRanks(job, back_end.kernels));
   ASSIGN_OR_RETURN(const ProcessPlace place, ReadPlace(EnvironmentVariables()));
   Run run{env,
+          std::move(back_end),
           std::move(job),
           std::move(plans),
           *std::move(inputs.train),

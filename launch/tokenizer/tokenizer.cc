@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
+#include "launch/tokenizer/model_check.h"
 
 namespace strata {
 
@@ -30,11 +31,12 @@ absl::StatusOr<Tokenizer> Tokenizer::Load(Env& env, const std::string& path) {
 absl::Status Tokenizer::Save(Env& env, const std::string& path) const { return WriteTextAtomically(env, path, model_); }
 
 absl::StatusOr<Tokenizer> Tokenizer::FromModel(std::string model) {
+  const auto not_a_model = [](std::string_view why) {
+    return absl::InvalidArgumentError(absl::StrFormat("not a SentencePiece model: %s", why));
+  };
+  if (const absl::Status s = CheckSentencePieceModel(model); !s.ok()) return not_a_model(std::string(s.message()));
   Tokenizer tokenizer;
-  const std::string error = tokenizer.pieces_.Load(model);
-  if (!error.empty()) {
-    return absl::InvalidArgumentError(absl::StrFormat("not a SentencePiece model: %s", error));
-  }
+  if (const std::string error = tokenizer.pieces_.Load(model); !error.empty()) return not_a_model(error);
   if (tokenizer.eos_id() < 0) return absl::InvalidArgumentError("the tokenizer has no EOS piece");
   tokenizer.model_ = std::move(model);
   return tokenizer;

@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <filesystem>
+#include "tests/testing/temp_dir.h"
 
 namespace strata {
 namespace {
@@ -17,16 +17,10 @@ std::span<const std::byte> Bytes(std::string_view text) { return std::as_bytes(s
 
 class EnvTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = ::testing::TempDir() + "strata_env_XXXXXX";
-    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
-    root_ = pattern;
-  }
-  void TearDown() override { std::filesystem::remove_all(root_); }
+  std::string Path(const std::string& name) const { return dir_.path(name); }
 
-  std::string Path(const std::string& name) const { return root_ + "/" + name; }
-
-  std::string root_;
+  const TempDir dir_;
+  const std::string root_ = dir_.path();
   Env& env_ = Env::Posix();
 };
 

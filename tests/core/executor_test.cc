@@ -52,7 +52,7 @@ TEST(Executor, AllocatesNothingAfterTheFirstStepAndMemoryStaysFlat) {
     auto runner =
         RankRunner::Create(c->job, std::make_shared<const Plan>(c->plans[world.rank()]), world, device, &pool);
     if (!runner.ok()) return runner.status();
-    (*runner)->InitParameters(1);
+    if (absl::Status s = (*runner)->InitParameters(1); !s.ok()) return s;
     absl::Status error;
     for (int step = 1; step <= 102; ++step) {
       if (step == 3) {
@@ -101,7 +101,7 @@ Trained Train(const Compiled& c, Executor::Freed freed) {
     FillCounter device;
     auto runner = RankRunner::Create(c.job, std::make_shared<const Plan>(c.plans[0]), world, device, nullptr, freed);
     if (!runner.ok()) return runner.status();
-    (*runner)->InitParameters(1);
+    if (absl::Status s = (*runner)->InitParameters(1); !s.ok()) return s;
     for (int step = 1; step <= 3; ++step) {
       const absl::StatusOr<StepReport> r = (*runner)->TrainStep(step, (step - 1) * 8, rows);
       if (!r.ok()) return r.status();

@@ -9,7 +9,7 @@
 #include "launch/data/baselines.h"
 #include "launch/data/indexed_dataset.h"
 #include "launch/tokenizer/tokenizer.h"
-#include "tests/launch/temp_dir.h"
+#include "tests/testing/temp_dir.h"
 
 namespace strata {
 namespace {

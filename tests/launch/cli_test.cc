@@ -19,7 +19,7 @@ struct Recorder {
   LaunchOptions launch;
   LaunchRankOptions launch_rank;
   PlanOptions plan;
-  BenchStepOptions bench_step;
+  BenchOptions bench_step, bench_gemm, bench_attention;
   DataBuildOptions data_build;
   DataBaselinesOptions data_baselines;
   TokenizerTrainOptions tokenizer_train;
@@ -49,6 +49,8 @@ struct Recorder {
                       Record("launch-rank", launch_rank),
                       Record("plan", plan),
                       Record("bench step", bench_step),
+                      Record("bench gemm", bench_gemm),
+                      Record("bench attention", bench_attention),
                       Record("data build", data_build),
                       Record("data baselines", data_baselines),
                       Record("tokenizer train", tokenizer_train),

@@ -49,6 +49,19 @@ TEST(ConfigErrors, UnknownKey) {
             "rope_theta, norm_eps, tied, init_std");
 }
 
+TEST(ConfigErrors, AKeyOfEndlessPartsDoesNotExhaustTheStack) {
+  const auto key = [](int parts) {
+    std::string text;
+    for (int i = 1; i < parts; ++i) text += "a.";
+    return text + "a";
+  };
+  EXPECT_EQ(Errors("[run]\n[" + key(400'000) + "]\n"),
+            "error[E0102]: a line with more than 1000 dots\n"
+            "  --> run.toml:2:1");
+  EXPECT_EQ(Errors("[" + key(1001) + "]\n" + key(1001) + " = 1\n").substr(0, 38),
+            "error[E0106]: unknown section [a]\n  --");  // as deep as it can be
+}
+
 TEST(ConfigErrors, KeysOfAnotherArchitecture) {
   EXPECT_EQ(Errors("[model]\nkv_heads = 2\narch = \"gpt2\"\ndropuot = 0.1\n"),
             "error[E0107]: unknown key `kv_heads` in [model]\n"
@@ -254,6 +267,14 @@ TEST(ConfigErrors, MistakesOfTheCommandLineAreAddressedToIt) {
     EXPECT_THAT(job.ok() ? "" : std::string(job.status().message()), HasSubstr(expected)) << argument;
     EXPECT_EQ(job.ok(), *expected == '\0');
   }
+}
+
+TEST(ConfigErrors, IsolatedDocumentsNeedCausalAttention) {
+  EXPECT_EQ(Errors("[model]\narch = \"bert\"\n[data]\npacking = \"isolate\"\n"),
+            "error[E0202]: data.packing = \"isolate\": needs causal attention, which model.arch = \"bert\" has not\n"
+            "  --> run.toml:4:11    nearest valid: \"concat\"");
+  EXPECT_EQ(Errors("[model]\narch = \"bert\"\n[data]\npacking = \"concat\"\n"), "");
+  EXPECT_EQ(Errors("[model]\narch = \"gpt2\"\n[data]\npacking = \"isolate\"\n"), "");
 }
 
 TEST(ConfigErrors, AllAtOnceInTheOrderOfTheFileAndEachOnce) {

@@ -46,6 +46,7 @@ path = "t.model"
 [data]
 train = "d/train"
 valid = "/abs/valid"
+packing = "isolate"
 [batch]
 tokens = 512
 micro = 4
@@ -105,7 +106,7 @@ JobConfig Full() {
              .tied = true,
              .init_std = 0.03};
   c.tokenizer = {.path = "/cfg/t.model"};
-  c.data = {.train = "/cfg/d/train", .valid = "/abs/valid"};
+  c.data = {.train = "/cfg/d/train", .valid = "/abs/valid", .packing = Packing::kIsolate};
   c.batch = {.tokens = 512, .micro = 4, .accumulate = 2};
   c.optim = {.type = OptimizerType::kAdamW,
              .lr = 0.1,
@@ -192,8 +193,8 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
     check(tokenizer, a);
   }
   {
-    auto& [a, b] = data;
-    check(data, a, b);
+    auto& [a, b, c] = data;
+    check(data, a, b, c);
   }
   {
     auto& [a, b, c] = batch;

@@ -5,7 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/launch/temp_dir.h"
+#include "tests/testing/temp_dir.h"
 
 namespace strata {
 namespace {
@@ -86,7 +86,7 @@ TEST(Doctor, EachFaultHasItsAdvice) {
 
 TEST(Doctor, ReadsThisMachineAndLeavesNothing) {
   const TempDir dir;
-  const MachineFacts f = ReadMachine(Env::Posix(), dir.root());
+  const MachineFacts f = ReadMachine(Env::Posix(), dir.path());
   EXPECT_GT(f.cores, 0);
   EXPECT_GT(f.memory, int64_t{1} << 27);
   EXPECT_GT(f.memory_free, 0);
@@ -97,7 +97,7 @@ TEST(Doctor, ReadsThisMachineAndLeavesNothing) {
   EXPECT_TRUE(f.folder_error.ok()) << f.folder_error;
   EXPECT_GT(f.disk_write, 1e5);
   EXPECT_GT(f.disk_free, 0);
-  EXPECT_THAT(Env::Posix().List(dir.root()).value(), IsEmpty());
+  EXPECT_THAT(Env::Posix().List(dir.path()).value(), IsEmpty());
   const MachineFacts none = ReadMachine(Env::Posix(), dir.path("none"));
   EXPECT_EQ(none.folder_error.code(), absl::StatusCode::kNotFound);
 }

@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "core/base/status.h"
-#include "tests/launch/temp_dir.h"
+#include "tests/testing/temp_dir.h"
 
 namespace strata {
 namespace {
@@ -51,6 +51,13 @@ TEST_F(IndexedDatasetTest, RoundTripInBothWidths) {
     EXPECT_EQ(dataset->num_documents(), 4);
     EXPECT_EQ(dataset->SequenceBegin(2), 3);
     EXPECT_EQ(dataset->SequenceBegin(4), 8);
+    EXPECT_EQ(dataset->DocumentBegin(0), 0);
+    EXPECT_EQ(dataset->DocumentBegin(1), 3);  // an empty one
+    EXPECT_EQ(dataset->DocumentBegin(2), 3);
+    EXPECT_EQ(dataset->DocumentBegin(4), 8);
+    std::vector<int64_t> document_of;
+    for (int64_t token = 0; token < 8; ++token) document_of.push_back(dataset->DocumentOf(token));
+    EXPECT_THAT(document_of, ElementsAre(0, 0, 0, 2, 3, 3, 3, 3));
     EXPECT_THAT(ReadRange(*dataset, 0, 8), ElementsAre(5, 0, 65535, 7, 1, 2, 3, 4));
     EXPECT_THAT(ReadRange(*dataset, 2, 3), ElementsAre(65535, 7, 1));
     EXPECT_TRUE(ReadRange(*dataset, 8, 0).empty());
@@ -152,12 +159,12 @@ TEST_F(IndexedDatasetTest, UnfinishedWriterLeavesNothing) {
     EXPECT_EQ((*writer)->AddDocument(std::vector<int32_t>{10}).code(), absl::StatusCode::kInvalidArgument);
     EXPECT_EQ((*writer)->AddDocument(std::vector<int32_t>{-1}).code(), absl::StatusCode::kInvalidArgument);
   }
-  EXPECT_TRUE(env_.List(dir_.root())->empty());
+  EXPECT_TRUE(env_.List(dir_.path())->empty());
 }
 
 TEST_F(IndexedDatasetTest, AFinishedWriterLeavesTwoFiles) {
   ASSERT_TRUE(Write(prefix_, 10, {{1}}).ok());
-  EXPECT_THAT(*env_.List(dir_.root()), ElementsAre("train.bin", "train.idx"));
+  EXPECT_THAT(*env_.List(dir_.path()), ElementsAre("train.bin", "train.idx"));
 }
 
 }  // namespace

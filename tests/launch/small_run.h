@@ -13,7 +13,7 @@
 #include "launch/config/load_config.h"
 #include "launch/data/indexed_dataset.h"
 #include "launch/job/trainer.h"
-#include "tests/launch/temp_dir.h"
+#include "tests/testing/temp_dir.h"
 
 namespace strata {
 
