@@ -2,9 +2,10 @@
 
 namespace strata {
 
-KernelTable CudaKernels([[maybe_unused]] Determinism determinism) {
+KernelTable CudaKernels(Determinism determinism) {
   KernelTable table;
   AddCudaLinearKernels(table);
+  AddCudaAttentionKernels(table, determinism);
   return table;
 }
 
