@@ -5,6 +5,9 @@ namespace strata {
 KernelTable CudaKernels([[maybe_unused]] Determinism determinism) {
   KernelTable table;
   AddCudaLinearKernels(table);
+  AddCudaElementwiseKernels(table);
+  AddCudaNormKernels(table);
+  AddCudaRopeKernels(table);
   return table;
 }
 
