@@ -19,7 +19,8 @@ Value Layers::Embed_BSE() {
 }
 
 Value Layers::Affine(const std::string& name, Value x, int64_t out) {
-  const Value weight = params(name, {out, g_.spec(x).shape.back()});
+  const Shape& shape = g_.spec(x).shape;  // empty where the graph has failed already
+  const Value weight = params(name, {out, shape.rank > 0 ? shape.back() : 1});
   return BiasAdd(g_, Linear(g_, x, weight), params(name + ".bias", {out}));
 }
 

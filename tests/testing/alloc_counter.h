@@ -40,8 +40,13 @@ inline void* CountedAlloc(std::size_t bytes, std::size_t alignment) {
 
 }  // namespace strata::testing
 
-// The array and nothrow forms of the standard library call these. Inlined, one side of a pair would not be recognized.
+// The array forms of the standard library call these, and so do its nothrow forms, but not those of AddressSanitizer.
+// Inlined, one side of a pair would not be recognized.
 [[gnu::noinline]] void* operator new(std::size_t bytes) { return strata::testing::CountedAlloc(bytes, 0); }
+[[gnu::noinline]] void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+  strata::testing::AllocCounter::Note();
+  return std::malloc(bytes == 0 ? 1 : bytes);
+}
 [[gnu::noinline]] void* operator new(std::size_t bytes, std::align_val_t a) {
   return strata::testing::CountedAlloc(bytes, static_cast<std::size_t>(a));
 }
