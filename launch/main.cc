@@ -19,6 +19,8 @@ int main(int argc, char** argv) {
                        .bench_gemm = strata::RunBenchGemm,
                        .bench_attention = strata::RunBenchAttention,
                        .data_build = strata::RunDataBuild,
+                       .data_inspect = strata::RunDataInspect,
+                       .data_verify = strata::RunDataVerify,
                        .data_baselines = strata::RunDataBaselines,
                        .tokenizer_train = strata::RunTokenizerTrain,
                        .tokenizer_encode = strata::RunTokenizerEncode,

@@ -5,6 +5,9 @@ namespace strata {
 KernelTable CudaKernels(Determinism determinism) {
   KernelTable table;
   AddCudaLinearKernels(table);
+  AddCudaElementwiseKernels(table);
+  AddCudaNormKernels(table);
+  AddCudaRopeKernels(table);
   AddCudaAttentionKernels(table, determinism);
   return table;
 }

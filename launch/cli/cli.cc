@@ -7,7 +7,9 @@
 #include <CLI/CLI.hpp>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 #include "core/base/check.h"
 #include "launch/cli/exit_codes.h"
 
@@ -31,6 +33,15 @@ void AddTrainOptions(CLI::App* verb, TrainOptions* o) {
       ->type_name("auto|never|DIR")
       ->capture_default_str();
   verb->add_flag("--print-config", o->print_config, "Print every value and where it came from, and stop");
+}
+
+// "A:B", 0 <= A < B. Throws, as CLI11 wants it.
+void ParseRange(const std::string& text, int64_t* begin, int64_t* end) {
+  const std::pair<std::string, std::string> parts = absl::StrSplit(text, absl::MaxSplits(':', 1));
+  if (absl::SimpleAtoi(parts.first, begin) && absl::SimpleAtoi(parts.second, end) && 0 <= *begin && *begin < *end) {
+    return;
+  }
+  throw CLI::ValidationError("--documents", "expected A:B with 0 <= A < B, not " + text);
 }
 
 // The verb that the arguments name, ready to run once parsing is done.
@@ -135,7 +146,12 @@ class CommandLine {
   void AddData() {
     CLI::App& data = Group("data", "Token files");
     auto [build, o] = Add(data, "build", "Turn text into training and validation tokens", verbs_.data_build);
-    build->add_option("--text", o->text, "Text files")->required()->type_name("FILE");
+    CLI::Option* text = build->add_option("--text", o->text, "Text files, a document each")->type_name("FILE");
+    CLI::Option* jsonl = build->add_option("--jsonl", o->jsonl, "Files of JSON lines, a document a line");
+    jsonl->type_name("FILE");
+    build->add_option("--field", o->field, "Field of a JSON line that holds its text")
+        ->type_name("NAME")
+        ->capture_default_str();
     build->add_option("--out", o->out, "Folder for the token files")->required()->type_name("DIR");
     CLI::Option* vocab = build->add_option("--vocab", o->vocab, "Vocabulary of the tokenizer to train");
     vocab->type_name("N")->check(CLI::Range(int64_t{2}, int64_t{1} << 24));
@@ -146,9 +162,24 @@ class CommandLine {
     CLI::Option* tokenizer = build->add_option("--tokenizer", o->tokenizer, "Use this tokenizer, train none");
     tokenizer->type_name("PATH");
     build->add_flag("--force", o->force, "Replace what is in the folder");
-    build->callback([vocab, tokenizer] {
+    build->callback([text, jsonl, vocab, tokenizer] {
+      if (text->count() + jsonl->count() == 0) throw CLI::RequiredError("--text or --jsonl");
       if (vocab->count() + tokenizer->count() == 0) throw CLI::RequiredError("--vocab or --tokenizer");
     });
+
+    auto [inspect, i] = Add(data, "inspect", "Say what token files hold", verbs_.data_inspect);
+    inspect->add_option("path", i->path, "PREFIX of token files, or folder made by data build")->required();
+    inspect
+        ->add_option_function<std::string>(
+            "--documents", [i = i](const std::string& range) { ParseRange(range, &i->begin, &i->end); },
+            "Print documents A to B - 1 as text")
+        ->type_name("A:B");
+    inspect->add_option("--tokenizer", i->tokenizer, "For --documents; without it tokenizer.model beside the files")
+        ->type_name("PATH");
+
+    auto [verify, v] =
+        Add(data, "verify", "Check every byte of token files; exit code 1 if one is wrong", verbs_.data_verify);
+    verify->add_option("path", v->path, "PREFIX of token files, or folder made by data build")->required();
 
     auto [baselines, b] =
         Add(data, "baselines", "Loss of unigram and bigram counts on the validation tokens", verbs_.data_baselines);

@@ -44,12 +44,21 @@ struct BenchOptions {
   std::string trace;  // a file, or empty
 };
 struct DataBuildOptions {
-  std::vector<std::string> text;  // files
-  std::string out;                // folder
-  int64_t vocab = 0;              // of the tokenizer to train; 0 only where `tokenizer` is given
-  double valid = 0.05;            // part of the text kept for validation
-  std::string tokenizer;          // an existing one; empty: train one
-  bool force = false;             // replace what is in `out`
+  std::vector<std::string> text, jsonl;  // files; at least one
+  std::string field = "text";            // of a JSON line: its text
+  std::string out;                       // folder
+  int64_t vocab = 0;                     // of the tokenizer to train; 0 only where `tokenizer` is given
+  double valid = 0.05;                   // part of the text kept for validation
+  std::string tokenizer;                 // an existing one; empty: train one
+  bool force = false;                    // replace what is in `out`
+};
+struct DataInspectOptions {
+  std::string path;            // prefix of token files, or a folder made by data build
+  int64_t begin = 0, end = 0;  // documents to print; none where they are equal
+  std::string tokenizer;       // empty: tokenizer.model beside the token files
+};
+struct DataVerifyOptions {
+  std::string path;  // as of DataInspectOptions
 };
 struct DataBaselinesOptions {
   std::string data;  // folder made by data build
@@ -102,6 +111,8 @@ struct Verbs {  // all must be set
   std::function<absl::Status(const PlanOptions&)> plan;
   std::function<absl::Status(const BenchOptions&)> bench_step, bench_gemm, bench_attention;
   std::function<absl::Status(const DataBuildOptions&)> data_build;
+  std::function<absl::Status(const DataInspectOptions&)> data_inspect;
+  std::function<absl::Status(const DataVerifyOptions&)> data_verify;
   std::function<absl::Status(const DataBaselinesOptions&)> data_baselines;
   std::function<absl::Status(const TokenizerTrainOptions&)> tokenizer_train;
   std::function<absl::Status(const TokenizerEncodeOptions&)> tokenizer_encode;

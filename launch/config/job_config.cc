@@ -15,6 +15,7 @@ namespace {
 
 constexpr int64_t kMaxSteps = 1'000'000'000;
 constexpr int64_t kMaxRanks = 4096;
+constexpr double kMinShare = 1e-9;  // of a source's weight; the mixture counts in 2^-32
 
 static_assert(static_cast<int>(DType::kF64) == 0 && static_cast<int>(DType::kF32) == 1 &&
               static_cast<int>(DType::kBF16) == 2);
@@ -123,10 +124,25 @@ void TokenizerConfig::Describe(ConfigFields& f) {
 }
 
 void DataConfig::Describe(ConfigFields& f) {
-  f.Add("train", train, {.doc = "training tokens: PREFIX of PREFIX.bin and PREFIX.idx", .is_path = true});
+  f.Add(
+      "train", train,
+      {.doc = "training tokens: PREFIX of PREFIX.bin and PREFIX.idx; of several, samples by weight", .is_path = true});
   f.Add("valid", valid, {.doc = "validation tokens: PREFIX; empty = no evaluation", .is_path = true});
   f.AddChoice("packing", packing, kPackingNames,
               {.doc = "documents that share a row: \"concat\" reads on, \"isolate\" keeps them apart (causal models)"});
+  f.Add("prefetch", prefetch,
+        {.doc = "prepared ahead on a thread of their own; 0 = none", .unit = "batches", .min = 0, .max = 1024});
+}
+
+void DataConfig::Check(ConfigChecks& c) const {
+  double sum = 0;
+  for (const WeightedPath& source : train) sum += source.weight;
+  for (const WeightedPath& source : train) {
+    if (source.weight >= kMinShare * sum || !c.Ok({"data.train"})) continue;
+    c.Add({ConfigErrorKind::kOutOfRange, "data.train",
+           absl::StrFormat("data.train: weight %s of %s is less than a part of %s of all weights",
+                           FormatDouble(source.weight), source.path, FormatDouble(kMinShare))});
+  }
 }
 
 void BatchConfig::Describe(ConfigFields& f) {
@@ -229,6 +245,7 @@ void CompleteJob(JobConfig& job, ConfigChecks& checks) {
   job.optim.Check(checks);
   job.schedule.Check(checks);
   job.log.Check(checks);
+  job.data.Check(checks);
   CheckTp(job, checks);
   CheckRanks(job, checks);
   CompleteBatch(job, checks);

@@ -37,11 +37,13 @@ struct TokenizerConfig {
 };
 
 struct DataConfig {
-  std::string train;  // PREFIX of PREFIX.bin and PREFIX.idx
-  std::string valid;  // empty: no evaluation
+  std::vector<WeightedPath> train;  // PREFIX of PREFIX.bin and PREFIX.idx; samples are taken in proportion to the weights
+  std::string valid;                // PREFIX; empty: no evaluation
   Packing packing = Packing::kConcat;
+  int64_t prefetch = 2;  // batches
 
   void Describe(ConfigFields& f);
+  void Check(ConfigChecks& c) const;
   bool operator==(const DataConfig&) const = default;
 };
 

@@ -17,7 +17,7 @@ absl::Status CheckVocabulary(const IndexedDataset& dataset, int64_t vocab_size) 
   std::vector<int32_t> block(kScanTokens);
   for (int64_t begin = 0; begin < dataset.num_tokens(); begin += kScanTokens) {
     const std::span tokens(block.data(), std::min(kScanTokens, dataset.num_tokens() - begin));
-    dataset.Read(begin, tokens);
+    RETURN_IF_ERROR(dataset.Read(begin, tokens));
     const auto [low, high] = std::ranges::minmax(tokens);
     if (low < 0 || high >= vocab_size) {
       return absl::InvalidArgumentError(
@@ -45,26 +45,27 @@ absl::StatusOr<Loader> Loader::Create(Env& env, const std::string& prefix, int64
   return Loader(std::move(dataset), seq_len, seed, packing);
 }
 
-void Loader::Sample(int64_t global_index, const RowSpans& row) const {
+absl::Status Loader::Sample(int64_t global_index, const RowSpans& row) const {
   STRATA_CHECK(global_index >= 0);
   const int64_t n = samples_per_epoch();
-  Window(Permute(seed_, global_index / n, n, global_index % n), row);
+  return Window(Permute(seed_, global_index / n, n, global_index % n), row);
 }
 
-void Loader::Window(int64_t index, const RowSpans& row) const {
+absl::Status Loader::Window(int64_t index, const RowSpans& row) const {
   STRATA_CHECK(0 <= index && index < num_windows() && std::ssize(row.tokens) == seq_len_ &&
                std::ssize(row.targets) == seq_len_ && std::ssize(row.weights) == seq_len_ &&
                std::ssize(row.document_starts) == seq_len_);
   const int64_t begin = index * seq_len_;
   const int64_t real = std::min(seq_len_, dataset_.num_tokens() - 1 - begin);
-  dataset_.Read(begin, row.tokens.first(real));
-  dataset_.Read(begin + 1, row.targets.first(real));
+  RETURN_IF_ERROR(dataset_.Read(begin, row.tokens.first(real)));
+  RETURN_IF_ERROR(dataset_.Read(begin + 1, row.targets.first(real)));
   std::ranges::fill(row.tokens.subspan(real), 0);
   std::ranges::fill(row.targets.subspan(real), 0);
   std::ranges::fill(row.weights.first(real), 1.0f);
   std::ranges::fill(row.weights.subspan(real), 0.0f);
   std::ranges::fill(row.document_starts, 0);
   if (packing_ == Packing::kIsolate) Isolate(begin, real, row);
+  return absl::OkStatus();
 }
 
 // Marks the documents of tokens [begin, begin + real).

@@ -13,6 +13,7 @@
 #include <span>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "core/base/env.h"
 #include "launch/data/indexed_dataset.h"
@@ -32,13 +33,13 @@ class Loader {
   int64_t seq_len() const { return seq_len_; }
   int64_t samples_per_epoch() const { return (dataset_.num_tokens() - 1) / seq_len_; }  // whole windows
 
-  // Training sample `global_index` >= 0. Always whole: it has no padding.
-  void Sample(int64_t global_index, const RowSpans& row) const;
+  // Training sample `global_index` >= 0. Always whole: it has no padding. Errors: IndexedDataset::Read's.
+  absl::Status Sample(int64_t global_index, const RowSpans& row) const;
 
   // Evaluation, in stream order: the windows together have each of the T - 1 targets once. The last one may be short:
   // it is padded with token 0, target 0, weight 0.
   int64_t num_windows() const { return (dataset_.num_tokens() - 2) / seq_len_ + 1; }
-  void Window(int64_t index, const RowSpans& row) const;
+  absl::Status Window(int64_t index, const RowSpans& row) const;
 
  private:
   Loader(IndexedDataset dataset, int64_t seq_len, uint64_t seed, Packing packing);
@@ -50,20 +51,11 @@ class Loader {
   Packing packing_;
 };
 
-// The loader's two orders as rows of a job. The loader must outlive them.
-class TrainRows final : public RowSource {
- public:
-  explicit TrainRows(const Loader& loader) : loader_(loader) {}
-  void Row(int64_t index, const RowSpans& row) const override { loader_.Sample(index, row); }
-
- private:
-  const Loader& loader_;
-};
-
-class WindowRows final : public RowSource {  // index < num_windows
+// The windows as rows of a job, index < num_windows. The loader must outlive it. Training rows: training_data.h.
+class WindowRows final : public RowSource {
  public:
   explicit WindowRows(const Loader& loader) : loader_(loader) {}
-  void Row(int64_t index, const RowSpans& row) const override { loader_.Window(index, row); }
+  absl::Status Row(int64_t index, const RowSpans& row) const override { return loader_.Window(index, row); }
 
  private:
   const Loader& loader_;

@@ -1,6 +1,7 @@
 #include "launch/job/rank_runner.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "absl/strings/str_format.h"
@@ -86,19 +87,36 @@ absl::Status RankRunner::InitParameters(uint64_t seed) {
 
 int64_t RankRunner::rows_per_step() const { return job_.batch_rows * job_.config.batch.accumulate; }
 
-int64_t RankRunner::FillRows(std::vector<Buffer>& buffers, int64_t first_row, int64_t end_row,
-                             const RowSource& source) {
-  const TensorRef& view =
-      std::find_if(buffers.begin(), buffers.end(), [](auto& b) { return b.name == "tokens"; })->port->operand.view;
+const TensorRef& RankRunner::TokensView(const std::vector<Buffer>& buffers) {
+  return std::find_if(buffers.begin(), buffers.end(), [](auto& b) { return b.name == "tokens"; })->port->operand.view;
+}
+
+std::vector<int64_t> RankRunner::RowOffsets() const {
+  const TensorRef& view = TokensView(train_);
+  std::vector<int64_t> offsets;
+  for (size_t m = 0; m < train_[0].bytes.size(); ++m) {
+    for (int64_t i = 0; i < view.shape[0]; ++i) {
+      offsets.push_back(static_cast<int64_t>(m) * job_.batch_rows + view.origin[0] + i);
+    }
+  }
+  return offsets;
+}
+
+absl::StatusOr<RankRunner::Filled> RankRunner::FillRows(std::vector<Buffer>& buffers, int64_t first_row,
+                                                        int64_t end_row, const RowSource& source) {
+  using Clock = std::chrono::steady_clock;
+  const TensorRef& view = TokensView(buffers);
   const int64_t rows = view.shape[0], columns = view.shape[1];
-  int64_t counted = 0;
+  Filled filled;
   for (size_t m = 0; m < buffers[0].bytes.size(); ++m) {
     for (int64_t i = 0; i < rows; ++i) {
       const int64_t row = first_row + static_cast<int64_t>(m) * job_.batch_rows + view.origin[0] + i;
       const bool real = row < end_row;
-      source.Row(real ? row : first_row, {row_tokens_, row_targets_, row_weights_, row_starts_});
+      const auto begun = Clock::now();
+      RETURN_IF_ERROR(source.Row(real ? row : first_row, {row_tokens_, row_targets_, row_weights_, row_starts_}));
+      filled.wait_s += std::chrono::duration<double>(Clock::now() - begun).count();
       if (!real) std::fill(row_weights_.begin(), row_weights_.end(), 0.0f);
-      for (float w : row_weights_) counted += w != 0;
+      for (float w : row_weights_) filled.tokens += w != 0;
       for (Buffer& b : buffers) {
         const DType dtype = b.port->operand.view.dtype;
         if (b.name == "samples") Put(b.bytes[m].data(), dtype, i, static_cast<double>(row % (int64_t{1} << 31)));
@@ -112,7 +130,7 @@ int64_t RankRunner::FillRows(std::vector<Buffer>& buffers, int64_t first_row, in
       }
     }
   }
-  return counted;
+  return filled;
 }
 
 absl::StatusOr<int64_t> RankRunner::SumOverData(int64_t local) {
@@ -157,7 +175,10 @@ absl::StatusOr<double> RankRunner::Scalar(std::string_view program, std::string_
 absl::StatusOr<StepReport> RankRunner::TrainStep(int64_t step, int64_t first_row, const RowSource& source,
                                                  double max_loss) {
   StepReport report;
-  ASSIGN_OR_RETURN(report.tokens, SumOverData(FillRows(train_, first_row, first_row + rows_per_step(), source)));
+  const absl::StatusOr<Filled> filled = FillRows(train_, first_row, first_row + rows_per_step(), source);
+  if (!filled.ok()) return Annotate(filled.status(), absl::StrFormat("data of step %d", step));
+  report.data_wait_s = filled->wait_s;
+  ASSIGN_OR_RETURN(report.tokens, SumOverData(filled->tokens));
   if (report.tokens == 0) {
     return absl::InvalidArgumentError(absl::StrFormat("step %d: no token of samples %d to %d has weight", step,
                                                       first_row, first_row + rows_per_step() - 1));
@@ -180,7 +201,8 @@ absl::StatusOr<StepReport> RankRunner::TrainStep(int64_t step, int64_t first_row
 absl::StatusOr<RankRunner::LossSum> RankRunner::Evaluate(int64_t num_rows, const RowSource& source) {
   LossSum total;
   for (int64_t row = 0; row < num_rows; row += job_.batch_rows) {
-    ASSIGN_OR_RETURN(const int64_t tokens, SumOverData(FillRows(eval_, row, num_rows, source)));
+    ASSIGN_OR_RETURN(const Filled filled, FillRows(eval_, row, num_rows, source));
+    ASSIGN_OR_RETURN(const int64_t tokens, SumOverData(filled.tokens));
     RETURN_IF_ERROR(RunFed("eval", eval_, {.seed = static_cast<uint64_t>(job_.config.run.seed)}));
     ASSIGN_OR_RETURN(const double nats, Scalar("eval", "eval_loss"));
     total.tokens += tokens;

@@ -16,8 +16,9 @@ struct StepReport {
   double loss = 0;       // nats a token, over the global batch
   double grad_norm = 0;  // before clipping
   double lr = 0;
-  int64_t tokens = 0;    // with weight, in the global batch
-  bool skipped = false;  // the update was not applied: loss or gradient norm not finite, or the loss above the limit
+  int64_t tokens = 0;      // with weight, in the global batch
+  double data_wait_s = 0;  // of this rank, for rows of `source`
+  bool skipped = false;    // the update was not applied: loss or gradient norm not finite, or the loss above the limit
 };
 
 class RankRunner {
@@ -33,7 +34,7 @@ class RankRunner {
 
   // Step `step` (from 1) on rows [first_row, first_row + rows a step) of `source`. Collective.
   // Where the loss (nats a token) is above max_loss or is not finite, nothing is updated, alike on all ranks.
-  // Errors: InvalidArgument where no token of the batch has weight; those of Executor::Run.
+  // Errors: InvalidArgument where no token of the batch has weight; of the source; those of Executor::Run.
   absl::StatusOr<StepReport> TrainStep(int64_t step, int64_t first_row, const RowSource& source,
                                        double max_loss = std::numeric_limits<double>::infinity());
 
@@ -53,6 +54,8 @@ class RankRunner {
 
   Executor& executor() { return *executor_; }
   int64_t rows_per_step() const;
+  // The rows of a step that this rank asks its source for, in order, less the step's first row.
+  std::vector<int64_t> RowOffsets() const;
   absl::Status Close();  // collective
 
  private:
@@ -63,8 +66,14 @@ class RankRunner {
     std::vector<std::vector<std::byte>> bytes;  // by micro-batch
   };
   std::vector<Buffer> MakeBuffers(const Program& program) const;
-  // Fills the inputs that are rows, of all micro-batches; returns this rank's tokens with weight.
-  int64_t FillRows(std::vector<Buffer>& buffers, int64_t first_row, int64_t end_row, const RowSource& source);
+  static const TensorRef& TokensView(const std::vector<Buffer>& buffers);  // rows and columns of this rank
+  struct Filled {
+    int64_t tokens = 0;  // of this rank, with weight
+    double wait_s = 0;   // for the source
+  };
+  // Fills the inputs that are rows, of all micro-batches.
+  absl::StatusOr<Filled> FillRows(std::vector<Buffer>& buffers, int64_t first_row, int64_t end_row,
+                                  const RowSource& source);
   absl::StatusOr<int64_t> SumOverData(int64_t local);
   absl::Status RunFed(std::string_view program, std::vector<Buffer>& buffers, const StepScalars& scalars);
   absl::StatusOr<double> Scalar(std::string_view program, std::string_view output);

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <span>
 
+#include "absl/status/status.h"
+
 namespace strata {
 
 // One sequence, each span of the model's sequence length.
@@ -18,7 +20,8 @@ struct RowSpans {
 class RowSource {
  public:
   virtual ~RowSource() = default;
-  virtual void Row(int64_t index, const RowSpans& row) const = 0;  // writes every element
+  // Writes every element. Errors: of reading, naming the file.
+  virtual absl::Status Row(int64_t index, const RowSpans& row) const = 0;
 };
 
 }  // namespace strata

@@ -11,6 +11,8 @@
 #include "launch/config/print_config.h"
 #include "launch/data/loader.h"
 #include "launch/data/objective_rows.h"
+#include "launch/data/prefetch.h"
+#include "launch/data/training_data.h"
 #include "launch/job/back_end.h"
 #include "launch/job/checkpoint_io.h"
 #include "launch/job/gather.h"
@@ -37,7 +39,7 @@ struct Run {
   BackEnd back_end;  // its kernels are the plans'
   Job job;
   std::vector<Plan> plans;
-  Loader train;
+  TrainingData train;
   std::optional<Loader> valid;
   std::string config_text;
   std::string resume;  // as of TrainOptions
@@ -84,6 +86,10 @@ class RankTraining {
     ASSIGN_OR_RETURN(runner_, RankRunner::Create(run_.job, plan, world_, *device_, &*pool_));
     RETURN_IF_ERROR(Prepare());
     RETURN_IF_ERROR(Start());
+    if (config_.data.prefetch > 0) {
+      prefetch_.emplace(objective_rows_, RowOrder{next_sample_, runner_->rows_per_step(), runner_->RowOffsets()},
+                        config_.data.prefetch, config_.model.seq);
+    }
     if (first() && resume_from_.empty()) RETURN_IF_ERROR(OpenLog());
     if (resume_from_.empty()) RETURN_IF_ERROR(Evaluate("untrained"));
     start_ = Clock::now();
@@ -141,11 +147,14 @@ class RankTraining {
 
   absl::Status Step(int64_t step) {
     const auto begun = Clock::now();
-    ASSIGN_OR_RETURN(const StepReport report,
-                     runner_->TrainStep(step, next_sample_, objective_rows_, guard_.MaxLoss()));
+    const RowSource& rows = prefetch_ ? static_cast<const RowSource&>(*prefetch_) : objective_rows_;
+    ASSIGN_OR_RETURN(const StepReport report, runner_->TrainStep(step, next_sample_, rows, guard_.MaxLoss()));
     RETURN_IF_ERROR(Guard(step, report));
     next_sample_ += runner_->rows_per_step();
-    const double step_s = Seconds(begun), rate = static_cast<double>(config_.batch.tokens) / step_s;
+    const double step_s = Seconds(begun);
+    since_log_.steps_s += step_s;
+    since_log_.data_wait_s += report.data_wait_s;
+    const double rate = static_cast<double>(config_.batch.tokens) / step_s;
     smooth_rate_ = smooth_rate_ == 0 ? rate : 0.9 * smooth_rate_ + 0.1 * rate;
     if (first()) RETURN_IF_ERROR(Log(step, report, step_s));
     const bool last = step == config_.schedule.steps;
@@ -161,7 +170,8 @@ class RankTraining {
   }
 
   absl::Status Guard(int64_t step, const StepReport& report) {
-    const absl::StatusOr<std::string> skipped = guard_.Judge(step, report, next_sample_, runner_->rows_per_step());
+    const absl::StatusOr<std::string> skipped =
+        guard_.Judge(step, report, [&] { return run_.train.Describe(next_sample_, runner_->rows_per_step()); });
     if (!skipped.ok()) {
       const std::string saved = saved_step_ < 0 ? "no checkpoint is saved yet"
                                                 : absl::StrFormat("the last checkpoint is of step %d", saved_step_);
@@ -180,14 +190,21 @@ class RankTraining {
     if (step % config_.log.every != 0 && step != first_step_ && !last) return absl::OkStatus();
     const double eta =
         static_cast<double>(config_.schedule.steps - step) * static_cast<double>(config_.batch.tokens) / smooth_rate_;
-    progress_.Update(
-        {.step = step, .steps = config_.schedule.steps, .loss = r.loss, .tokens_per_s = smooth_rate_, .eta_s = eta});
+    const double data_wait = 100 * since_log_.data_wait_s / since_log_.steps_s;
+    since_log_ = {};
+    progress_.Update({.step = step,
+                      .steps = config_.schedule.steps,
+                      .loss = r.loss,
+                      .tokens_per_s = smooth_rate_,
+                      .data_wait = data_wait,
+                      .eta_s = eta});
     return log_->Write(std::vector<Metric>{{"step", step},
                                            {"loss", r.loss},
                                            {"lr", r.lr},
                                            {"grad_norm", r.grad_norm},
                                            {"tokens", r.tokens},
                                            {"step_s", step_s},
+                                           {"data_wait", data_wait},
                                            {"tokens_per_s", static_cast<double>(config_.batch.tokens) / step_s}});
   }
 
@@ -237,6 +254,7 @@ class RankTraining {
   World& world_;
   const TrainRows rows_;
   const ObjectiveRows objective_rows_;
+  std::optional<PrefetchRows> prefetch_;
   LossGuard guard_;
   Progress progress_;
   std::optional<ThreadPool> pool_;
@@ -247,6 +265,9 @@ class RankTraining {
   std::unique_ptr<LogSink> log_;  // rank 0
   int64_t first_step_ = 1, next_sample_ = 0, saved_step_ = -1;
   std::string saved_path_;
+  struct {
+    double steps_s = 0, data_wait_s = 0;
+  } since_log_;  // of the steps since the last logged one
   double smooth_rate_ = 0;
   Clock::time_point start_;
 };

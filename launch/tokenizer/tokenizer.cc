@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_format.h"
+#include "core/base/crc32c.h"
 #include "core/base/status.h"
 #include "launch/tokenizer/model_check.h"
 
@@ -21,9 +22,8 @@ absl::StatusOr<Tokenizer> Tokenizer::Train(std::span<const std::string_view> tex
 }
 
 absl::StatusOr<Tokenizer> Tokenizer::Load(Env& env, const std::string& path) {
-  ASSIGN_OR_RETURN(const auto file, env.Map(path));
-  const auto bytes = file->bytes();
-  auto tokenizer = FromModel(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+  ASSIGN_OR_RETURN(std::string model, ReadUserFile(env, path));
+  auto tokenizer = FromModel(std::move(model));
   if (!tokenizer.ok()) return Annotate(tokenizer.status(), path);
   return tokenizer;
 }
@@ -38,6 +38,7 @@ absl::StatusOr<Tokenizer> Tokenizer::FromModel(std::string model) {
   Tokenizer tokenizer;
   if (const std::string error = tokenizer.pieces_.Load(model); !error.empty()) return not_a_model(error);
   if (tokenizer.eos_id() < 0) return absl::InvalidArgumentError("the tokenizer has no EOS piece");
+  tokenizer.crc32c_ = Crc32c(std::as_bytes(std::span(model)));
   tokenizer.model_ = std::move(model);
   return tokenizer;
 }

@@ -10,6 +10,7 @@
 #include "core/base/status.h"
 #include "core/base/thread_pool.h"
 #include "core/exec/cuda_device.h"
+#include "core/kernels/gemm.h"
 #include "launch/config/load_config.h"
 #include "launch/job/back_end.h"
 #include "launch/job/plan_report.h"
@@ -25,7 +26,7 @@ namespace {
 class RandomRows final : public RowSource {
  public:
   explicit RandomRows(int64_t vocab) : vocab_(static_cast<uint64_t>(vocab)) {}
-  void Row(int64_t index, const RowSpans& row) const override {
+  absl::Status Row(int64_t index, const RowSpans& row) const override {
     for (size_t i = 0; i < row.tokens.size(); ++i) {
       const PhiloxBlock r = Philox(1, static_cast<uint64_t>(index), i);
       row.tokens[i] = static_cast<int32_t>(r[0] % vocab_);
@@ -33,6 +34,7 @@ class RandomRows final : public RowSource {
       row.weights[i] = 1;
       row.document_starts[i] = 0;
     }
+    return absl::OkStatus();
   }
 
  private:
@@ -122,10 +124,11 @@ class Bench {
     for (const Plan& p : plans) arenas += p.arena_bytes[0];
     const bool gpu = m.device != "cpu";
     std::string text = absl::StrFormat(
-        "{\"engine\": \"strata\", \"device\": \"%s\", \"ranks\": %d, \"threads\": %d, \"step_s\": %.6f, \"min_s\": "
+        "{\"engine\": \"strata\", \"device\": \"%s\", \"gemm\": \"%s\", \"ranks\": %d, \"threads\": %d, \"step_s\": "
         "%.6f, "
-        "\"max_s\": %.6f, \"tokens_per_s\": %.1f, \"gflops\": %.1f, ",
-        m.device, job.ranks, threads, median, m.seconds.front(), m.seconds.back(), tokens / median, rate / 1e9);
+        "\"min_s\": %.6f, \"max_s\": %.6f, \"tokens_per_s\": %.1f, \"gflops\": %.1f, ",
+        m.device, gpu ? "cuBLASLt" : DescribeGemm(c.precision.compute), job.ranks, threads, median, m.seconds.front(),
+        m.seconds.back(), tokens / median, rate / 1e9);
     if (peak > 0) {
       absl::StrAppendFormat(
           &text,

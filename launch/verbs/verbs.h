@@ -13,6 +13,8 @@ absl::Status RunBenchStep(const BenchOptions& options);
 absl::Status RunBenchGemm(const BenchOptions& options);
 absl::Status RunBenchAttention(const BenchOptions& options);
 absl::Status RunDataBuild(const DataBuildOptions& options);
+absl::Status RunDataInspect(const DataInspectOptions& options);
+absl::Status RunDataVerify(const DataVerifyOptions& options);
 absl::Status RunDataBaselines(const DataBaselinesOptions& options);
 absl::Status RunTokenizerTrain(const TokenizerTrainOptions& options);
 absl::Status RunTokenizerEncode(const TokenizerEncodeOptions& options);

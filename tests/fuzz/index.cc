@@ -20,7 +20,7 @@ void Index(std::string_view input) {
   STRATA_CHECK(d.SequenceBegin(0) == 0 && d.SequenceBegin(d.num_sequences()) == d.num_tokens());
   for (int64_t i = 0; i < d.num_sequences(); ++i) STRATA_CHECK(d.SequenceBegin(i) <= d.SequenceBegin(i + 1));
   std::vector<int32_t> all(d.num_tokens());
-  d.Read(0, all);
+  STRATA_CHECK(d.Read(0, all).ok());
   const int32_t token = d.token_bytes() == 2 ? 0x0101 : 0x01010101;
   STRATA_CHECK(std::all_of(all.begin(), all.end(), [&](int32_t t) { return t == token; }));
 }

@@ -17,7 +17,6 @@ class MemoryEnv final : public Env {
   explicit MemoryEnv(std::map<std::string, std::string> files) : files_(std::move(files)) {}
 
   absl::StatusOr<std::unique_ptr<ReadableFile>> OpenReadable(const std::string& path) override { return Find(path); }
-  absl::StatusOr<std::unique_ptr<MappedFile>> Map(const std::string& path) override { return Find(path); }
   bool Exists(const std::string& path) override { return files_.contains(path); }
 
   absl::StatusOr<std::unique_ptr<WritableFile>> OpenWritable(const std::string&, Open) override { return Refused(); }
@@ -28,7 +27,7 @@ class MemoryEnv final : public Env {
   absl::StatusOr<std::vector<std::string>> List(const std::string&) override { return Refused(); }
 
  private:
-  class File final : public ReadableFile, public MappedFile {
+  class File final : public ReadableFile {
    public:
     explicit File(std::string_view text) : bytes_(std::as_bytes(std::span(text))) {}
     int64_t size() const override { return std::ssize(bytes_); }
@@ -37,7 +36,6 @@ class MemoryEnv final : public Env {
       if (!out.empty()) std::memcpy(out.data(), bytes_.data() + offset, out.size());
       return absl::OkStatus();
     }
-    std::span<const std::byte> bytes() const override { return bytes_; }
 
    private:
     std::span<const std::byte> bytes_;

@@ -17,7 +17,6 @@
 namespace strata {
 namespace {
 
-
 struct Ended {
   int code = -1;
   std::string out;  // stdout and stderr
@@ -41,7 +40,8 @@ Ended Strata(const std::string& arguments) {
 
 // Every logged number that does not depend on time.
 std::string Numbers(const std::string& metrics) {
-  std::string text = std::regex_replace(metrics, std::regex(",\"(step_s|tokens_per_s|save_s|checkpoint)\":[^,}]*"), "");
+  std::string text =
+      std::regex_replace(metrics, std::regex(",\"(step_s|data_wait|tokens_per_s|save_s|checkpoint)\":[^,}]*"), "");
   return std::regex_replace(text, std::regex("[^\n]*\\{\"step\":[0-9]+\\}\n"), "");
 }
 

@@ -75,7 +75,7 @@ class LoaderTest : public ::testing::Test {
   static int64_t SampleOf(const Loader& loader, int64_t index) {
     std::vector<int32_t> tokens(loader.seq_len()), targets(loader.seq_len()), starts(loader.seq_len(), -1);
     std::vector<float> weights(loader.seq_len());
-    TrainRows(loader).Row(index, {tokens, targets, weights, starts});
+    EXPECT_TRUE(loader.Sample(index, {tokens, targets, weights, starts}).ok());
     EXPECT_THAT(weights, Each(1.0f));
     EXPECT_THAT(starts, Each(0));
     EXPECT_EQ(tokens[0] % loader.seq_len(), 0);
@@ -133,11 +133,11 @@ TEST_F(LoaderTest, WindowsHaveEachTargetOnce) {
   std::vector<int32_t> tokens(10), targets(10), starts(10);
   std::vector<float> weights(10);
   const WindowRows rows(loader);
-  rows.Row(1, {tokens, targets, weights, starts});
+  ASSERT_TRUE(rows.Row(1, {tokens, targets, weights, starts}).ok());
   EXPECT_THAT(tokens, ElementsAre(10, 11, 12, 13, 14, 15, 16, 17, 18, 19));
   EXPECT_THAT(targets, ElementsAre(11, 12, 13, 14, 15, 16, 17, 18, 19, 20));
   EXPECT_THAT(weights, Each(1.0f));
-  rows.Row(2, {tokens, targets, weights, starts});
+  ASSERT_TRUE(rows.Row(2, {tokens, targets, weights, starts}).ok());
   EXPECT_THAT(tokens, ElementsAre(20, 21, 22, 0, 0, 0, 0, 0, 0, 0));
   EXPECT_THAT(targets, ElementsAre(21, 22, 23, 0, 0, 0, 0, 0, 0, 0));
   EXPECT_THAT(weights, ElementsAre(1, 1, 1, 0, 0, 0, 0, 0, 0, 0));
@@ -157,7 +157,9 @@ TEST_F(LoaderTest, IsolatedDocumentsBeginWhereTheyDo) {
   ASSERT_EQ(loader.num_windows(), 3);
   std::vector<int32_t> tokens(10), targets(10), starts(10);
   std::vector<float> weights(10);
-  const auto window = [&](int64_t i) { WindowRows(loader).Row(i, {tokens, targets, weights, starts}); };
+  const auto window = [&](int64_t i) {
+    ASSERT_TRUE(WindowRows(loader).Row(i, {tokens, targets, weights, starts}).ok());
+  };
   window(0);
   EXPECT_THAT(tokens, ElementsAre(0, 1, 2, 3, 4, 5, 6, 7, 8, 9));
   EXPECT_THAT(starts, ElementsAre(0, 0, 0, 3, 4, 5, 5, 5, 5, 5));
@@ -177,8 +179,8 @@ TEST_F(LoaderTest, PackingDoesNotChangeTheOrder) {
   std::vector<int32_t> a(7), b(7), targets(7), starts(7);
   std::vector<float> weights(7);
   for (int64_t i = 0; i < 2 * concat.samples_per_epoch(); ++i) {
-    concat.Sample(i, {a, targets, weights, starts});
-    isolate.Sample(i, {b, targets, weights, starts});
+    ASSERT_TRUE(concat.Sample(i, {a, targets, weights, starts}).ok());
+    ASSERT_TRUE(isolate.Sample(i, {b, targets, weights, starts}).ok());
     ASSERT_EQ(a, b);
     const bool boundary = a[0] <= 49 && 49 < a[0] + 7;  // the last token of the first document
     ASSERT_EQ(std::accumulate(weights.begin(), weights.end(), 0.0f), boundary ? 6 : 7);

@@ -12,12 +12,13 @@ namespace {
 class Ascending final : public RowSource {
  public:
   explicit Ascending(size_t padding) : padding_(padding) {}
-  void Row(int64_t, const RowSpans& row) const override {
+  absl::Status Row(int64_t, const RowSpans& row) const override {
     const size_t n = row.weights.size();
     std::iota(row.tokens.begin(), row.tokens.end(), 1000);
     std::iota(row.targets.begin(), row.targets.end(), 1001);
     for (size_t i = 0; i < n; ++i) row.weights[i] = i + padding_ < n ? 1.0f : 0.0f;
     for (size_t i = 0; i < n; ++i) row.document_starts[i] = static_cast<int32_t>(i / 3 * 3);
+    return absl::OkStatus();
   }
 
  private:
@@ -42,7 +43,8 @@ ModelConfig Model(ModelArch arch) {
 Row Get(ModelArch arch, int64_t index, size_t n, int64_t seed = 1, size_t padding = 0) {
   const Ascending base(padding);
   Row row(n);
-  ObjectiveRows(base, Model(arch), seed).Row(index, {row.tokens, row.targets, row.weights, row.starts});
+  EXPECT_TRUE(
+      ObjectiveRows(base, Model(arch), seed).Row(index, {row.tokens, row.targets, row.weights, row.starts}).ok());
   return row;
 }
 

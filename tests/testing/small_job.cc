@@ -38,7 +38,7 @@ JobConfig SmallJobOf(ModelArch arch, int64_t dp, int64_t tp, int64_t accumulate)
   return c;
 }
 
-void TableRows::Row(int64_t index, const RowSpans& row) const {
+absl::Status TableRows::Row(int64_t index, const RowSpans& row) const {
   const uint64_t id = static_cast<uint64_t>(index);
   for (size_t i = 0; i < row.tokens.size(); ++i) {
     const PhiloxBlock r = Philox(seed_, id, i);
@@ -47,6 +47,7 @@ void TableRows::Row(int64_t index, const RowSpans& row) const {
     row.weights[i] = r[2] % 8 < id % 7 + 1 ? 1.0f : 0.0f;
     row.document_starts[i] = i == 0 ? 0 : r[3] % 4 == 0 ? static_cast<int32_t>(i) : row.document_starts[i - 1];
   }
+  return absl::OkStatus();
 }
 
 namespace {

@@ -23,7 +23,7 @@ JobConfig SmallJobOf(ModelArch arch, int64_t dp, int64_t tp, int64_t accumulate)
 class TableRows final : public RowSource {
  public:
   TableRows(int64_t vocab, uint64_t seed) : vocab_(vocab), seed_(seed) {}
-  void Row(int64_t index, const RowSpans& row) const override;
+  absl::Status Row(int64_t index, const RowSpans& row) const override;
 
  private:
   int64_t vocab_;
