@@ -98,8 +98,8 @@ class KernelTable {
  public:
   void Add(std::string op, DType dtype, Kernel kernel);  // dtype of the first floating input (else of the first output)
   bool Has(std::string_view op) const;  // in any dtype; ops without kernels are decomposed before sharding
-  // Errors: NotFound names op and dtype.
-  absl::StatusOr<const Kernel*> Find(std::string_view op, DType dtype, bool deterministic = true) const;
+  // With `deterministic` only of kernels that are. Errors: NotFound names op and dtype.
+  absl::StatusOr<const Kernel*> Find(std::string_view op, DType dtype, bool deterministic = false) const;
 
  private:
   std::map<std::pair<std::string, DType>, std::vector<Kernel>> table_;

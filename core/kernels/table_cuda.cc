@@ -2,9 +2,13 @@
 
 namespace strata {
 
-KernelTable CudaKernels([[maybe_unused]] Determinism determinism) {
+KernelTable CudaKernels(Determinism determinism) {
   KernelTable table;
   AddCudaLinearKernels(table);
+  AddCudaElementwiseKernels(table);
+  AddCudaNormKernels(table);
+  AddCudaRopeKernels(table);
+  AddCudaAttentionKernels(table, determinism);
   return table;
 }
 

@@ -11,6 +11,7 @@ namespace {
 // Why the job cannot run on GPUs, or empty.
 std::string NotOnGpu(const JobConfig& c) {
   if (c.precision.compute == DType::kF64) return "precision.compute = \"float64\" runs on the CPU only";
+  if (c.data.packing == Packing::kIsolate) return "data.packing = \"isolate\" runs on the CPU only";
   if (c.parallel.ranks() > 1) {
     return absl::StrFormat(
         "parallel.dp * parallel.tp = %d: GPUs run one rank, collectives between them are not built yet",

@@ -52,9 +52,10 @@ absl::StatusOr<std::string> SaveCheckpoint(Env& env, const Job& job, Executor& e
   RETURN_IF_ERROR(AgreeOn(control, begun.status()));
   ASSIGN_OR_RETURN(const std::string folder, BroadcastText(control, *begun));
 
-  const absl::StatusOr<Snapshot> snapshot = BoxesToSave(job, executor, rank);
-  absl::StatusOr<ShardRecord> record = snapshot.status();
-  if (snapshot.ok()) record = WriteShard(env, folder, rank, snapshot->boxes);
+  const absl::StatusOr<ShardRecord> record = [&]() -> absl::StatusOr<ShardRecord> {
+    ASSIGN_OR_RETURN(const Snapshot snapshot, BoxesToSave(job, executor, rank));
+    return WriteShard(env, folder, rank, snapshot.boxes);
+  }();
   RETURN_IF_ERROR(AgreeOn(control, record.status()));
   ASSIGN_OR_RETURN(const std::vector<std::string> texts, AllGatherText(control, ToJson(*record)));
 

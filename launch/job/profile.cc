@@ -69,12 +69,12 @@ ProfileSummary Summarize(const std::vector<Executor::TimedStep>& steps) {
 std::string ProfileTable(const ProfileSummary& summary, const Work* only) {
   double total = 0;
   for (double s : summary.seconds) total += s;
-  std::string text = "      ms      %  calls      rate  op\n";
+  std::string text = "      ms      %  calls         rate  op\n";
   for (const ProfileRow& r : summary.rows) {
     if (only != nullptr && r.work != *only) continue;
-    const std::string rate = r.flops > 0 ? absl::StrFormat("%4.0f TF/s", r.flops / r.seconds / 1e12)
-                                         : absl::StrFormat("%4.0f GB/s", r.bytes / r.seconds / 1e9);
-    absl::StrAppendFormat(&text, "%8.3f  %5.1f  %5d %9s  %s(%s)\n", r.seconds * 1e3, 100 * r.seconds / total, r.calls,
+    const std::string rate = r.flops > 0 ? absl::StrFormat("%6.1f TF/s", r.flops / r.seconds / 1e12)
+                                         : absl::StrFormat("%6.0f GB/s", r.bytes / r.seconds / 1e9);
+    absl::StrAppendFormat(&text, "%8.3f  %5.1f  %5d %12s  %s(%s)\n", r.seconds * 1e3, 100 * r.seconds / total, r.calls,
                           rate, r.op, r.shapes);
   }
   return text;

@@ -10,6 +10,7 @@
 #include "core/base/status.h"
 #include "core/base/thread_pool.h"
 #include "core/exec/cuda_device.h"
+#include "core/kernels/gemm.h"
 #include "launch/config/load_config.h"
 #include "launch/job/back_end.h"
 #include "launch/job/plan_report.h"
@@ -123,10 +124,11 @@ class Bench {
     for (const Plan& p : plans) arenas += p.arena_bytes[0];
     const bool gpu = m.device != "cpu";
     std::string text = absl::StrFormat(
-        "{\"engine\": \"strata\", \"device\": \"%s\", \"ranks\": %d, \"threads\": %d, \"step_s\": %.6f, \"min_s\": "
+        "{\"engine\": \"strata\", \"device\": \"%s\", \"gemm\": \"%s\", \"ranks\": %d, \"threads\": %d, \"step_s\": "
         "%.6f, "
-        "\"max_s\": %.6f, \"tokens_per_s\": %.1f, \"gflops\": %.1f, ",
-        m.device, job.ranks, threads, median, m.seconds.front(), m.seconds.back(), tokens / median, rate / 1e9);
+        "\"min_s\": %.6f, \"max_s\": %.6f, \"tokens_per_s\": %.1f, \"gflops\": %.1f, ",
+        m.device, gpu ? "cuBLASLt" : DescribeGemm(c.precision.compute), job.ranks, threads, median, m.seconds.front(),
+        m.seconds.back(), tokens / median, rate / 1e9);
     if (peak > 0) {
       absl::StrAppendFormat(
           &text,

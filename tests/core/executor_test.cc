@@ -38,9 +38,13 @@ std::unique_ptr<Compiled> Compile(const JobConfig& config) {
   return c;
 }
 
-TEST(Executor, AllocatesNothingAfterTheFirstStepAndMemoryStaysFlat) {
+class ExecutorIn : public ::testing::TestWithParam<DType> {};
+INSTANTIATE_TEST_SUITE_P(DTypes, ExecutorIn, ::testing::Values(DType::kF32, DType::kBF16),
+                         [](const auto& info) { return std::string(Name(info.param)); });
+
+TEST_P(ExecutorIn, AllocatesNothingAfterTheFirstStepAndMemoryStaysFlat) {
   JobConfig config = SmallJob(2, 2, 2);
-  config.precision.compute = DType::kF32;
+  config.precision.compute = GetParam();
   const auto c = Compile(config);
   const TableRows rows(config.model.vocab, 3);
   std::barrier sync(4);

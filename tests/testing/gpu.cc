@@ -125,6 +125,7 @@ absl::StatusOr<std::vector<double>> GpuErrors(const GraphFn& fn, const std::vect
   ASSIGN_OR_RETURN(const std::unique_ptr<CudaDevice> device, CudaDevice::Open(0));
   const KernelTable kernels = CudaKernels(options.determinism);
   EvalOptions on_cpu{.overwrite = options.overwrite, .scalars = options.scalars}, on_gpu = on_cpu;
+  on_gpu.in_place = options.in_place;
   on_gpu.kernels = &kernels;
   on_gpu.device = device.get();
   ASSIGN_OR_RETURN(const std::vector<Tensor> got, Call(fn, rounded, on_gpu));
@@ -132,6 +133,16 @@ absl::StatusOr<std::vector<double>> GpuErrors(const GraphFn& fn, const std::vect
   std::vector<double> errors;
   for (size_t i = 0; i < got.size(); ++i) errors.push_back(Error(got[i], want[i]));
   return errors;
+}
+
+void ExpectGpuClose(const GraphFn& fn, const std::vector<Tensor>& inputs, const GpuOptions& options, double slack) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const auto errors = GpuErrors(fn, inputs, dtype, options);
+    ASSERT_TRUE(errors.ok()) << Name(dtype) << " " << errors.status();
+    for (size_t i = 0; i < errors->size(); ++i) {
+      EXPECT_LE((*errors)[i], slack * GpuTolerance(dtype)) << Name(dtype) << ", output " << i;
+    }
+  }
 }
 
 }  // namespace strata::testing

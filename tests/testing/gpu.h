@@ -29,11 +29,15 @@ absl::Status RunOnDevice(Device& device, const Kernel& kernel, const KernelArgs&
 // (||a|| where b is zero). NaN and infinities must be at the same places; otherwise the error is infinite.
 struct GpuOptions {
   bool overwrite = true;
+  bool in_place = false;  // on the GPU; see EvalOptions
   StepScalars scalars{};
   Determinism determinism = Determinism::kFast;
 };
 absl::StatusOr<std::vector<double>> GpuErrors(const GraphFn& fn, const std::vector<Tensor>& inputs, DType dtype,
                                               const GpuOptions& options = {});
+// Expects of every output's GpuErrors, in f32 and bf16, that it is at most `slack` GpuTolerance.
+void ExpectGpuClose(const GraphFn& fn, const std::vector<Tensor>& inputs, const GpuOptions& options = {},
+                    double slack = 1);
 // What a GpuErrors may be after one rounding of the result and sums in float32.
 constexpr double GpuTolerance(DType t) { return t == DType::kF32 ? 2e-6 : 4e-3; }
 

@@ -141,13 +141,25 @@ class Interpreter {
       const int alias = n.op->Aliases(static_cast<int>(i));
       if (alias >= 0) in_refs[alias].data = out_refs[i].data;
     }
+    if (options_.in_place) ShareStorage(*n.op, in, in_refs, out, out_refs);
     const auto floating = std::find_if(in.begin(), in.end(), [](const Tensor* t) { return IsFloating(t->dtype); });
     ASSIGN_OR_RETURN(const Kernel* kernel,
-                     kernels_.Find(n.op->name(), floating == in.end() ? out[0].dtype : (*floating)->dtype));
+                     kernels_.Find(n.op->name(), floating == in.end() ? out[0].dtype : (*floating)->dtype, false));
     std::vector<std::byte> workspace(kernel->workspace == nullptr ? 0 : kernel->workspace(*n.op, in_refs), kNaN);
     const KernelArgs args{*n.op, in_refs,  out_refs,     options_.overwrite, workspace, &options_.scalars,
                           n.key, Stream{}, options_.pool};
     return options_.device != nullptr ? RunOnDevice(*options_.device, *kernel, args) : kernel->run(args);
+  }
+
+  static void ShareStorage(const Op& op, const std::vector<Tensor*>& in, std::vector<TensorRef>& in_refs,
+                           std::vector<Tensor>& out, std::vector<TensorRef>& out_refs) {
+    if (op.Aliases(0) >= 0) return;
+    for (size_t i = 0; i < in.size(); ++i) {
+      if (!op.MayOverwrite(static_cast<int>(i)) || in[i]->data.size() != out[0].data.size()) continue;
+      out[0].data = in[i]->data;
+      out_refs[0].data = in_refs[i].data = out[0].data.data();
+      return;
+    }
   }
 
   // The communicator of an axis set; all ranks run the same graph, so they connect in the same order.

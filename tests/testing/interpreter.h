@@ -42,6 +42,7 @@ double MaxAbs(const Tensor& a);
 // with a mesh, bindings are local parts and TensorRefs carry origin and global extent.
 struct EvalOptions {
   bool overwrite = true;
+  bool in_place = false;  // an output 0 that MayOverwrite an input is computed in that input's storage
   StepScalars scalars{};
   const Mesh* mesh = nullptr;
   World* world = nullptr;

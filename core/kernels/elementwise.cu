@@ -1,0 +1,153 @@
+// s(x) = 1 / (1 + e^-x);  silu = x s;  silu' = s (1 + x (1 - s));  swiglu = silu(gate) up.
+// gelu (core/kernels/gelu_cpu.cc): x c(x), gradient c + x c'; kErf with c = (1 + erf(x / sqrt 2)) / 2 and
+// c' = exp(-x^2 / 2) / sqrt(2 pi); kTanh with c = s(u), u = 2 sqrt(2 / pi) (x + 0.044715 x^3) and c' = c (1 - c) u'.
+#include "core/kernels/cost.h"
+#include "core/kernels/map.cuh"
+#include "core/ops/elementwise.h"
+#include "core/ops/gelu.h"
+
+namespace strata {
+namespace {
+
+struct AddFn {
+  __device__ void operator()(const float* x, float* y) const { y[0] = x[0] + x[1]; }
+};
+struct MulFn {
+  __device__ void operator()(const float* x, float* y) const { y[0] = x[0] * x[1]; }
+};
+struct ScaleFn {
+  float factor;
+  __device__ void operator()(const float* x, float* y) const { y[0] = factor * x[0]; }
+};
+struct SecondFn {
+  __device__ void operator()(const float* x, float* y) const { y[0] = x[1]; }
+};
+template <typename T>
+struct SiluFn {
+  __device__ void operator()(const float* x, float* y) const { y[0] = x[0] * Sigmoid<T>(x[0]); }
+};
+template <typename T>
+struct SiluDxFn {  // dy, x
+  __device__ void operator()(const float* x, float* y) const {
+    const float s = Sigmoid<T>(x[1]);
+    y[0] = x[0] * s * (1.0f + x[1] * (1.0f - s));
+  }
+};
+template <typename T>
+struct SwigluFn {  // gate, up
+  __device__ void operator()(const float* x, float* y) const { y[0] = x[0] * Sigmoid<T>(x[0]) * x[1]; }
+};
+template <typename T>
+struct SwigluDxFn {  // dy, gate, up
+  __device__ void operator()(const float* x, float* y) const {
+    const float s = Sigmoid<T>(x[1]);
+    y[0] = x[0] * x[2] * s * (1.0f + x[1] * (1.0f - s));
+    y[1] = x[0] * x[1] * s;
+  }
+};
+
+constexpr float kCube = 0.044715f, kSlope = 1.5957691216057308f;  // 2 sqrt(2 / pi)
+constexpr float kInvSqrt2 = 0.70710678118654752f, kInvSqrt2Pi = 0.39894228040143268f;
+
+template <typename T, GeluKind kKind>
+__device__ __forceinline__ float Cdf(float x) {
+  if constexpr (kKind == GeluKind::kErf) return 0.5f * (1.0f + erff(x * kInvSqrt2));
+  return Sigmoid<T>(kSlope * x * (1.0f + kCube * x * x));
+}
+template <typename T, GeluKind kKind>
+struct GeluFn {
+  __device__ void operator()(const float* x, float* y) const { y[0] = x[0] * Cdf<T, kKind>(x[0]); }
+};
+template <typename T, GeluKind kKind>
+struct GeluDxFn {  // dy, x
+  __device__ void operator()(const float* v, float* y) const {
+    const float x = v[1], c = Cdf<T, kKind>(x);
+    const float density = kKind == GeluKind::kErf ? kInvSqrt2Pi * Exp<T>(-0.5f * x * x)
+                                                  : c * (1.0f - c) * kSlope * (1.0f + 3 * kCube * x * x);
+    y[0] = v[0] * (c + x * density);
+  }
+};
+
+template <typename T, typename Fn>
+absl::Status Unary(const KernelArgs& a) {
+  return MapFlat<T, 1, T>(a, Fn{});
+}
+template <typename T, typename Fn>
+absl::Status Binary(const KernelArgs& a) {
+  return MapFlat<T, 1, T, T>(a, Fn{});
+}
+
+template <typename T>
+absl::Status RunScale(const KernelArgs& a) {
+  return MapFlat<T, 1, T>(a, ScaleFn{static_cast<float>(ScaleFactor(a.op))});
+}
+template <typename T>
+absl::Status RunSwigluDx(const KernelArgs& a) {
+  return MapFlat<T, 2, T, T, T>(a, SwigluDxFn<T>{});
+}
+
+template <typename T>
+absl::Status RunSwigluPacked(const KernelArgs& a) {
+  const int64_t F = a.out[0].shape.back();
+  const T* y = a.in[0].as<const T>();
+  Map<1>(StreamOf(a), SwigluFn<T>{}, RowsOf(a.out[0]), F, PitchedOut<T, 1>{{{a.out[0].as<T>(), F}}},
+         Pitched<const T>{y, 2 * F}, Pitched<const T>{y + F, 2 * F});
+  return Launched("swiglu_packed");
+}
+
+template <typename T>
+absl::Status RunSwigluPackedDx(const KernelArgs& a) {  // dh, y
+  const int64_t F = a.in[0].shape.back();
+  const T* y = a.in[1].as<const T>();
+  T* dy = a.out[0].as<T>();
+  Map<2>(StreamOf(a), SwigluDxFn<T>{}, RowsOf(a.in[0]), F, PitchedOut<T, 2>{{{dy, 2 * F}, {dy + F, 2 * F}}},
+         Pitched<const T>{a.in[0].as<const T>(), F}, Pitched<const T>{y, 2 * F}, Pitched<const T>{y + F, 2 * F});
+  return Launched("swiglu_packed_dx");
+}
+
+absl::Status RunAccumulate(const KernelArgs& a) {  // acc f32, x f32 or bf16
+  const bool narrow = a.in[1].dtype == DType::kBF16;
+  if (a.overwrite) {
+    return narrow ? MapFlat<float, 1, float, CudaBF16>(a, SecondFn{}) : MapFlat<float, 1, float, float>(a, SecondFn{});
+  }
+  return narrow ? MapFlat<float, 1, float, CudaBF16>(a, AddFn{}) : MapFlat<float, 1, float, float>(a, AddFn{});
+}
+
+template <typename T>
+absl::Status RunGelu(const KernelArgs& a) {
+  return GeluKindOf(a.op) == GeluKind::kErf ? Unary<T, GeluFn<T, GeluKind::kErf>>(a)
+                                            : Unary<T, GeluFn<T, GeluKind::kTanh>>(a);
+}
+template <typename T>
+absl::Status RunGeluDx(const KernelArgs& a) {
+  return GeluKindOf(a.op) == GeluKind::kErf ? Binary<T, GeluDxFn<T, GeluKind::kErf>>(a)
+                                            : Binary<T, GeluDxFn<T, GeluKind::kTanh>>(a);
+}
+
+template <typename T>
+void AddFor(KernelTable& table, DType dtype) {
+  const auto add = [&](const char* op, absl::Status (*run)(const KernelArgs&)) {
+    table.Add(op, dtype, {.run = run, .cost = StreamingCost});
+  };
+  add("add", Binary<T, AddFn>);
+  add("mul", Binary<T, MulFn>);
+  add("scale", RunScale<T>);
+  add("silu", Unary<T, SiluFn<T>>);
+  add("silu_dx", Binary<T, SiluDxFn<T>>);
+  add("swiglu", Binary<T, SwigluFn<T>>);
+  add("swiglu_dx", RunSwigluDx<T>);
+  add("swiglu_packed", RunSwigluPacked<T>);
+  add("swiglu_packed_dx", RunSwigluPackedDx<T>);
+  add("gelu", RunGelu<T>);
+  add("gelu_dx", RunGeluDx<T>);
+}
+
+}  // namespace
+
+void AddCudaElementwiseKernels(KernelTable& table) {
+  AddFor<float>(table, DType::kF32);
+  AddFor<CudaBF16>(table, DType::kBF16);
+  table.Add("accumulate", DType::kF32, {.run = RunAccumulate, .cost = StreamingCost});
+}
+
+}  // namespace strata

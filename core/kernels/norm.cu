@@ -1,0 +1,200 @@
+// rms_norm, layer_norm and their gradients, fused (core/ops/fused.h) or one by one. Rows that fit in registers and are made
+// of 16-byte vectors: norm_rows.cuh. Others: a block a row, which is read again for each sum.
+#include "core/kernels/cost.h"
+#include "core/kernels/map.cuh"
+#include "core/kernels/norm_rows.cuh"
+#include "core/kernels/sum_rows.cuh"
+#include "core/ops/layer_norm.h"
+#include "core/ops/rms_norm.h"
+
+namespace strata {
+namespace {
+
+constexpr int kAnyThreads = 256;
+
+template <typename T, bool kCentered>
+__global__ void __launch_bounds__(kAnyThreads) ForwardAny(NormForward<T> a) {
+  __shared__ float shared[32];
+  const int64_t row = blockIdx.x;
+  const T* const x = a.x + row * a.columns;
+  const float over_columns = 1.0f / static_cast<float>(a.columns);
+  float sum = 0, mean = 0;
+  if constexpr (kCentered) {
+    for (int e = threadIdx.x; e < a.columns; e += kAnyThreads) sum += ToFloat(x[e]);
+    mean = BlockSum(sum, shared) * over_columns;
+    sum = 0;
+  }
+  for (int e = threadIdx.x; e < a.columns; e += kAnyThreads) sum += (ToFloat(x[e]) - mean) * (ToFloat(x[e]) - mean);
+  const float rstd = 1.0f / sqrtf(BlockSum(sum, shared) * over_columns + a.eps);
+  for (int e = threadIdx.x; e < a.columns; e += kAnyThreads) {
+    const float bias = kCentered ? ToFloat(a.b[e]) : 0.0f;
+    a.y[row * a.columns + e] = FromFloat<T>((ToFloat(x[e]) - mean) * rstd * ToFloat(a.w[e]) + bias);
+  }
+  if (threadIdx.x > 0) return;
+  a.rstd[row] = rstd;
+  if constexpr (kCentered) a.mean[row] = mean;
+}
+
+template <typename T, bool kCentered>
+__global__ void __launch_bounds__(kAnyThreads) DxAny(NormBackward<T> a) {
+  __shared__ float shared[32];
+  const int64_t row = blockIdx.x, begin = row * a.columns;
+  const float rstd = a.rstd[row], mean = kCentered ? a.mean[row] : 0.0f;
+  const float over_columns = 1.0f / static_cast<float>(a.columns);
+  const auto t = [&](int e) { return ToFloat(a.dy[begin + e]) * ToFloat(a.w[e]); };
+  const auto xhat = [&](int e) { return (ToFloat(a.x[begin + e]) - mean) * rstd; };
+  float sum_t = 0, sum_tx = 0;
+  for (int e = threadIdx.x; e < a.columns; e += kAnyThreads) {
+    sum_t += t(e);
+    sum_tx += t(e) * xhat(e);
+  }
+  const float mean_t = kCentered ? BlockSum(sum_t, shared) * over_columns : 0.0f;
+  const float mean_tx = BlockSum(sum_tx, shared) * over_columns;
+  for (int e = threadIdx.x; e < a.columns; e += kAnyThreads) {
+    const float dx = rstd * (t(e) - xhat(e) * mean_tx - mean_t);
+    a.dx[begin + e] = FromFloat<T>(a.r != nullptr ? dx + ToFloat(a.r[begin + e]) : dx);
+  }
+}
+
+template <typename T, bool kCentered>
+struct DwOfRow {
+  NormBackward<T> a;
+  __device__ void operator()(int64_t row, int64_t column, float (&x)[kCentered ? 2 : 1][1]) const {
+    const int64_t i = row * a.columns + column;
+    const float dy = ToFloat(a.dy[i]);
+    x[0][0] = dy * ((ToFloat(a.x[i]) - (kCentered ? a.mean[row] : 0.0f)) * a.rstd[row]);
+    if constexpr (kCentered) x[1][0] = dy;
+  }
+};
+
+// Calls launch<kWarps, kVecs>() for a row of so many vectors; false where it has too many.
+template <typename Launch>
+bool WithSpread(int64_t vecs, const Launch& launch) {
+  if (vecs <= 96) return launch.template operator()<1, 3>(), true;
+  if (vecs <= 128) return launch.template operator()<4, 1>(), true;
+  if (vecs <= 256) return launch.template operator()<4, 2>(), true;
+  if (vecs <= 512) return launch.template operator()<16, 1>(), true;
+  if (vecs <= 1024) return launch.template operator()<16, 2>(), true;
+  return false;
+}
+
+template <typename T>
+int64_t VecsOf(int64_t columns) {  // too many where a row is not made of whole vectors
+  return columns % Vec<T>::kSize == 0 ? columns / Vec<T>::kSize : std::numeric_limits<int64_t>::max();
+}
+
+template <typename T, bool kCentered>
+void LaunchForward(cudaStream_t stream, const NormForward<T>& a) {
+  if (a.rows == 0) return;
+  const int64_t vecs = VecsOf<T>(Aligned16({a.x, a.w, a.b, a.y}) ? a.columns : 1);
+  const auto launch = [&]<int kWarps, int kVecs>() {
+    const int64_t blocks = std::min(Ceil(a.rows, RowGroup<kWarps>::kGroups), 8 * kMultiprocessors);
+    NormForwardRows<T, kCentered, kWarps, kVecs>
+        <<<static_cast<unsigned>(blocks), RowGroup<kWarps>::kThreads, 0, stream>>>(a);
+  };
+  if (WithSpread(vecs, launch)) return;
+  ForwardAny<T, kCentered><<<static_cast<unsigned>(a.rows), kAnyThreads, 0, stream>>>(a);
+}
+
+// dx, and where `dw` is given the weights' gradients.
+template <typename T, bool kCentered>
+void LaunchBackward(cudaStream_t stream, const NormBackward<T>& a, const SumsOut<kCentered ? 2 : 1>* dw) {
+  constexpr int kSums = kCentered ? 2 : 1;
+  const int64_t vecs = VecsOf<T>(Aligned16({a.dy, a.x, a.w, a.r, a.dx}) ? a.columns : 1);
+  const auto launch = [&]<int kWarps, int kVecs>() {
+    const int64_t blocks = std::min(Ceil(a.rows, RowGroup<kWarps>::kGroups), kNormBlocks<kVecs> * kMultiprocessors);
+    if (blocks > 0) {
+      NormBackwardRows<T, kCentered, kWarps, kVecs>
+          <<<static_cast<unsigned>(blocks), RowGroup<kWarps>::kThreads, 0, stream>>>(a);
+    }
+    if (dw != nullptr) LaunchAddBlocks<kSums>(stream, a.partial, blocks, a.columns, *dw);
+  };
+  if (WithSpread(vecs, launch)) return;
+  if (dw != nullptr) SumRows<kSums, 1>(stream, DwOfRow<T, kCentered>{a}, a.rows, a.columns, a.partial, *dw);
+  if (a.dx != nullptr && a.rows > 0) {
+    DxAny<T, kCentered><<<static_cast<unsigned>(a.rows), kAnyThreads, 0, stream>>>(a);
+  }
+}
+
+template <typename T>
+absl::Status RunRmsNorm(const KernelArgs& a) {  // x, w -> y, rstd
+  const TensorRef& x = a.in[0];
+  LaunchForward<T, false>(
+      StreamOf(a), {x.as<const T>(), a.in[1].as<const T>(), nullptr, a.out[0].as<T>(), nullptr, a.out[1].as<float>(),
+                    static_cast<float>(EpsOf(a.op)), RowsOf(x), static_cast<int>(x.shape.back())});
+  return Launched("rms_norm");
+}
+
+template <typename T>
+absl::Status RunLayerNorm(const KernelArgs& a) {  // x, w, b -> y, mean, rstd
+  const TensorRef& x = a.in[0];
+  LaunchForward<T, true>(
+      StreamOf(a),
+      {x.as<const T>(), a.in[1].as<const T>(), a.in[2].as<const T>(), a.out[0].as<T>(), a.out[1].as<float>(),
+       a.out[2].as<float>(), static_cast<float>(LayerNormEps(a.op)), RowsOf(x), static_cast<int>(x.shape.back())});
+  return Launched("layer_norm");
+}
+
+enum class Wanted : uint8_t { kDx, kDw, kBoth };
+
+// dy, x, w (but for kDw), mean (of layer norm), rstd, and for kBoth r or none -> dx, dw, db (of layer norm), as wanted.
+template <typename T, bool kCentered, Wanted kWanted>
+absl::Status RunBackward(const KernelArgs& a) {
+  constexpr bool kDx = kWanted != Wanted::kDw, kDw = kWanted != Wanted::kDx;
+  constexpr size_t kMean = kDx ? 3 : 2, kRstd = kMean + (kCentered ? 1 : 0), kR = kRstd + 1;
+  const TensorRef& x = a.in[1];
+  const NormBackward<T> n{a.in[0].as<const T>(),
+                          x.as<const T>(),
+                          kDx ? a.in[2].as<const T>() : nullptr,
+                          a.in.size() > kR ? a.in[kR].as<const T>() : nullptr,
+                          kCentered ? a.in[kMean].as<const float>() : nullptr,
+                          a.in[kRstd].as<const float>(),
+                          kDx ? a.out[0].as<T>() : nullptr,
+                          kDw ? reinterpret_cast<float*>(a.workspace.data()) : nullptr,
+                          RowsOf(x),
+                          static_cast<int>(x.shape.back())};
+  SumsOut<kCentered ? 2 : 1> dw{};
+  for (int s = 0; kDw && s < (kCentered ? 2 : 1); ++s) dw.at[s] = a.out[(kDx ? 1 : 0) + s].as<float>();
+  LaunchBackward<T, kCentered>(StreamOf(a), n, kDw ? &dw : nullptr);
+  return Launched("norm gradient");
+}
+
+template <bool kCentered>
+int64_t DwWorkspace(const Op&, std::span<const TensorRef> in) {
+  return SumRowsWorkspace(in[1].shape.back(), kCentered ? 2 : 1);
+}
+
+struct RsqrtFn {
+  float eps;
+  __device__ void operator()(const float* x, float* y) const { y[0] = 1.0f / sqrtf(x[0] + eps); }
+};
+template <typename T>
+absl::Status RunRsqrt(const KernelArgs& a) {
+  return MapFlat<T, 1, T>(a, RsqrtFn{static_cast<float>(EpsOf(a.op))});
+}
+
+template <typename T>
+void AddFor(KernelTable& table, DType dtype) {
+  using enum Wanted;
+  const auto add = [&](const char* op, absl::Status (*run)(const KernelArgs&), decltype(Kernel::workspace) workspace) {
+    table.Add(op, dtype, {.run = run, .workspace = workspace, .cost = StreamingCost});
+  };
+  add("rms_norm", RunRmsNorm<T>, nullptr);
+  add("rms_norm_dx", RunBackward<T, false, kDx>, nullptr);
+  add("rms_norm_dw", RunBackward<T, false, kDw>, DwWorkspace<false>);
+  add("rms_norm_bwd", RunBackward<T, false, kBoth>, DwWorkspace<false>);
+  add("rsqrt", RunRsqrt<T>, nullptr);
+  add("layer_norm", RunLayerNorm<T>, nullptr);
+  add("layer_norm_dx", RunBackward<T, true, kDx>, nullptr);
+  add("layer_norm_dw", RunBackward<T, true, kDw>, DwWorkspace<true>);
+  add("layer_norm_bwd", RunBackward<T, true, kBoth>, DwWorkspace<true>);
+}
+
+}  // namespace
+
+void AddCudaNormKernels(KernelTable& table) {
+  AddFor<float>(table, DType::kF32);
+  AddFor<CudaBF16>(table, DType::kBF16);
+}
+
+}  // namespace strata

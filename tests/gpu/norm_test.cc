@@ -1,0 +1,118 @@
+#include "core/ops/fused.h"
+#include "core/ops/layer_norm.h"
+#include "core/ops/rms_norm.h"
+#include "tests/testing/gpu.h"
+
+namespace strata::testing {
+namespace {
+
+using Values = std::vector<Value>;
+constexpr double kEps = 1e-5;
+
+Tensor Random(Shape shape, uint64_t seed) { return Tensor::Random(DType::kF64, shape, seed); }
+
+struct Sizes {
+  int64_t b, s, e;
+};
+// One of each spread of a row over warps, in f32 or bf16; rows of odd length, and rows that are too long for registers.
+constexpr Sizes kSizes[] = {{2, 9, 7},    {3, 11, 8},   {5, 300, 96}, {2, 150, 768}, {2, 13, 1024}, {4, 150, 2048},
+                            {2, 5, 4096}, {2, 5, 8192}, {1, 3, 8200}, {1, 7, 2050},  {1, 1, 12}};
+
+TEST(CudaRmsNorm, ForwardAndGradients) {
+  STRATA_NEEDS_GPU();
+  for (const auto& [b, s, e] : kSizes) {
+    const Tensor x = Random({b, s, e}, 1), w = Random({e}, 2), dy = Random({b, s, e}, 3), r = Random({b, s, e}, 4);
+    SCOPED_TRACE(ToString(x.shape));
+    const auto rstd = [](GraphBuilder& g, const Values& in) { return Value{RmsNorm(g, in[0], in[1], kEps).node, 1}; };
+    ExpectGpuClose(
+        [](GraphBuilder& g, const Values& in) {
+          const Value y = RmsNorm(g, in[0], in[1], kEps);
+          return Values{y, {y.node, 1}};
+        },
+        {x, w});
+    ExpectGpuClose(
+        [&](GraphBuilder& g, const Values& in) {
+          const Value rs = rstd(g, in);
+          return Values{RmsNormDx(g, in[2], in[0], in[1], rs), RmsNormDw(g, in[2], in[0], rs)};
+        },
+        {x, w, dy});
+    ExpectGpuClose(
+        [&](GraphBuilder& g, const Values& in) {
+          const NormGrads d = RmsNormBwd(g, in[2], in[0], in[1], rstd(g, in), {});
+          return Values{d.dx_BSE, d.dw_E};
+        },
+        {x, w, dy});
+    for (const bool in_place : {false, true}) {
+      ExpectGpuClose(
+          [&](GraphBuilder& g, const Values& in) {
+            const NormGrads d = RmsNormBwd(g, in[2], in[0], in[1], rstd(g, in), in[3]);
+            return Values{d.dx_BSE, d.dw_E};
+          },
+          {x, w, dy, r}, {.in_place = in_place});
+    }
+  }
+}
+
+TEST(CudaLayerNorm, ForwardAndGradients) {
+  STRATA_NEEDS_GPU();
+  for (const auto& [b, s, e] : kSizes) {
+    const Tensor x = Random({b, s, e}, 1), w = Random({e}, 2), bias = Random({e}, 5), dy = Random({b, s, e}, 3),
+                 r = Random({b, s, e}, 4);
+    SCOPED_TRACE(ToString(x.shape));
+    ExpectGpuClose(
+        [](GraphBuilder& g, const Values& in) {
+          const Value y = LayerNorm(g, in[0], in[1], in[2], kEps);
+          return Values{y, {y.node, 1}, {y.node, 2}};
+        },
+        {x, w, bias});
+    ExpectGpuClose(
+        [](GraphBuilder& g, const Values& in) {
+          const Value y = LayerNorm(g, in[0], in[1], in[2], kEps);
+          const LayerNormGrads d = LayerNormDw(g, in[3], in[0], {y.node, 1}, {y.node, 2});
+          return Values{LayerNormDx(g, in[3], in[0], in[1], {y.node, 1}, {y.node, 2}), d.weight_E, d.bias_E};
+        },
+        {x, w, bias, dy});
+    for (const bool in_place : {false, true}) {
+      ExpectGpuClose(
+          [](GraphBuilder& g, const Values& in) {
+            const Value y = LayerNorm(g, in[0], in[1], in[2], kEps);
+            const NormGrads d = LayerNormBwd(g, in[3], in[0], in[1], {y.node, 1}, {y.node, 2}, in[4]);
+            return Values{d.dx_BSE, d.dw_E, d.db_E};
+          },
+          {x, w, bias, dy, r}, {.in_place = in_place});
+    }
+  }
+}
+
+TEST(CudaLayerNorm, LeavesOutWhatIsNotAdded) {
+  STRATA_NEEDS_GPU();
+  ExpectGpuClose(
+      [](GraphBuilder& g, const Values& in) {
+        const Value y = LayerNorm(g, in[0], in[1], in[1], kEps);
+        const NormGrads d = LayerNormBwd(g, in[2], in[0], in[1], {y.node, 1}, {y.node, 2}, {});
+        return Values{d.dx_BSE, d.dw_E, d.db_E};
+      },
+      {Random({4, 100, 768}, 1), Random({768}, 2), Random({4, 100, 768}, 3)});
+}
+
+// The variance is taken about the mean: a large mean costs no digits of it.
+TEST(CudaLayerNorm, LargeMean) {
+  STRATA_NEEDS_GPU();
+  Tensor x = Random({2, 7, 768}, 1);
+  for (int64_t i = 0; i < x.size(); ++i) x.set(i, x.at(i) + 1000);
+  const auto errors =
+      GpuErrors([](GraphBuilder& g, const Values& in) { return Values{LayerNorm(g, in[0], in[1], in[1], kEps)}; },
+                {x, Random({768}, 2)}, DType::kF32);
+  ASSERT_TRUE(errors.ok()) << errors.status();
+  EXPECT_LE((*errors)[0], 1e-4) << "x has 24 bits, of which 10 are its mean's";
+}
+
+TEST(CudaRsqrt, OfWholeVectorsAndTails) {
+  STRATA_NEEDS_GPU();
+  Tensor x = Random({3, 67}, 1);
+  for (int64_t i = 0; i < x.size(); ++i) x.set(i, x.at(i) * x.at(i));
+  ExpectGpuClose([](GraphBuilder& g, const Values& in) { return Values{Rsqrt(g, in[0], kEps)}; }, {x});
+}
+
+}  // namespace
+}  // namespace strata::testing
