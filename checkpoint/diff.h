@@ -12,12 +12,12 @@ namespace strata {
 
 struct TensorDiff {
   std::string name;
-  std::string what;           // "only in A", or how dtype or shape differ; empty where the values do
-  int64_t elements = 0;       // that differ in their bits
-  int64_t of = 0;             // elements in all
-  double max_abs = 0;         // largest |a - b|; NaN if one of the two is NaN somewhere
-  double max_rel = 0;         // largest |a - b| / max(|a|, |b|)
-  std::string position;       // of the largest |a - b|: "[3, 17]"
+  std::string what;      // "only in A", or how dtype or shape differ; empty where the values do
+  int64_t elements = 0;  // that differ in their bits
+  int64_t of = 0;        // elements in all
+  double max_abs = 0;    // largest |a - b|; NaN if one of the two is NaN somewhere
+  double max_rel = 0;    // largest |a - b| / max(|a|, |b|)
+  std::string position;  // of the largest |a - b|: "[3, 17]"
 };
 
 struct CheckpointDiff {

@@ -1,33 +1,36 @@
 #include "launch/job/interrupt.h"
 
-#include <csignal>
+#include <signal.h>
+
+#include <atomic>
 
 namespace strata {
 namespace {
 
-// A signal handler can reach nothing else.
-volatile std::sig_atomic_t requested = 0;
+constexpr int kSignals[] = {SIGINT, SIGTERM, SIGUSR1};
 
-void OnSignal(int signal) {
-  requested = 1;
-  std::signal(signal, SIG_DFL);
+// A signal handler can reach nothing else. It runs on any thread, and ranks read on theirs.
+std::atomic<bool> requested{false};
+static_assert(std::atomic<bool>::is_always_lock_free);
+
+void OnSignal(int) { requested = true; }
+
+void Handle(void (*handler)(int)) {
+  struct sigaction action = {};
+  action.sa_handler = handler;
+  action.sa_flags = SA_RESTART | SA_RESETHAND;  // a second one ends the process
+  for (const int signal : kSignals) sigaction(signal, &action, nullptr);
 }
 
 }  // namespace
 
 InterruptGuard::InterruptGuard() {
-  requested = 0;
-  std::signal(SIGINT, OnSignal);
-  std::signal(SIGTERM, OnSignal);
-  std::signal(SIGUSR1, OnSignal);
+  requested = false;
+  Handle(OnSignal);
 }
 
-InterruptGuard::~InterruptGuard() {
-  std::signal(SIGINT, SIG_DFL);
-  std::signal(SIGTERM, SIG_DFL);
-  std::signal(SIGUSR1, SIG_DFL);
-}
+InterruptGuard::~InterruptGuard() { Handle(SIG_DFL); }
 
-bool InterruptGuard::Requested() { return requested != 0; }
+bool InterruptGuard::Requested() { return requested; }
 
 }  // namespace strata

@@ -19,6 +19,8 @@ void Index(std::string_view input) {
   STRATA_CHECK(d.num_tokens() * d.token_bytes() == static_cast<int64_t>(bin_bytes));
   STRATA_CHECK(d.SequenceBegin(0) == 0 && d.SequenceBegin(d.num_sequences()) == d.num_tokens());
   for (int64_t i = 0; i < d.num_sequences(); ++i) STRATA_CHECK(d.SequenceBegin(i) <= d.SequenceBegin(i + 1));
+  STRATA_CHECK(d.DocumentBegin(0) == 0 && d.DocumentBegin(d.num_documents()) == d.num_tokens());
+  for (int64_t i = 0; i < d.num_documents(); ++i) STRATA_CHECK(d.DocumentBegin(i) <= d.DocumentBegin(i + 1));
   std::vector<int32_t> all(d.num_tokens());
   STRATA_CHECK(d.Read(0, all).ok());
   const int32_t token = d.token_bytes() == 2 ? 0x0101 : 0x01010101;

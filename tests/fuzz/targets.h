@@ -11,6 +11,9 @@ namespace strata::fuzz {
 void Config(std::string_view input);
 // A token index, after two bytes that hold the size of the .bin it belongs to. Whatever opens can be read whole.
 void Index(std::string_view input);
+// The sums beside token files, but for their last line, which is put right. What parses prints as text that parses to the
+// same.
+void TokenSumsText(std::string_view input);
 // A checkpoint's manifest; its checksum is put right first, so that what is behind it is reached. What parses is valid,
 // prints as text that parses to the same, and its tensors can be read from data files of zeros, or are refused.
 void ManifestText(std::string_view input);
@@ -26,6 +29,7 @@ struct Target {
 inline constexpr Target kTargets[] = {
     {"config", Config},
     {"index", Index},
+    {"token_sums", TokenSumsText},
     {"manifest", ManifestText},
     {"tokenizer_model", TokenizerModel},
     {"tokenizer_text", TokenizerText},

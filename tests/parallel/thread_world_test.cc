@@ -381,8 +381,9 @@ TEST(ThreadWorld, IssueDoesNotAllocate) {
                        return absl::OkStatus();
                      }),
             absl::OkStatus());
-  testing::AllocCounter counter;  // the counter itself counts
-  delete new int(1);
+  testing::AllocCounter counter;    // the counter itself counts
+  int* volatile kept = new int(1);  // not optimized away
+  delete kept;
   EXPECT_EQ(counter.count(), 1);
 }
 

@@ -40,12 +40,12 @@ inline void* CountedAlloc(std::size_t bytes, std::size_t alignment) {
 
 }  // namespace strata::testing
 
-// The array and nothrow forms of the standard library call these.
-void* operator new(std::size_t bytes) { return strata::testing::CountedAlloc(bytes, 0); }
-void* operator new(std::size_t bytes, std::align_val_t a) {
+// The array and nothrow forms of the standard library call these. Inlined, one side of a pair would not be recognized.
+[[gnu::noinline]] void* operator new(std::size_t bytes) { return strata::testing::CountedAlloc(bytes, 0); }
+[[gnu::noinline]] void* operator new(std::size_t bytes, std::align_val_t a) {
   return strata::testing::CountedAlloc(bytes, static_cast<std::size_t>(a));
 }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
