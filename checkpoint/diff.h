@@ -17,7 +17,7 @@ struct TensorDiff {
   int64_t of = 0;             // elements in all
   double max_abs = 0;         // largest |a - b|; NaN if one of the two is NaN somewhere
   double max_rel = 0;         // largest |a - b| / max(|a|, |b|)
-  std::string position = "";  // of the largest |a - b|: "[3, 17]"
+  std::string position;       // of the largest |a - b|: "[3, 17]"
 };
 
 struct CheckpointDiff {

@@ -17,6 +17,10 @@ target_compile_options(strata_options INTERFACE
 if(STRATA_SANITIZE STREQUAL "address")
   target_compile_options(strata_options INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
   target_link_options(strata_options INTERFACE -fsanitize=address,undefined)
+elseif(STRATA_SANITIZE STREQUAL "fuzzer")  # clang; the programs of tests/fuzz add libFuzzer itself
+  target_compile_options(strata_options INTERFACE
+    -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  target_link_options(strata_options INTERFACE -fsanitize=address,undefined)
 elseif(STRATA_SANITIZE STREQUAL "thread")
   target_compile_options(strata_options INTERFACE -fsanitize=thread -fno-omit-frame-pointer)
   target_link_options(strata_options INTERFACE -fsanitize=thread)

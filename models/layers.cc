@@ -13,8 +13,9 @@ namespace strata {
 
 Value Layers::Embed_BSE() {
   const Value x_BSE = Embedding(g_, in_.tokens_BS, params("embed.weight", {c_.vocab, c_.dim}));
-  const Value p_SE = Embedding(g_, in_.positions_S, params("embed.positions", {c_.seq, c_.dim}));
-  return Add(g_, x_BSE, Broadcast(g_, p_SE, x_BSE, 0));
+  const Value p = Embedding(g_, in_.text_positions, params("embed.positions", {c_.seq, c_.dim}));
+  const bool by_row = in_.document_starts_BS.valid();
+  return Add(g_, x_BSE, by_row ? p : Broadcast(g_, p, x_BSE, 0));
 }
 
 Value Layers::Affine(const std::string& name, Value x, int64_t out) {
@@ -35,7 +36,8 @@ Value Layers::SelfAttention(const std::string& block, Value x_BSE, AttentionMask
     return SplitDim(g_, Affine(block + name, x_BSE, c_.dim), 2, c_.head_dim());
   };
   const Value q_BSHD = heads(".wq"), k_BSHD = heads(".wk"), v_BSHD = heads(".wv");
-  const Value o_BSHD = Attention(g_, q_BSHD, k_BSHD, v_BSHD, in_.positions_S, in_.positions_S, mask);
+  const Value o_BSHD =
+      Attention(g_, q_BSHD, k_BSHD, v_BSHD, in_.positions_S, in_.positions_S, mask, in_.document_starts_BS);
   return Affine(block + ".wo", MergeDims(g_, o_BSHD, 2), c_.dim);
 }
 

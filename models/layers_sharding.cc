@@ -14,7 +14,8 @@ std::vector<Pin> LayersPins(const ModelConfig&, int) {
       {"*.residual", "dp", Shard(0)}, {"*.residual", "tp", Replicate()}, {"logits", "tp", Replicate()},
       {"*.wo", "tp", Shard(1)},       {"*.down", "tp", Shard(1)},
   };
-  for (const char* rows : {"tokens", "targets", "weights", "samples"}) pins.push_back({rows, "dp", Shard(0)});
+  for (const char* rows : {"tokens", "targets", "weights", "samples", "document_starts"})
+    pins.push_back({rows, "dp", Shard(0)});
   for (const char* outputs : {"embed.weight", "head.bias", "*.wq", "*.wq.bias", "*.wk", "*.wk.bias", "*.wv",
                               "*.wv.bias", "*.up", "*.up.bias"}) {
     pins.push_back({outputs, "tp", Shard(0)});

@@ -17,15 +17,16 @@ namespace {
 
 class Llama {
  public:
-  Llama(GraphBuilder& g, const ModelConfig& c, DType dtype) : params(g, dtype), g_(g), c_(c) {}
+  Llama(GraphBuilder& g, const ModelConfig& c, const ModelInputs& in, DType dtype)
+      : params(g, dtype), g_(g), c_(c), in_(in) {}
 
-  Value Hidden_BSE(Value tokens_BS, Value positions_S) {
+  Value Hidden_BSE() {
     g_.Push("embed");
-    Value x = Residual(g_, Embedding(g_, tokens_BS, params("embed.weight", {c_.vocab, c_.dim})));
+    Value x = Residual(g_, Embedding(g_, in_.tokens_BS, params("embed.weight", {c_.vocab, c_.dim})));
     g_.Pop();
     for (int64_t i = 0; i < c_.layers; ++i) {
       g_.Push(absl::StrFormat("blocks.%d", i), static_cast<int>(i));
-      x = Block(x, positions_S);
+      x = Block(x);
       g_.Pop();
     }
     g_.Push("head");
@@ -41,7 +42,7 @@ class Llama {
  private:
   Value BlockParam(const char* name, Shape shape) { return params(g_.scope() + "." + name, shape); }
 
-  Value Block(Value x_BSE, Value positions_S) {
+  Value Block(Value x_BSE) {
     const int64_t e = c_.dim, d = e / c_.heads, kv = c_.kv_heads * d, f = c_.ffn;
     const Value attn_norm = BlockParam("attn_norm.weight", {e});
     const Value wq = BlockParam("wq", {e, e}), wk = BlockParam("wk", {kv, e}), wv = BlockParam("wv", {kv, e});
@@ -51,9 +52,10 @@ class Llama {
     g_.Push("attn");
     const Value n = RmsNorm(g_, x_BSE, attn_norm, c_.norm_eps);
     const auto heads = [&](Value w) { return SplitDim(g_, Linear(g_, n, w), 2, d); };
-    const Value q_BSHD = Rope(g_, heads(wq), positions_S, c_.rope_theta);
-    const Value k_BSHD = Rope(g_, heads(wk), positions_S, c_.rope_theta);
-    const Value o_BSHD = Attention(g_, q_BSHD, k_BSHD, heads(wv), positions_S, positions_S, AttentionMask::kCausal);
+    const Value q_BSHD = Rope(g_, heads(wq), in_.text_positions, c_.rope_theta);
+    const Value k_BSHD = Rope(g_, heads(wk), in_.text_positions, c_.rope_theta);
+    const Value o_BSHD = Attention(g_, q_BSHD, k_BSHD, heads(wv), in_.positions_S, in_.positions_S,
+                                   AttentionMask::kCausal, in_.document_starts_BS);
     x_BSE = Residual(g_, Add(g_, x_BSE, Linear(g_, MergeDims(g_, o_BSHD, 2), wo)));
     g_.Pop();
 
@@ -67,12 +69,13 @@ class Llama {
 
   GraphBuilder& g_;
   const ModelConfig& c_;
+  const ModelInputs in_;
 };
 
 ModelLoss Loss(GraphBuilder& g, const ModelConfig& config, const LossSpec& spec) {
   const ModelInputs in = LossInputs(g, config, spec);
-  Llama model(g, config, spec.dtype);
-  const Value x_BSE = model.Hidden_BSE(in.tokens_BS, in.positions_S);
+  Llama model(g, config, in, spec.dtype);
+  const Value x_BSE = model.Hidden_BSE();
   g.Push("head");
   const Value loss =
       HeadLoss(g, x_BSE, model.HeadWeight_VE(), {}, in.targets_BS, in.weights_BS, in.loss_scale, spec.chunks);
@@ -81,9 +84,8 @@ ModelLoss Loss(GraphBuilder& g, const ModelConfig& config, const LossSpec& spec)
 }
 
 Value Logits(GraphBuilder& g, const ModelConfig& config, int64_t batch, DType dtype) {
-  const ModelInputs in = LogitInputs(g, config, batch);
-  Llama model(g, config, dtype);
-  const Value x_BSE = model.Hidden_BSE(in.tokens_BS, in.positions_S);
+  Llama model(g, config, LogitInputs(g, config, batch), dtype);
+  const Value x_BSE = model.Hidden_BSE();
   g.Push("head");
   const Value logits = Linear(g, x_BSE, model.HeadWeight_VE());
   g.Pop();

@@ -27,4 +27,10 @@ int LossChunks(const ModelConfig& config) {
   return chunks;
 }
 
+int LossChunksWithin(const ModelConfig& config, int64_t rows, int64_t bytes) {
+  int chunks = 1;
+  while (config.seq % (2 * chunks) == 0 && rows * (config.seq / chunks) * config.vocab * 2 > bytes) chunks *= 2;
+  return chunks;
+}
+
 }  // namespace strata

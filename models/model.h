@@ -8,6 +8,7 @@
 #include "core/mesh/mesh.h"
 #include "core/ops/attention.h"
 #include "models/model_config.h"
+#include "models/packing.h"
 #include "parallel/shard/pins.h"
 
 namespace strata {
@@ -17,10 +18,12 @@ struct LossSpec {
   DType dtype = DType::kF32;  // of parameters and activations
   int chunks = 1;             // pieces of the sequence whose logits exist at a time
   double dropout = 0;         // 0 for evaluation
+  Packing packing = Packing::kConcat;
 };
 
 // Graph inputs: tokens, targets i32 [B,S]; weights [B,S] (loss mask), positions i32 [S], loss_scale [] (cotangent of loss);
-// with dropout also samples i32 [B] (index of each sequence in the run, modulo 2^31).
+// with dropout also samples i32 [B] (index of each sequence in the run, modulo 2^31); with kIsolate, which needs causal
+// attention, also document_starts i32 [B,S] (the position at which each token's document begins in its row).
 struct ModelLoss {
   Value loss;  // [] sum over tokens of weight * negative log-likelihood, nats
   Value loss_scale;
@@ -58,7 +61,10 @@ const Model& ModelOf(ModelArch arch);
 // half (PaLM, Chowdhery et al. 2022, appendix B).
 double FlopsPerToken(const ModelConfig& config);
 
-// The largest power of two that divides seq and keeps a chunk at 128 positions or more.
+// Chunks of the loss, a power of two that divides seq. On caches: as many as keep a chunk at 128 positions or more. Where one
+// kernel reads the logits once, as few as keep those of `rows` sequences in bf16 within `bytes`: each chunk adds to the head's
+// gradient.
 int LossChunks(const ModelConfig& config);
+int LossChunksWithin(const ModelConfig& config, int64_t rows, int64_t bytes);
 
 }  // namespace strata

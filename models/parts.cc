@@ -1,5 +1,6 @@
 #include "models/parts.h"
 
+#include "core/ops/document_positions.h"
 #include "core/ops/elementwise.h"
 
 namespace strata {
@@ -14,13 +15,18 @@ ModelInputs LossInputs(GraphBuilder& g, const ModelConfig& config, const LossSpe
   in.positions_S = g.Input("positions", {DType::kI32, {config.seq}, {}});
   in.loss_scale = g.Input("loss_scale", {accumulator, {}, {}});
   if (spec.dropout > 0) in.samples_B = g.Input("samples", {DType::kI32, {spec.batch}, {}});
+  in.text_positions = in.positions_S;
+  if (spec.packing == Packing::kIsolate) {
+    in.document_starts_BS = g.Input("document_starts", {DType::kI32, bs, {}});
+    in.text_positions = DocumentPositions(g, in.positions_S, in.document_starts_BS);
+  }
   return in;
 }
 
 ModelInputs LogitInputs(GraphBuilder& g, const ModelConfig& config, int64_t batch) {
   ModelInputs in;
   in.tokens_BS = g.Input("tokens", {DType::kI32, {batch, config.seq}, {}});
-  in.positions_S = g.Input("positions", {DType::kI32, {config.seq}, {}});
+  in.positions_S = in.text_positions = g.Input("positions", {DType::kI32, {config.seq}, {}});
   return in;
 }
 

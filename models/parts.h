@@ -10,7 +10,9 @@
 namespace strata {
 
 struct ModelInputs {  // declared in this order; see ModelLoss
-  Value tokens_BS, targets_BS, weights_BS, positions_S, loss_scale, samples_B;
+  Value tokens_BS, targets_BS, weights_BS, positions_S, loss_scale, samples_B, document_starts_BS;
+  Value
+      text_positions;  // not an input: of each token in its text; positions_S, or [B,S] where documents are kept apart
 };
 ModelInputs LossInputs(GraphBuilder& g, const ModelConfig& config, const LossSpec& spec);
 ModelInputs LogitInputs(GraphBuilder& g, const ModelConfig& config, int64_t batch);  // tokens and positions only

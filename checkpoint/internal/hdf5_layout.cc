@@ -90,7 +90,7 @@ Handle MakeDatasetProperties() {
   if (properties.ok() && (H5Pset_layout(properties.get(), H5D_CONTIGUOUS) < 0 ||
                           H5Pset_alloc_time(properties.get(), H5D_ALLOC_TIME_EARLY) < 0 ||
                           H5Pset_fill_time(properties.get(), H5D_FILL_TIME_NEVER) < 0 ||
-                          H5Pset_obj_track_times(properties.get(), 0) < 0)) {
+                          H5Pset_obj_track_times(properties.get(), false) < 0)) {
     return Handle(-1, H5Pclose);
   }
   return properties;

@@ -29,8 +29,14 @@ struct ChoiceRef {
   uint8_t* value;
   std::span<const std::string_view> names;
 };
-using FieldRef =
-    std::variant<bool*, int64_t*, double*, std::string*, ChoiceRef, std::vector<double>*, std::vector<std::string>*>;
+// One of several files. A list of one with weight 1 is written as its path alone, an empty list as "".
+struct WeightedPath {
+  std::string path;
+  double weight = 1;
+  bool operator==(const WeightedPath&) const = default;
+};
+using FieldRef = std::variant<bool*, int64_t*, double*, std::string*, ChoiceRef, std::vector<double>*,
+                              std::vector<std::string>*, std::vector<WeightedPath>*>;
 
 struct FieldInfo {
   std::string_view doc = "";                              // one line

@@ -28,6 +28,13 @@ absl::StatusOr<std::string> ReadText(Env& env, const std::string& path, int64_t 
   return text;
 }
 
+absl::StatusOr<std::string> ReadUserFile(Env& env, const std::string& path) {
+  ASSIGN_OR_RETURN(const auto file, env.OpenLinked(path));
+  std::string text(static_cast<size_t>(file->size()), '\0');
+  RETURN_IF_ERROR(file->ReadAt(0, std::as_writable_bytes(std::span(text))));
+  return text;
+}
+
 absl::Status WriteTextAtomically(Env& env, const std::string& path, std::string_view text) {
   const std::string temporary = path + ".tmp";
   absl::Status status = WriteAndSync(env, temporary, text);

@@ -34,12 +34,6 @@ class ReadableFile {
   virtual absl::Status ReadAt(int64_t offset, std::span<std::byte> bytes) const = 0;
 };
 
-class MappedFile {  // read-only memory map
- public:
-  virtual ~MappedFile() = default;
-  virtual std::span<const std::byte> bytes() const = 0;
-};
-
 class Env {
  public:
   enum class Open : uint8_t {
@@ -50,7 +44,10 @@ class Env {
   virtual ~Env() = default;
   virtual absl::StatusOr<std::unique_ptr<WritableFile>> OpenWritable(const std::string& path, Open mode) = 0;
   virtual absl::StatusOr<std::unique_ptr<ReadableFile>> OpenReadable(const std::string& path) = 0;  // O_NOFOLLOW
-  virtual absl::StatusOr<std::unique_ptr<MappedFile>> Map(const std::string& path) = 0;
+  // The same where `path` may be a symbolic link: for a user's own files.
+  virtual absl::StatusOr<std::unique_ptr<ReadableFile>> OpenLinked(const std::string& path) {
+    return OpenReadable(path);
+  }
   virtual absl::Status MakeDirs(const std::string& path) = 0;  // mkdir -p
   virtual absl::Status Rename(const std::string& from, const std::string& to) = 0;
   virtual absl::Status RemoveAll(const std::string& path) = 0;  // rm -rf; OK if absent
@@ -63,6 +60,8 @@ class Env {
 
 // Whole small files. ReadText refuses files over max_bytes with InvalidArgument.
 absl::StatusOr<std::string> ReadText(Env& env, const std::string& path, int64_t max_bytes = int64_t{1} << 30);
+// The whole of a user's own file, of any size, also behind a symbolic link.
+absl::StatusOr<std::string> ReadUserFile(Env& env, const std::string& path);
 // What the kernel says in a file whose size is not known before it is read, such as /proc/meminfo. At most 1 MiB of it.
 absl::StatusOr<std::string> ReadKernelText(const std::string& path);
 // Writes path.tmp, syncs, renames, syncs the folder: path holds the old text or the new, never a part.

@@ -1,7 +1,6 @@
 // Env on POSIX system calls. Calls interrupted by a signal are repeated; short reads and writes are continued.
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -133,18 +132,6 @@ class PosixReadableFile : public ReadableFile {
   const OpenedFile file_;
 };
 
-class PosixMappedFile : public MappedFile {
- public:
-  explicit PosixMappedFile(std::span<const std::byte> bytes) : bytes_(bytes) {}
-  ~PosixMappedFile() override {
-    if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
-  }
-  std::span<const std::byte> bytes() const override { return bytes_; }
-
- private:
-  const std::span<const std::byte> bytes_;
-};
-
 class PosixEnv : public Env {
  public:
   absl::StatusOr<std::unique_ptr<WritableFile>> OpenWritable(const std::string& path, Open mode) override {
@@ -157,13 +144,9 @@ class PosixEnv : public Env {
     return std::make_unique<PosixReadableFile>(path, std::move(file));
   }
 
-  absl::StatusOr<std::unique_ptr<MappedFile>> Map(const std::string& path) override {
-    ASSIGN_OR_RETURN(const auto file, OpenRegular(path, O_RDONLY));
-    const auto size = static_cast<size_t>(file.size);
-    if (size == 0) return std::make_unique<PosixMappedFile>(std::span<const std::byte>());  // mmap refuses no bytes
-    const void* data = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.descriptor.get(), 0);
-    if (data == MAP_FAILED) return SystemError("mmap", path, errno);
-    return std::make_unique<PosixMappedFile>(std::span(static_cast<const std::byte*>(data), size));
+  absl::StatusOr<std::unique_ptr<ReadableFile>> OpenLinked(const std::string& path) override {
+    ASSIGN_OR_RETURN(auto file, OpenRegular(path, O_RDONLY));
+    return std::make_unique<PosixReadableFile>(path, std::move(file));
   }
 
   absl::Status MakeDirs(const std::string& path) override {

@@ -29,7 +29,22 @@ absl::StatusOr<std::byte*> CpuDevice::Reserve(Tier tier, int64_t bytes) {
 }
 
 absl::StatusOr<Stream> CpuDevice::NewStream(const std::string&) { return Stream{streams_++, nullptr}; }
-absl::StatusOr<Event> CpuDevice::NewEvent() { return Event{events_++, nullptr}; }
+absl::StatusOr<Event> CpuDevice::NewEvent() {
+  events_.emplace_back();
+  return Event{static_cast<int32_t>(events_.size() - 1), nullptr};
+}
+absl::StatusOr<Event> CpuDevice::NewTimer() { return NewEvent(); }
+absl::Status CpuDevice::Record(Event e, Stream) {
+  events_[e.id] = std::chrono::steady_clock::now();
+  return absl::OkStatus();
+}
+absl::StatusOr<double> CpuDevice::Seconds(Event from, Event to) {
+  return std::chrono::duration<double>(events_[to.id] - events_[from.id]).count();
+}
+
+absl::Status Device::BeginCapture(Stream) { return absl::UnimplementedError("this device captures nothing"); }
+absl::StatusOr<Captured> Device::EndCapture(Stream) { return absl::UnimplementedError("this device captures nothing"); }
+absl::Status Device::Replay(Captured, Stream) { return absl::UnimplementedError("this device captures nothing"); }
 
 absl::Status CpuDevice::Copy(void* dst, const void* src, int64_t bytes, Stream) {
   std::memcpy(dst, src, static_cast<size_t>(bytes));

@@ -20,7 +20,8 @@ class CudaDevice : public Device {
 
   virtual std::string description() const = 0;  // "NVIDIA H200, 132 SMs, 139.7 GiB, CUDA 13.0, cuBLASLt 13.0.2"
   virtual int64_t total_bytes() const = 0;
-  virtual CudaContext& context() = 0;  // for kernels: core/exec/cuda_context.h
+  virtual int64_t used_bytes() const = 0;  // of all programs on it, by the driver
+  virtual CudaContext& context() = 0;      // for kernels: core/exec/cuda_context.h
 };
 
 // GPUs that can be opened; 0 where there is no driver or Strata was built without CUDA. Never an error.

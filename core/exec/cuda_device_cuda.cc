@@ -27,6 +27,7 @@ class Gpu final : public CudaDevice {
   ~Gpu() override {
     context_.gemms.reset();
     context_.attention.reset();
+    for (cudaGraphExec_t g : graphs_) cudaGraphExecDestroy(g);
     for (cudaEvent_t e : events_) cudaEventDestroy(e);
     for (cudaStream_t s : streams_) cudaStreamDestroy(s);
     for (void* p : device_) cudaFree(p);
@@ -81,11 +82,13 @@ class Gpu final : public CudaDevice {
     streams_.push_back(s);
     return Stream{static_cast<int16_t>(streams_.size() - 1), s};
   }
-  absl::StatusOr<Event> NewEvent() override {
-    cudaEvent_t e = nullptr;
-    RETURN_IF_CUDA(cudaEventCreateWithFlags(&e, cudaEventDisableTiming));
-    events_.push_back(e);
-    return Event{static_cast<int32_t>(events_.size() - 1), e};
+  absl::StatusOr<Event> NewEvent() override { return MakeEvent(cudaEventDisableTiming); }
+  absl::StatusOr<Event> NewTimer() override { return MakeEvent(cudaEventDefault); }
+  absl::StatusOr<double> Seconds(Event from, Event to) override {
+    float ms = 0;
+    RETURN_IF_CUDA(
+        cudaEventElapsedTime(&ms, static_cast<cudaEvent_t>(from.native), static_cast<cudaEvent_t>(to.native)));
+    return static_cast<double>(ms) * 1e-3;
   }
   absl::Status Record(Event e, Stream s) override {
     return CudaStatus(cudaEventRecord(static_cast<cudaEvent_t>(e.native), Native(s)), "cudaEventRecord");
@@ -107,6 +110,24 @@ class Gpu final : public CudaDevice {
   absl::Status Close() override { return Drain(); }
   bool host_addressable() const override { return false; }
 
+  bool can_capture() const override { return true; }
+  absl::Status BeginCapture(Stream s) override {
+    return CudaStatus(cudaStreamBeginCapture(Native(s), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+  }
+  absl::StatusOr<Captured> EndCapture(Stream s) override {
+    cudaGraph_t graph = nullptr;
+    RETURN_IF_CUDA(cudaStreamEndCapture(Native(s), &graph));
+    cudaGraphExec_t exec = nullptr;
+    const cudaError_t error = cudaGraphInstantiate(&exec, graph, 0);
+    cudaGraphDestroy(graph);
+    RETURN_IF_ERROR(CudaStatus(error, "cudaGraphInstantiate"));
+    graphs_.push_back(exec);
+    return Captured{exec};
+  }
+  absl::Status Replay(Captured captured, Stream s) override {
+    return CudaStatus(cudaGraphLaunch(static_cast<cudaGraphExec_t>(captured.native), Native(s)), "cudaGraphLaunch");
+  }
+
   std::string description() const override {
     const cudaDeviceProp& p = context_.properties;
     int runtime = 0;
@@ -115,14 +136,25 @@ class Gpu final : public CudaDevice {
                            GiB(static_cast<double>(p.totalGlobalMem)), runtime / 1000, runtime % 1000 / 10);
   }
   int64_t total_bytes() const override { return static_cast<int64_t>(context_.properties.totalGlobalMem); }
+  int64_t used_bytes() const override {
+    size_t free = 0, total = 0;
+    return cudaMemGetInfo(&free, &total) == cudaSuccess ? static_cast<int64_t>(total - free) : 0;
+  }
   CudaContext& context() override { return context_; }
 
  private:
+  absl::StatusOr<Event> MakeEvent(unsigned flags) {
+    cudaEvent_t e = nullptr;
+    RETURN_IF_CUDA(cudaEventCreateWithFlags(&e, flags));
+    events_.push_back(e);
+    return Event{static_cast<int32_t>(events_.size() - 1), e};
+  }
   static cudaStream_t Native(Stream s) { return static_cast<cudaStream_t>(s.native); }
 
   CudaContext context_;
   std::vector<cudaStream_t> streams_;
   std::vector<cudaEvent_t> events_;
+  std::vector<cudaGraphExec_t> graphs_;
   std::vector<void*> device_, host_;
 };
 

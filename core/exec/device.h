@@ -28,6 +28,9 @@ struct Event {
   int32_t id = 0;
   void* native = nullptr;
 };
+struct Captured {  // launches recorded once, to be replayed by one call: a CUDA graph
+  void* native = nullptr;
+};
 
 // One per rank, called by that rank's issuing thread. cpu: one stream, calls complete before they return. cuda: the
 // device is current on that thread, capture mode is thread-local, modules are loaded eagerly before the first collective.
@@ -44,6 +47,17 @@ class Device {
   virtual absl::Status Drain() = 0;  // every stream idle; returns the first asynchronous error
   virtual absl::Status Close() = 0;
   virtual bool host_addressable() const = 0;  // whether the host may read and write Tier::kDevice by address
+
+  // An event that says when it was reached, and the seconds between two such, after Drain().
+  virtual absl::StatusOr<Event> NewTimer() = 0;
+  virtual absl::StatusOr<double> Seconds(Event from, Event to) = 0;
+
+  // What is launched on the stream between Begin and End is recorded instead of run. All launches of a capture are on
+  // `stream`, or ordered with it by events. Unimplemented where can_capture() is false.
+  virtual bool can_capture() const { return false; }
+  virtual absl::Status BeginCapture(Stream stream);
+  virtual absl::StatusOr<Captured> EndCapture(Stream stream);
+  virtual absl::Status Replay(Captured captured, Stream stream);
 };
 
 // What changes from step to step; its address does not, so it may be read inside a CUDA graph.
@@ -84,8 +98,8 @@ class KernelTable {
  public:
   void Add(std::string op, DType dtype, Kernel kernel);  // dtype of the first floating input (else of the first output)
   bool Has(std::string_view op) const;  // in any dtype; ops without kernels are decomposed before sharding
-  // Errors: NotFound names op and dtype.
-  absl::StatusOr<const Kernel*> Find(std::string_view op, DType dtype, bool deterministic = true) const;
+  // With `deterministic` only of kernels that are. Errors: NotFound names op and dtype.
+  absl::StatusOr<const Kernel*> Find(std::string_view op, DType dtype, bool deterministic = false) const;
 
  private:
   std::map<std::pair<std::string, DType>, std::vector<Kernel>> table_;

@@ -19,6 +19,7 @@ void Executor::Bind(const Program& program) {
   for (const Segment& segment : program.segments) {
     std::vector<BoundSegment> by_slot(slots);
     for (int slot = 0; slot < slots; ++slot) {
+      by_slot[slot].program = &program;
       by_slot[slot].segment = &segment;
       for (const Step& step : segment.steps) {
         BoundStep b{.step = &step, .call = step.call};
@@ -31,6 +32,7 @@ void Executor::Bind(const Program& program) {
           b.call.in = b.in.empty() ? nullptr : b.in[0].data;
           b.call.out = b.out.empty() ? nullptr : b.out[0].data;
         }
+        by_slot[slot].has_collectives |= step.kind == Step::kCollective;
         by_slot[slot].steps.push_back(std::move(b));
       }
     }
@@ -114,32 +116,83 @@ absl::Status Executor::Run(std::string_view name, const StepScalars& scalars, co
   return absl::OkStatus();
 }
 
-absl::Status Executor::RunAction(const BoundProgram& p, const Action& action, int segment, const Feed& feed) {
+absl::Status Executor::RunAction(BoundProgram& p, const Action& action, int segment, const Feed& feed) {
   const int slot = std::max(0, action.micro_batch) % static_cast<int>(p.bound[segment].size());
-  const BoundSegment& bound = p.bound[segment][slot];
-  if (action.kind == Action::kF) {
-    for (const Port& port : p.program->inputs) {
-      absl::StatusOr<std::span<const std::byte>> bytes = feed(port, action.micro_batch);
-      if (!bytes.ok()) return Annotate(bytes.status(), absl::StrFormat("input %s of %s", port.name, ToString(action)));
-      if (static_cast<int64_t>(bytes->size()) != port.operand.view.bytes()) {
-        return absl::InternalError(absl::StrFormat("input %s has %d bytes, the plan expects %d", port.name,
-                                                   bytes->size(), port.operand.view.bytes()));
-      }
-      RETURN_IF_ERROR(deps_.device.Copy(Address(port.operand.ref, slot), bytes->data(),
-                                        static_cast<int64_t>(bytes->size()), streams_[0]));
+  if (action.kind == Action::kF) RETURN_IF_ERROR(FeedInputs(*p.program, action, slot, feed));
+  return RunSegment(p.bound[segment][slot], action, slot);
+}
+
+absl::Status Executor::FeedInputs(const Program& program, const Action& action, int slot, const Feed& feed) {
+  for (const Port& port : program.inputs) {
+    absl::StatusOr<std::span<const std::byte>> bytes = feed(port, action.micro_batch);
+    if (!bytes.ok()) return Annotate(bytes.status(), absl::StrFormat("input %s of %s", port.name, ToString(action)));
+    if (static_cast<int64_t>(bytes->size()) != port.operand.view.bytes()) {
+      return absl::InternalError(absl::StrFormat("input %s has %d bytes, the plan expects %d", port.name, bytes->size(),
+                                                 port.operand.view.bytes()));
     }
+    RETURN_IF_ERROR(deps_.device.Copy(Address(port.operand.ref, slot), bytes->data(),
+                                      static_cast<int64_t>(bytes->size()), streams_[0]));
   }
+  return absl::OkStatus();
+}
+
+absl::Status Executor::RunSegment(BoundSegment& bound, const Action& action, int slot) {
+  const bool captures = deps_.capture && deps_.device.can_capture() && deps_.freed == Freed::kKeep &&
+                        timeline_ == nullptr && !bound.has_collectives;
+  BoundSegment::Replays& replays = bound.replays[action.micro_batch <= 0];
+  if (!captures || replays.runs++ == 0) return RunSteps(bound, action, slot);
+  if (replays.captured.native == nullptr) {
+    RETURN_IF_ERROR(deps_.device.BeginCapture(streams_[0]));
+    const absl::Status steps = RunSteps(bound, action, slot);
+    absl::StatusOr<Captured> captured = deps_.device.EndCapture(streams_[0]);
+    RETURN_IF_ERROR(steps);
+    ASSIGN_OR_RETURN(replays.captured, captured);
+  }
+  return Annotate(deps_.device.Replay(replays.captured, streams_[0]), ToString(action));
+}
+
+absl::Status Executor::RunSteps(const BoundSegment& bound, const Action& action, int slot) {
   size_t next_free = 0;
   for (size_t i = 0; i < bound.steps.size(); ++i) {
     const absl::Status s = RunStep(bound.steps[i], action);
     if (!s.ok()) {
-      return Annotate(s, absl::StrFormat("%s %s step %d in %s, after %d collectives", p.program->name, ToString(action),
-                                         i, bound.steps[i].step->scope, collectives_));
+      return Annotate(s, absl::StrFormat("%s %s step %d in %s, after %d collectives", bound.program->name,
+                                         ToString(action), i, bound.steps[i].step->scope, collectives_));
+    }
+    if (timeline_ != nullptr) {
+      timeline_->steps.push_back({bound.steps[i].step, action});
+      RETURN_IF_ERROR(deps_.device.Record(timeline_->timers[timeline_->steps.size()], streams_[0]));
     }
     if (deps_.freed == Freed::kPoison)
       RETURN_IF_ERROR(Poison(*bound.segment, next_free, static_cast<int32_t>(i), slot));
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<Executor::TimedStep>> Executor::Profile(std::string_view program, const StepScalars& scalars,
+                                                                   const Feed& feed) {
+  const Program* p = plan_->FindProgram(program);
+  if (p == nullptr) return absl::NotFoundError(absl::StrFormat("the plan has no program %s", program));
+  size_t steps = 1;
+  for (const Action& a : p->actions) {
+    for (const Segment& s : p->segments) steps += s.kind == a.kind && s.stage == a.stage ? s.steps.size() : 0;
+  }
+  Timeline timeline;
+  for (size_t i = 0; i < steps; ++i) {
+    ASSIGN_OR_RETURN(timeline.timers.emplace_back(), deps_.device.NewTimer());
+  }
+  RETURN_IF_ERROR(deps_.device.Record(timeline.timers[0], streams_[0]));
+  timeline_ = &timeline;
+  const absl::Status ran = Run(program, scalars, feed);
+  timeline_ = nullptr;
+  RETURN_IF_ERROR(ran);
+  double at = 0;
+  for (size_t i = 0; i < timeline.steps.size(); ++i) {
+    ASSIGN_OR_RETURN(timeline.steps[i].seconds, deps_.device.Seconds(timeline.timers[i], timeline.timers[i + 1]));
+    timeline.steps[i].begin = at;
+    at += timeline.steps[i].seconds;
+  }
+  return std::move(timeline.steps);
 }
 
 absl::Status Executor::Poison(const Segment& segment, size_t& next, int32_t step, int slot) {

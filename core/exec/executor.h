@@ -33,6 +33,7 @@ class Executor {
     World& world;
     ThreadPool* pool = nullptr;
     Freed freed = kDefaultFreed;
+    bool capture = true;  // where the device can: segments without collectives are captured at their second run
   };
   // Host bytes of a graph input for one micro-batch: this rank's local part, exactly.
   using Feed = std::function<absl::StatusOr<std::span<const std::byte>>(const Port& input, int micro_batch)>;
@@ -40,8 +41,17 @@ class Executor {
   // Collective over the world: reserves the arena (zeroed), connects the plan's communicators in order, binds every step.
   static absl::StatusOr<std::unique_ptr<Executor>> Create(std::shared_ptr<const Plan> plan, Deps deps);
 
-  // All actions of the program. No allocation.
+  // All actions of the program. No allocation, but what a device needs to capture a segment, at its second run.
   absl::Status Run(std::string_view program, const StepScalars& scalars, const Feed& feed);
+
+  // The same, uncaptured and timed on the device.
+  struct TimedStep {
+    const Step* step;
+    Action action;
+    double begin = 0, seconds = 0;  // begin: since the first step
+  };
+  absl::StatusOr<std::vector<TimedStep>> Profile(std::string_view program, const StepScalars& scalars,
+                                                 const Feed& feed);
 
   // Between steps, for initial values and checkpoints: a state's bytes from and to host memory of its local size.
   absl::Status ReadState(const PlannedState& state, std::span<std::byte> host);
@@ -49,7 +59,8 @@ class Executor {
   // What the last Run() made of an output: its bytes in `host`, and its shape there (data = host).
   absl::StatusOr<TensorRef> ReadOutput(std::string_view program, std::string_view name, std::vector<std::byte>& host);
 
-  // By address, where Device::host_addressable(): the memory of a state; of an output.
+  bool host_addressable() const { return deps_.device.host_addressable(); }
+  // By address, where host_addressable(): the memory of a state; of an output.
   std::span<std::byte> StateBytes(const PlannedState& state);
   absl::StatusOr<TensorRef> Output(std::string_view program, std::string_view name);
 
@@ -64,8 +75,19 @@ class Executor {
     Collective call{};
   };
   struct BoundSegment {  // a segment bound to one slot
+    const Program* program = nullptr;
     const Segment* segment = nullptr;
     std::vector<BoundStep> steps;
+    bool has_collectives = false;
+    struct Replays {
+      int runs = 0;
+      Captured captured;
+    };
+    std::array<Replays, 2> replays;  // by KernelArgs::overwrite
+  };
+  struct Timeline {
+    std::vector<Event> timers;  // one before the first step and one after each
+    std::vector<TimedStep> steps;
   };
   struct BoundProgram {
     const Program* program = nullptr;
@@ -79,7 +101,10 @@ class Executor {
   absl::Status Prepare();  // every kernel's prepare; then the arena is zeroed
   KernelArgs ArgsOf(const BoundStep& b, bool overwrite);
   absl::Status CopyNow(void* to, const void* from, int64_t bytes);
-  absl::Status RunAction(const BoundProgram& p, const Action& action, int segment, const Feed& feed);
+  absl::Status RunAction(BoundProgram& p, const Action& action, int segment, const Feed& feed);
+  absl::Status FeedInputs(const Program& program, const Action& action, int slot, const Feed& feed);
+  absl::Status RunSegment(BoundSegment& bound, const Action& action, int slot);
+  absl::Status RunSteps(const BoundSegment& bound, const Action& action, int slot);
   absl::Status RunStep(const BoundStep& b, const Action& action);
   absl::Status Poison(const Segment& segment, size_t& next, int32_t step, int slot);
   absl::Status Fail(const absl::Status& error);
@@ -94,7 +119,8 @@ class Executor {
   StepScalars scalars_{};
   StepScalars* device_scalars_ = nullptr;  // fixed address; where kernels read them
   int64_t collectives_ = 0;
-  absl::Status error_;  // sticky
+  Timeline* timeline_ = nullptr;  // while Profile runs
+  absl::Status error_;            // sticky
 };
 
 }  // namespace strata

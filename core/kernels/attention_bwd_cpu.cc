@@ -38,7 +38,7 @@ template <typename T, typename C>
 void BackwardQueries(const KernelArgs& a, const Sizes& z, int64_t b, int64_t h, int64_t q0, const KvSums<C>& sums,
                      const BackwardScratch<T>& w) {
   const int64_t nq = std::min(kQueries, z.S - q0), D = z.D;
-  const int32_t *pos_q = a.in[6].as<int32_t>(), *pos_k = a.in[7].as<int32_t>();
+  const Sight see(a, 6, b, z.S);
   const auto d_o = Load(HeadOf<const T>(a.in[0], b, h).From(q0), nq, D, w.d_o);
   const auto q = Load(HeadOf<const T>(a.in[1], b, h).From(q0), nq, D, w.q);
   const auto k_head = HeadOf<const T>(a.in[2], b, z.KvHead(h)), v_head = HeadOf<const T>(a.in[3], b, z.KvHead(h));
@@ -52,10 +52,10 @@ void BackwardQueries(const KernelArgs& a, const Sizes& z, int64_t b, int64_t h, 
   for (int64_t k0 = 0; k0 < z.T; k0 += kKeys) {
     const Block block = {q0, nq, k0, std::min(kKeys, z.T - k0)};
     const int64_t nk = block.nk;
-    const Mask mask = MaskOf(AttentionMaskOf(a.op), block, pos_q, pos_k);
+    const Mask mask = MaskOf(see, block);
     if (mask == Mask::kAll) continue;
     const auto k = Load(k_head.From(k0), nk, D, w.k), v = Load(v_head.From(k0), nk, D, w.v);
-    Scores(block, z, mask, pos_q, pos_k, q, k, w.p);
+    Scores(block, z, mask, see, q, k, w.p);
     for (int64_t i = 0; i < nq; ++i) {
       const C lse = Shift(a.in[5].as<C>()[(b * z.S + q0 + i) * z.H + h]);
       for (int64_t j = 0; j < nk; ++j) w.p[i * nk + j] -= lse;

@@ -53,7 +53,7 @@ template <typename T>
 void ForwardTile(const KernelArgs& a, const Sizes& z, int64_t b, int64_t h, int64_t q0, const ForwardScratch<T>& w) {
   using C = ComputeType<T>;
   const int64_t nq = std::min(kQueries, z.S - q0);
-  const int32_t *pos_q = a.in[3].as<int32_t>(), *pos_k = a.in[4].as<int32_t>();
+  const Sight see(a, 3, b, z.S);
   const auto q = Load(HeadOf<const T>(a.in[0], b, h).From(q0), nq, z.D, w.q);
   const auto k_head = HeadOf<const T>(a.in[1], b, z.KvHead(h)), v_head = HeadOf<const T>(a.in[2], b, z.KvHead(h));
   std::fill_n(w.sum, nq * z.D, C{0});
@@ -61,10 +61,10 @@ void ForwardTile(const KernelArgs& a, const Sizes& z, int64_t b, int64_t h, int6
   std::fill_n(w.max, nq, -std::numeric_limits<C>::infinity());
   for (int64_t k0 = 0; k0 < z.T; k0 += kKeys) {
     const Block block = {q0, nq, k0, std::min(kKeys, z.T - k0)};
-    const Mask mask = MaskOf(AttentionMaskOf(a.op), block, pos_q, pos_k);
+    const Mask mask = MaskOf(see, block);
     if (mask == Mask::kAll) continue;
     const auto k = Load(k_head.From(k0), block.nk, z.D, w.k), v = Load(v_head.From(k0), block.nk, z.D, w.v);
-    Scores(block, z, mask, pos_q, pos_k, q, k, w.scores);
+    Scores(block, z, mask, see, q, k, w.scores);
     Fold(block, z.D, w);
     SerialGemm(nq, z.D, block.nk, 1, Const(w.scores, block.nk), v, 1, Matrix<C>{w.sum, z.D});
   }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "core/kernels/cpu_util.h"
 #include "core/kernels/gemm.h"
@@ -93,23 +94,47 @@ struct Block {  // queries [q, q + nq) against keys [k, k + nk)
   int64_t q, nq, k, nk;
 };
 
+// What the queries of one batch row may see.
+struct Sight {
+  AttentionMask mask;
+  const int32_t *pos_q, *pos_k;    // [S], [T]
+  const int32_t* start = nullptr;  // [S]; null: from the first key on
+  // The positions are operands `first` and `first` + 1, starts the one after, where it is there.
+  Sight(const KernelArgs& a, size_t first, int64_t b, int64_t S)
+      : mask(AttentionMaskOf(a.op)), pos_q(a.in[first].as<int32_t>()), pos_k(a.in[first + 1].as<int32_t>()) {
+    if (a.in.size() > first + 2) start = a.in[first + 2].as<int32_t>() + b * S;
+  }
+};
+
 enum class Mask : uint8_t { kNone, kSome, kAll };
-inline Mask MaskOf(AttentionMask mask, const Block& b, const int32_t* pos_q, const int32_t* pos_k) {
-  if (mask == AttentionMask::kFull) return Mask::kNone;
-  const auto [min_q, max_q] = std::minmax_element(pos_q + b.q, pos_q + b.q + b.nq);
-  const auto [min_k, max_k] = std::minmax_element(pos_k + b.k, pos_k + b.k + b.nk);
-  return *min_k > *max_q ? Mask::kAll : *max_k > *min_q ? Mask::kSome : Mask::kNone;
+inline Mask MaskOf(const Sight& see, const Block& b) {
+  if (see.mask == AttentionMask::kFull) return Mask::kNone;
+  const auto range = [](const int32_t* x, int64_t first, int64_t n) {
+    const auto [low, high] = std::minmax_element(x + first, x + first + n);
+    return std::pair(*low, *high);
+  };
+  const auto [min_q, max_q] = range(see.pos_q, b.q, b.nq);
+  const auto [min_k, max_k] = range(see.pos_k, b.k, b.nk);
+  bool all = min_k > max_q, none = max_k <= min_q;
+  if (see.start != nullptr) {
+    const auto [min_start, max_start] = range(see.start, b.q, b.nq);
+    all |= max_k < min_start, none &= min_k >= max_start;
+  }
+  return all ? Mask::kAll : none ? Mask::kNone : Mask::kSome;
 }
 
 // scores[nq, nk] = scale q k^T, -inf where masked.
 template <typename C>
-void Scores(const Block& b, const Sizes& z, Mask mask, const int32_t* pos_q, const int32_t* pos_k, Matrix<const C> q,
-            Matrix<const C> k, C* scores) {
+void Scores(const Block& b, const Sizes& z, Mask mask, const Sight& see, Matrix<const C> q, Matrix<const C> k,
+            C* scores) {
   SerialGemm(b.nq, b.nk, z.D, z.Scale(), q, Transposed(k), 0, Matrix<C>{scores, b.nk});
   if (mask == Mask::kNone) return;
   for (int64_t i = 0; i < b.nq; ++i) {
+    const int32_t last = see.pos_q[b.q + i];
+    const int32_t first = see.start == nullptr ? std::numeric_limits<int32_t>::min() : see.start[b.q + i];
     for (int64_t j = 0; j < b.nk; ++j) {
-      if (pos_k[b.k + j] > pos_q[b.q + i]) scores[i * b.nk + j] = -std::numeric_limits<C>::infinity();
+      const int32_t pos = see.pos_k[b.k + j];
+      if (pos < first || pos > last) scores[i * b.nk + j] = -std::numeric_limits<C>::infinity();
     }
   }
 }
@@ -144,7 +169,7 @@ template <typename T>
 inline constexpr bool kConverts = !std::is_same_v<T, ComputeType<T>>;
 
 inline Cost AttentionCost(const Op& op, std::span<const TensorRef> in, std::span<const TensorRef> out) {
-  const bool backward = in.size() == 8;
+  const bool backward = in.size() >= 8;
   const TensorRef &q = in[backward ? 1 : 0], &k = in[backward ? 2 : 1];
   const double flops = 2.0 * static_cast<double>(q.shape.elements()) * static_cast<double>(k.shape[1]);
   const double seen = AttentionMaskOf(op) == AttentionMask::kFull ? 2 * flops : flops;

@@ -33,6 +33,7 @@ KernelTable CpuKernels() {
   AddGeluKernels(table);
   AddDropoutKernels(table);
   AddRopeKernels(table);
+  AddDocumentKernels(table);
   AddAttentionKernels(table);
   AddCrossEntropyKernels(table);
   AddOptimizerKernels(table);

@@ -18,6 +18,7 @@ void AddBiasKernels(KernelTable& table);
 void AddGeluKernels(KernelTable& table);
 void AddDropoutKernels(KernelTable& table);
 void AddRopeKernels(KernelTable& table);
+void AddDocumentKernels(KernelTable& table);  // positions of packed documents
 void AddAttentionKernels(KernelTable& table);
 void AddCrossEntropyKernels(KernelTable& table);
 void AddOptimizerKernels(KernelTable& table);

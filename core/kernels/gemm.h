@@ -1,11 +1,13 @@
 #pragma once
-// Matrix products on the CPU, by OpenBLAS. Row-major: `ld` is the distance between stored rows, in elements.
+// Matrix products on the CPU. Row-major: `ld` is the distance between stored rows, in elements.
 // Work is cut into tiles that depend on the sizes only, so a result does not depend on the number of threads.
-// f64 and f32 accumulate in their own dtype; bf16 operands are converted block by block and accumulate in f32.
+// f64 and f32, by OpenBLAS, accumulate in their own dtype. bf16 accumulates in f32: by oneDNN where the CPU multiplies
+// bf16, else operands are converted block by block for OpenBLAS.
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include "core/tensor/tensor.h"
 
@@ -31,16 +33,20 @@ void SerialGemm(int64_t m, int64_t n, int64_t k, double alpha, Matrix<const floa
 void SerialGemm(int64_t m, int64_t n, int64_t k, double alpha, Matrix<const double> a, Matrix<const double> b,
                 double beta, Matrix<double> c);
 
+enum class GemmLibrary : uint8_t { kOpenBlas, kOneDnn };
+GemmLibrary GemmLibraryFor(DType operands);  // the choice, by what the CPU has
+std::string DescribeGemm(DType operands);    // the library chosen: "OpenBLAS 0.3.21 (Zen)", "oneDNN 2.6.3 (AMX)"
+
 // c[m, n] = a[m, k] b[k, n] on the pool (null: the calling thread). The workspace is for bf16 operands; c may then be
-// bf16 or float. Sizes of GemmWorkspace, 4-byte aligned.
+// bf16 or float. Sizes of GemmWorkspace, 4-byte aligned. kOneDnn only where OneDnnFacts::runs_bf16 (onednn.h).
 void Gemm(int64_t m, int64_t n, int64_t k, Matrix<const float> a, Matrix<const float> b, Matrix<float> c,
           std::span<std::byte> workspace, ThreadPool* pool);
 void Gemm(int64_t m, int64_t n, int64_t k, Matrix<const double> a, Matrix<const double> b, Matrix<double> c,
           std::span<std::byte> workspace, ThreadPool* pool);
 void Gemm(int64_t m, int64_t n, int64_t k, Matrix<const BF16> a, Matrix<const BF16> b, Matrix<BF16> c,
-          std::span<std::byte> workspace, ThreadPool* pool);
+          std::span<std::byte> workspace, ThreadPool* pool, GemmLibrary library = GemmLibraryFor(DType::kBF16));
 void Gemm(int64_t m, int64_t n, int64_t k, Matrix<const BF16> a, Matrix<const BF16> b, Matrix<float> c,
-          std::span<std::byte> workspace, ThreadPool* pool);
+          std::span<std::byte> workspace, ThreadPool* pool, GemmLibrary library = GemmLibraryFor(DType::kBF16));
 int64_t GemmWorkspace(DType operands, int64_t m, int64_t n, int64_t k);  // bytes; 0 unless bf16
 
 }  // namespace strata

@@ -1,5 +1,5 @@
-// Rotary position embedding on the CPU (core/ops/rope.h has the maths). The workspace holds cos and sin [S, D/2] each,
-// made once per position and used for every batch row and head.
+// Rotary position embedding on the CPU (core/ops/rope.h has the maths). The workspace holds cos and sin [N, D/2] each of
+// the N positions, made once and used for every head, and for every batch row where the positions are [S].
 #include <cmath>
 
 #include "core/kernels/cpu_kernels.h"
@@ -11,7 +11,7 @@ namespace {
 
 template <typename T>
 int64_t Workspace(const Op&, std::span<const TensorRef> in) {
-  return in[0].shape[1] * in[0].shape[3] * static_cast<int64_t>(sizeof(ComputeType<T>));
+  return in[1].shape.elements() * in[0].shape[3] * static_cast<int64_t>(sizeof(ComputeType<T>));
 }
 
 template <typename T>
@@ -19,21 +19,22 @@ absl::Status Run(const KernelArgs& a) {
   using C = ComputeType<T>;
   const Shape& shape = a.in[0].shape;
   const int64_t B = shape[0], S = shape[1], H = shape[2], D = shape[3], half = D / 2;
+  const int64_t N = a.in[1].shape.elements();
   const RopeAttributes& rope = RopeAttributesOf(a.op);
   const double sign = rope.direction == RopeDirection::kForward ? 1 : -1;
   C* const cosine = reinterpret_cast<C*>(a.workspace.data());
-  C* const sine = cosine + S * half;
+  C* const sine = cosine + N * half;
   ParallelFor(a.pool, half, [&](int64_t i) {
     const double frequency = std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(D));
-    for (int64_t s = 0; s < S; ++s) {
-      const double angle = a.in[1].as<int32_t>()[s] * frequency;
-      cosine[s * half + i] = static_cast<C>(std::cos(angle));
-      sine[s * half + i] = static_cast<C>(sign * std::sin(angle));
+    for (int64_t n = 0; n < N; ++n) {
+      const double angle = a.in[1].as<int32_t>()[n] * frequency;
+      cosine[n * half + i] = static_cast<C>(std::cos(angle));
+      sine[n * half + i] = static_cast<C>(sign * std::sin(angle));
     }
   });
   ParallelFor(a.pool, B * S, [&](int64_t token) {
-    const C* c = cosine + token % S * half;
-    const C* s = sine + token % S * half;
+    const C* c = cosine + token % N * half;
+    const C* s = sine + token % N * half;
     for (int64_t h = 0; h < H; ++h) {
       const T* x = a.in[0].as<T>() + (token * H + h) * D;
       T* y = a.out[0].as<T>() + (token * H + h) * D;

@@ -2,7 +2,7 @@
 
 namespace strata {
 
-KernelTable CudaKernels([[maybe_unused]] Determinism determinism) {
+KernelTable CudaKernels(Determinism determinism) {
   KernelTable table;
   AddCudaLinearKernels(table);
   AddCudaElementwiseKernels(table);
@@ -15,6 +15,7 @@ KernelTable CudaKernels([[maybe_unused]] Determinism determinism) {
   AddCudaMoveKernels(table);
   AddCudaBiasKernels(table);
   AddCudaDropoutKernels(table);
+  AddCudaAttentionKernels(table, determinism);
   return table;
 }
 

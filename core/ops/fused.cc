@@ -94,6 +94,21 @@ Value Range(GraphBuilder& g, Value x, int dim, int64_t begin, int64_t count) {
   return pieces.size() == 1 ? pieces[0] : Concat(g, std::move(pieces), dim);
 }
 
+// Side by side along `dim`, of any widths.
+Value Pack(GraphBuilder& g, const std::vector<Value>& parts, int dim) {
+  int64_t piece = 0;
+  for (Value v : parts) piece = std::gcd(piece, g.spec(v).shape[dim]);
+  if (piece == 0) return {};
+  std::vector<Value> pieces;
+  for (Value v : parts) {
+    const int64_t n = g.spec(v).shape[dim] / piece;
+    for (int64_t i = 0; i < n; ++i) {
+      pieces.push_back(n == 1 ? v : Slice(g, v, dim, static_cast<int>(i), static_cast<int>(n)));
+    }
+  }
+  return Concat(g, std::move(pieces), dim);
+}
+
 int Last(GraphBuilder& g, Value x) { return g.spec(x).shape.rank - 1; }
 
 Value AddIf(GraphBuilder& g, Value x, In in, size_t optional) {
@@ -109,7 +124,7 @@ Out PlainLinearAdd(GraphBuilder& g, In in, const FusedAttributes&) { return {Add
 Out PlainLinearPacked(GraphBuilder& g, In in, const FusedAttributes&) {
   Out y;
   for (Value w : in.subspan(1)) y.push_back(Linear(g, in[0], w));
-  return {Concat(g, y, Last(g, in[0]))};
+  return {Pack(g, y, Last(g, in[0]))};
 }
 
 Out PlainLinearPackedDx(GraphBuilder& g, In in, const FusedAttributes&) {
@@ -154,7 +169,7 @@ Heads Unpack(GraphBuilder& g, Value qkv, int64_t group) {
 Out PlainRopePacked(GraphBuilder& g, In in, const FusedAttributes& a) {
   const Heads h = Unpack(g, in[0], a.group);
   const auto turn = [&](Value x) { return Rope(g, x, in[1], a.rope.theta, a.rope.direction); };
-  return {Concat(g, {turn(h.q), turn(h.k), h.v}, 2)};
+  return {Pack(g, {turn(h.q), turn(h.k), h.v}, 2)};
 }
 
 Out PlainAttentionPacked(GraphBuilder& g, In in, const FusedAttributes& a) {
@@ -166,7 +181,7 @@ Out PlainAttentionPacked(GraphBuilder& g, In in, const FusedAttributes& a) {
 Out PlainAttentionPackedBwd(GraphBuilder& g, In in, const FusedAttributes& a) {
   const Heads h = Unpack(g, in[1], a.group);
   const AttentionGrads d = AttentionBwd(g, in[0], h.q, h.k, h.v, in[2], in[3], in[4], in[4], a.mask);
-  return {Concat(g, {d.dq_BSHD, d.dk_BTHD, d.dv_BTHD}, 2)};
+  return {Pack(g, {d.dq_BSHD, d.dk_BTHD, d.dv_BTHD}, 2)};
 }
 
 Out PlainSwigluPacked(GraphBuilder& g, In in, const FusedAttributes&) {

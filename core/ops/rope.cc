@@ -22,8 +22,8 @@ class RopeOp final : public Op {
     if (!IsFloating(in[0].dtype) || x.rank != 4 || x[3] % 2 != 0) {
       return absl::InvalidArgumentError("x must be a floating [B, S, H, D] with even D");
     }
-    if (in[1].dtype != DType::kI32 || in[1].shape != Shape{x[1]}) {
-      return absl::InvalidArgumentError("positions must be i32 [S]");
+    if (in[1].dtype != DType::kI32 || (in[1].shape != Shape{x[1]} && in[1].shape != Shape{x[0], x[1]})) {
+      return absl::InvalidArgumentError("positions must be i32 [S] or [B, S]");
     }
     return std::vector<TensorSpec>{{in[0].dtype, x, {}}};
   }
@@ -32,10 +32,11 @@ class RopeOp final : public Op {
         attributes_.direction == RopeDirection::kForward ? RopeDirection::kInverse : RopeDirection::kForward;
     return std::vector<Value>{Rope(a.g, a.grads[0], a.inputs[1], attributes_.theta, back, a.node.loc), Value{}};
   }
-  std::vector<ShardRule> ShardRules(std::span<const TensorSpec>) const override {
+  std::vector<ShardRule> ShardRules(std::span<const TensorSpec> in) const override {
     const Placement R = Replicate(), P = Partial();
-    return {{{Shard(0), R}, {Shard(0)}},
-            {{Shard(1), Shard(0)}, {Shard(1)}},
+    const bool by_row = in[1].shape.rank == 2;
+    return {{{Shard(0), by_row ? Shard(0) : R}, {Shard(0)}},
+            {{Shard(1), by_row ? Shard(1) : Shard(0)}, {Shard(1)}},
             {{Shard(2), R}, {Shard(2)}},
             {{P, R}, {P}},
             {{R, R}, {R}}};

@@ -13,9 +13,9 @@ struct RopeAttributes {
   RopeDirection direction = RopeDirection::kForward;
 };
 
-// x[B, S, H, D], D even; positions i32 [S]. Angles are made in float64 and their cos and sin rounded to the arithmetic
+// x[B, S, H, D], D even; positions i32 [S], or [B, S] where they differ between rows. Angles are made in float64 and their cos and sin rounded to the arithmetic
 // type.
-Value Rope(GraphBuilder& g, Value x_BSHD, Value positions_S, double theta,
+Value Rope(GraphBuilder& g, Value x_BSHD, Value positions, double theta,
            RopeDirection direction = RopeDirection::kForward, SourceLoc loc = SourceLoc::Here());
 
 const RopeAttributes& RopeAttributesOf(const Op& op);  // of a "rope"; for its kernels

@@ -7,7 +7,9 @@
 #include <CLI/CLI.hpp>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 #include "core/base/check.h"
 #include "launch/cli/exit_codes.h"
 
@@ -31,6 +33,15 @@ void AddTrainOptions(CLI::App* verb, TrainOptions* o) {
       ->type_name("auto|never|DIR")
       ->capture_default_str();
   verb->add_flag("--print-config", o->print_config, "Print every value and where it came from, and stop");
+}
+
+// "A:B", 0 <= A < B. Throws, as CLI11 wants it.
+void ParseRange(const std::string& text, int64_t* begin, int64_t* end) {
+  const std::pair<std::string, std::string> parts = absl::StrSplit(text, absl::MaxSplits(':', 1));
+  if (absl::SimpleAtoi(parts.first, begin) && absl::SimpleAtoi(parts.second, end) && 0 <= *begin && *begin < *end) {
+    return;
+  }
+  throw CLI::ValidationError("--documents", "expected A:B with 0 <= A < B, not " + text);
 }
 
 // The verb that the arguments name, ready to run once parsing is done.
@@ -66,10 +77,12 @@ class CommandLine {
   template <class Options>
   std::pair<CLI::App*, Options*> Add(CLI::App& parent, const std::string& name, const std::string& doc,
                                      const std::function<absl::Status(const Options&)>& run) {
-    STRATA_CHECK(run != nullptr);
     auto options = std::make_shared<Options>();
     CLI::App* verb = parent.add_subcommand(name, doc);
-    runs_.push_back({verb, [options, &run] { return run(*options); }});
+    runs_.push_back({verb, [options, &run] {
+                       STRATA_CHECK(run != nullptr);
+                       return run(*options);
+                     }});
     return {verb, options.get()};
   }
   CLI::App& Group(const std::string& name, const std::string& doc) {
@@ -114,18 +127,31 @@ class CommandLine {
   }
 
   void AddBench() {
-    auto [step, o] = Add(Group("bench", "Measurements"), "step",
-                         "Time training steps of a config on random tokens; one JSON line", verbs_.bench_step);
-    step->add_option("config", o->config, "TOML file")->required();
-    step->add_option("--steps", o->steps, "Timed steps, after warm-up")
-        ->check(CLI::Range(1, 100000))
-        ->capture_default_str();
+    CLI::App& bench = Group("bench", "Measurements of a config's training step on random tokens");
+    const auto add = [&](const char* name, const char* what, const auto& run) {
+      auto [verb, o] = Add(bench, name, what, run);
+      AddConfig(verb, o);
+      verb->add_option("--steps", o->steps, "Timed steps, after warm-up")
+          ->check(CLI::Range(1, 100000))
+          ->capture_default_str();
+      verb->add_option("--trace", o->trace, "Write a Chrome trace of one step")->type_name("FILE");
+      return std::pair(verb, o);
+    };
+    auto [step, o] = add("step", "Tokens/s, MFU, where the time goes, memory; one JSON line", verbs_.bench_step);
+    step->add_flag("--table", o->table, "The time of every kind of kernel first");
+    add("gemm", "Time and FLOP/s of every matrix product", verbs_.bench_gemm);
+    add("attention", "Time and FLOP/s of every attention", verbs_.bench_attention);
   }
 
   void AddData() {
     CLI::App& data = Group("data", "Token files");
     auto [build, o] = Add(data, "build", "Turn text into training and validation tokens", verbs_.data_build);
-    build->add_option("--text", o->text, "Text files")->required()->type_name("FILE");
+    CLI::Option* text = build->add_option("--text", o->text, "Text files, a document each")->type_name("FILE");
+    CLI::Option* jsonl = build->add_option("--jsonl", o->jsonl, "Files of JSON lines, a document a line");
+    jsonl->type_name("FILE");
+    build->add_option("--field", o->field, "Field of a JSON line that holds its text")
+        ->type_name("NAME")
+        ->capture_default_str();
     build->add_option("--out", o->out, "Folder for the token files")->required()->type_name("DIR");
     CLI::Option* vocab = build->add_option("--vocab", o->vocab, "Vocabulary of the tokenizer to train");
     vocab->type_name("N")->check(CLI::Range(int64_t{2}, int64_t{1} << 24));
@@ -136,9 +162,24 @@ class CommandLine {
     CLI::Option* tokenizer = build->add_option("--tokenizer", o->tokenizer, "Use this tokenizer, train none");
     tokenizer->type_name("PATH");
     build->add_flag("--force", o->force, "Replace what is in the folder");
-    build->callback([vocab, tokenizer] {
+    build->callback([text, jsonl, vocab, tokenizer] {
+      if (text->count() + jsonl->count() == 0) throw CLI::RequiredError("--text or --jsonl");
       if (vocab->count() + tokenizer->count() == 0) throw CLI::RequiredError("--vocab or --tokenizer");
     });
+
+    auto [inspect, i] = Add(data, "inspect", "Say what token files hold", verbs_.data_inspect);
+    inspect->add_option("path", i->path, "PREFIX of token files, or folder made by data build")->required();
+    inspect
+        ->add_option_function<std::string>(
+            "--documents", [i = i](const std::string& range) { ParseRange(range, &i->begin, &i->end); },
+            "Print documents A to B - 1 as text")
+        ->type_name("A:B");
+    inspect->add_option("--tokenizer", i->tokenizer, "For --documents; without it tokenizer.model beside the files")
+        ->type_name("PATH");
+
+    auto [verify, v] =
+        Add(data, "verify", "Check every byte of token files; exit code 1 if one is wrong", verbs_.data_verify);
+    verify->add_option("path", v->path, "PREFIX of token files, or folder made by data build")->required();
 
     auto [baselines, b] =
         Add(data, "baselines", "Loss of unigram and bigram counts on the validation tokens", verbs_.data_baselines);
@@ -242,6 +283,19 @@ absl::StatusOr<TrainOptions> ParseTrain(const std::vector<std::string>& command)
     return absl::InvalidArgumentError(absl::StrFormat("train: %s", error.what()));
   }
   return options;
+}
+
+absl::Status CheckCommand(const std::vector<std::string>& words) {
+  const Verbs none;
+  CommandLine line(none);
+  try {
+    line.app().parse(std::vector<std::string>(words.rbegin(), words.rend()));
+  } catch (const CLI::Success&) {
+    return absl::OkStatus();  // --help
+  } catch (const CLI::ParseError& error) {
+    return absl::InvalidArgumentError(error.what());
+  }
+  return absl::OkStatus();
 }
 
 int Main(int argc, const char* const* argv, const Verbs& verbs) {

@@ -36,17 +36,29 @@ struct PlanOptions {
   std::vector<std::string> set;
   bool steps = false;  // list every step of the plan
 };
-struct BenchStepOptions {
+struct BenchOptions {
   std::string config;
+  std::vector<std::string> set;
   int64_t steps = 20;  // timed, after warm-up
+  bool table = false;
+  std::string trace;  // a file, or empty
 };
 struct DataBuildOptions {
-  std::vector<std::string> text;  // files
-  std::string out;                // folder
-  int64_t vocab = 0;              // of the tokenizer to train; 0 only where `tokenizer` is given
-  double valid = 0.05;            // part of the text kept for validation
-  std::string tokenizer;          // an existing one; empty: train one
-  bool force = false;             // replace what is in `out`
+  std::vector<std::string> text, jsonl;  // files; at least one
+  std::string field = "text";            // of a JSON line: its text
+  std::string out;                       // folder
+  int64_t vocab = 0;                     // of the tokenizer to train; 0 only where `tokenizer` is given
+  double valid = 0.05;                   // part of the text kept for validation
+  std::string tokenizer;                 // an existing one; empty: train one
+  bool force = false;                    // replace what is in `out`
+};
+struct DataInspectOptions {
+  std::string path;            // prefix of token files, or a folder made by data build
+  int64_t begin = 0, end = 0;  // documents to print; none where they are equal
+  std::string tokenizer;       // empty: tokenizer.model beside the token files
+};
+struct DataVerifyOptions {
+  std::string path;  // as of DataInspectOptions
 };
 struct DataBaselinesOptions {
   std::string data;  // folder made by data build
@@ -97,8 +109,10 @@ struct Verbs {  // all must be set
   std::function<absl::Status(const LaunchOptions&)> launch;
   std::function<absl::Status(const LaunchRankOptions&)> launch_rank;  // what launch starts, once a rank
   std::function<absl::Status(const PlanOptions&)> plan;
-  std::function<absl::Status(const BenchStepOptions&)> bench_step;
+  std::function<absl::Status(const BenchOptions&)> bench_step, bench_gemm, bench_attention;
   std::function<absl::Status(const DataBuildOptions&)> data_build;
+  std::function<absl::Status(const DataInspectOptions&)> data_inspect;
+  std::function<absl::Status(const DataVerifyOptions&)> data_verify;
   std::function<absl::Status(const DataBaselinesOptions&)> data_baselines;
   std::function<absl::Status(const TokenizerTrainOptions&)> tokenizer_train;
   std::function<absl::Status(const TokenizerEncodeOptions&)> tokenizer_encode;
@@ -113,6 +127,9 @@ struct Verbs {  // all must be set
 
 // The options of a `train` command that another one is given: "train", its config, its options. InvalidArgument.
 absl::StatusOr<TrainOptions> ParseTrain(const std::vector<std::string>& command);
+
+// Whether `words`, what follows "strata", are a command. Runs nothing. InvalidArgument.
+absl::Status CheckCommand(const std::vector<std::string>& words);
 
 // Parses, calls one verb, prints its error to stderr, returns the exit code (exit_codes.h).
 int Main(int argc, const char* const* argv, const Verbs& verbs);

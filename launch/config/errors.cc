@@ -12,9 +12,12 @@
 namespace strata {
 namespace {
 
+// Of an item of a list, "data.train[1]", the list: what a command line sets.
+std::string SetKey(std::string_view key) { return std::string(key.substr(0, key.find('['))); }
+
 Provenance::Position PositionOf(const Provenance& provenance, const ConfigIssue& issue) {
   if (issue.line > 0) return {issue.line, issue.column};
-  if (provenance.set.contains(issue.key)) return {};
+  if (provenance.set.contains(SetKey(issue.key))) return {};
   const auto it = provenance.at.find(issue.key);
   return it == provenance.at.end() ? Provenance::Position{} : it->second;
 }
@@ -24,7 +27,7 @@ std::string Format(const Provenance& provenance, const ConfigIssue& issue) {
   std::string where = provenance.file;
   if (p.line > 0) {
     where = absl::StrFormat("%s:%d:%d", provenance.file, p.line, p.column);
-  } else if (const auto it = provenance.set.find(issue.key); it != provenance.set.end()) {
+  } else if (const auto it = provenance.set.find(SetKey(issue.key)); it != provenance.set.end()) {
     where = it->second;
   } else if (!issue.key.empty()) {
     where = absl::StrFormat("%s (%s is not set there)", provenance.file, issue.key);

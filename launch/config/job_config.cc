@@ -8,12 +8,14 @@
 #include "absl/strings/str_join.h"
 #include "launch/config/batch.h"
 #include "launch/config/nearest.h"
+#include "models/model.h"
 
 namespace strata {
 namespace {
 
 constexpr int64_t kMaxSteps = 1'000'000'000;
 constexpr int64_t kMaxRanks = 4096;
+constexpr double kMinShare = 1e-9;  // of a source's weight; the mixture counts in 2^-32
 
 static_assert(static_cast<int>(DType::kF64) == 0 && static_cast<int>(DType::kF32) == 1 &&
               static_cast<int>(DType::kBF16) == 2);
@@ -67,6 +69,15 @@ void CheckEval(const JobConfig& job, ConfigChecks& c) {
         "needs data.valid, which is not set", "0");
 }
 
+void CheckPacking(const JobConfig& job, ConfigChecks& c) {
+  if (job.data.packing != Packing::kIsolate || !c.Ok({"data.packing", "model.arch"})) return;
+  if (ModelOf(job.model.arch).attention == AttentionMask::kCausal) return;
+  c.Add(ConfigErrorKind::kContradiction, "data.packing", "\"isolate\"",
+        absl::StrFormat("needs causal attention, which model.arch = \"%s\" has not",
+                        kModelArchNames[static_cast<size_t>(job.model.arch)]),
+        "\"concat\"");
+}
+
 // A section whose keys depend on `choice`, one of its own.
 template <class Config, class Choice>
 ConfigSection SectionOfKind(std::string name, std::string_view doc, Config& config, Choice Config::*choice,
@@ -91,6 +102,9 @@ ConfigSection SectionOfKind(std::string name, std::string_view doc, Config& conf
 void RunConfig::Describe(ConfigFields& f) {
   f.Add("name", name, {.doc = "name of the run: letters, digits, '-', '_' and '.'"});
   f.Add("seed", seed, {.doc = "of the initial weights and the order of the data", .min = 0});
+  f.AddChoice("device", device, kDeviceNames,
+              {.doc = "where to compute; auto: a GPU where there is one that can run the job"});
+  f.Add("deterministic", deterministic, {.doc = "on a GPU, only kernels that give the same bits every time"});
   f.Add("out", out, {.doc = "folder of logs and checkpoints; empty = runs/NAME", .is_path = true});
 }
 
@@ -110,8 +124,25 @@ void TokenizerConfig::Describe(ConfigFields& f) {
 }
 
 void DataConfig::Describe(ConfigFields& f) {
-  f.Add("train", train, {.doc = "training tokens: PREFIX of PREFIX.bin and PREFIX.idx", .is_path = true});
+  f.Add(
+      "train", train,
+      {.doc = "training tokens: PREFIX of PREFIX.bin and PREFIX.idx; of several, samples by weight", .is_path = true});
   f.Add("valid", valid, {.doc = "validation tokens: PREFIX; empty = no evaluation", .is_path = true});
+  f.AddChoice("packing", packing, kPackingNames,
+              {.doc = "documents that share a row: \"concat\" reads on, \"isolate\" keeps them apart (causal models)"});
+  f.Add("prefetch", prefetch,
+        {.doc = "prepared ahead on a thread of their own; 0 = none", .unit = "batches", .min = 0, .max = 1024});
+}
+
+void DataConfig::Check(ConfigChecks& c) const {
+  double sum = 0;
+  for (const WeightedPath& source : train) sum += source.weight;
+  for (const WeightedPath& source : train) {
+    if (source.weight >= kMinShare * sum || !c.Ok({"data.train"})) continue;
+    c.Add({ConfigErrorKind::kOutOfRange, "data.train",
+           absl::StrFormat("data.train: weight %s of %s is less than a part of %s of all weights",
+                           FormatDouble(source.weight), source.path, FormatDouble(kMinShare))});
+  }
 }
 
 void BatchConfig::Describe(ConfigFields& f) {
@@ -214,10 +245,12 @@ void CompleteJob(JobConfig& job, ConfigChecks& checks) {
   job.optim.Check(checks);
   job.schedule.Check(checks);
   job.log.Check(checks);
+  job.data.Check(checks);
   CheckTp(job, checks);
   CheckRanks(job, checks);
   CompleteBatch(job, checks);
   CheckEval(job, checks);
+  CheckPacking(job, checks);
   if (job.run.out.empty()) job.run.out = absl::StrCat("runs/", job.run.name);
 }
 

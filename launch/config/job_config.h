@@ -9,13 +9,19 @@
 #include "core/base/config.h"
 #include "core/tensor/tensor.h"
 #include "models/model_config.h"
+#include "models/packing.h"
 #include "optim/config.h"
 
 namespace strata {
 
+enum class DeviceKind : uint8_t { kAuto, kCpu, kCuda };
+inline constexpr std::string_view kDeviceNames[] = {"auto", "cpu", "cuda"};
+
 struct RunConfig {
   std::string name = "run";
   int64_t seed = 1;
+  DeviceKind device = DeviceKind::kAuto;
+  bool deterministic = false;
   std::string out;  // empty in the file: runs/NAME
 
   void Describe(ConfigFields& f);
@@ -31,10 +37,13 @@ struct TokenizerConfig {
 };
 
 struct DataConfig {
-  std::string train;  // PREFIX of PREFIX.bin and PREFIX.idx
-  std::string valid;  // empty: no evaluation
+  std::vector<WeightedPath> train;  // PREFIX of PREFIX.bin and PREFIX.idx; samples are taken in proportion to the weights
+  std::string valid;                // PREFIX; empty: no evaluation
+  Packing packing = Packing::kConcat;
+  int64_t prefetch = 2;  // batches
 
   void Describe(ConfigFields& f);
+  void Check(ConfigChecks& c) const;
   bool operator==(const DataConfig&) const = default;
 };
 

@@ -2,7 +2,6 @@
 
 #include <filesystem>
 #include <system_error>
-#include <tuple>
 
 #include "absl/strings/str_format.h"
 #include "launch/config/toml_reader.h"
@@ -21,10 +20,15 @@ void ResolvePaths(const std::string& file, const Provenance& provenance, JobConf
   for (const ConfigSection& section : DescribeJob(job)) {
     for (const ConfigField& field : section.fields) {
       if (!field.info.is_path) continue;
-      std::string& path = *std::get<std::string*>(field.value);
-      if (path.empty()) continue;
       const bool set = provenance.set.contains(absl::StrFormat("%s.%s", section.name, field.name));
-      path = ((set ? current : folder) / path).lexically_normal().string();
+      const auto resolve = [&](std::string& path) {
+        if (!path.empty()) path = ((set ? current : folder) / path).lexically_normal().string();
+      };
+      if (auto* list = std::get_if<std::vector<WeightedPath>*>(&field.value)) {
+        for (WeightedPath& item : **list) resolve(item.path);
+      } else {
+        resolve(*std::get<std::string*>(field.value));
+      }
     }
   }
 }
@@ -41,23 +45,29 @@ void CheckExists(Env& env, std::string_view key, const std::string& path, Config
   checks.Add({ConfigErrorKind::kNoSuchFile, std::string(key), absl::StrFormat("%s: %s does not exist", key, path)});
 }
 
-void CheckSet(std::string_view key, const std::string& value, ConfigChecks& checks) {
-  if (!value.empty() || !checks.Ok({key})) return;
+void CheckTokenFiles(Env& env, std::string_view key, const std::string& prefix, ConfigChecks& checks) {
+  CheckExists(env, key, prefix + ".idx", checks);
+  CheckExists(env, key, prefix + ".bin", checks);
+}
+
+void CheckSet(std::string_view key, bool is_set, ConfigChecks& checks) {
+  if (is_set || !checks.Ok({key})) return;
   checks.Add({ConfigErrorKind::kMissing, std::string(key), absl::StrFormat("%s is needed by this command", key)});
 }
 
-void CheckFiles(Env& env, const JobConfig& job, ConfigNeeds needs, ConfigChecks& checks) {
-  if (needs.tokenizer) CheckSet("tokenizer.path", job.tokenizer.path, checks);
-  if (needs.data) CheckSet("data.train", job.data.train, checks);
-  if (needs.valid) CheckSet("data.valid", job.data.valid, checks);
+void CheckFiles(Env& env, const LoadedJob& loaded, ConfigNeeds needs, ConfigChecks& checks) {
+  const JobConfig& job = loaded.config;
+  if (needs.tokenizer) CheckSet("tokenizer.path", !job.tokenizer.path.empty(), checks);
+  if (needs.data) CheckSet("data.train", !job.data.train.empty(), checks);
+  if (needs.valid) CheckSet("data.valid", !job.data.valid.empty(), checks);
   if ((needs.tokenizer || needs.data) && !job.tokenizer.path.empty()) {
     CheckExists(env, "tokenizer.path", job.tokenizer.path, checks);
   }
-  for (const auto& [key, prefix, used] : {std::tuple{"data.train", job.data.train, needs.data},
-                                          std::tuple{"data.valid", job.data.valid, needs.data || needs.valid}}) {
-    if (prefix.empty() || !used) continue;
-    CheckExists(env, key, prefix + ".idx", checks);
-    CheckExists(env, key, prefix + ".bin", checks);
+  for (size_t i = 0; needs.data && i < job.data.train.size(); ++i) {
+    CheckTokenFiles(env, TrainSourceKey(loaded.provenance, i), job.data.train[i].path, checks);
+  }
+  if ((needs.data || needs.valid) && !job.data.valid.empty()) {
+    CheckTokenFiles(env, "data.valid", job.data.valid, checks);
   }
 }
 
@@ -92,6 +102,11 @@ LoadedJob Read(std::string_view text, const std::string& path, const Overrides& 
 
 }  // namespace
 
+std::string TrainSourceKey(const Provenance& provenance, size_t i) {
+  const std::string item = absl::StrFormat("data.train[%d]", i);
+  return provenance.at.contains(item) ? item : "data.train";
+}
+
 absl::StatusOr<LoadedJob> ParseJobConfig(std::string_view text, const std::string& path, const Overrides& overrides) {
   ConfigChecks checks;
   LoadedJob job = Read(text, path, overrides, checks);
@@ -109,7 +124,7 @@ absl::StatusOr<LoadedJob> LoadJobConfig(Env& env, const std::string& path, Confi
     return ConfigError({.file = path}, checks.issues());
   }
   LoadedJob job = Read(*text, path, overrides, checks);
-  if (checks.Ok({""})) CheckFiles(env, job.config, needs, checks);
+  if (checks.Ok({""})) CheckFiles(env, job, needs, checks);
   if (!checks.issues().empty()) return ConfigError(job.provenance, checks.issues());
   return job;
 }

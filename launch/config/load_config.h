@@ -18,6 +18,9 @@ struct LoadedJob {
   Provenance provenance;
 };
 
+// The key of a mistake in data.train[i]: that of the item where a file lists them, else of the whole.
+std::string TrainSourceKey(const Provenance& provenance, size_t i);
+
 // What a command will use, and so must be set and exist.
 struct ConfigNeeds {
   bool tokenizer = false;  // tokenizer.path

@@ -26,16 +26,31 @@ std::string QuoteToml(const std::string& text) {
   return out + "\"";
 }
 
-struct TomlPrinter {
+class TomlPrinter {
+ public:
   std::string operator()(const bool* value) const { return *value ? "true" : "false"; }
   std::string operator()(const int64_t* value) const { return absl::StrCat(*value); }
   std::string operator()(const double* value) const { return FormatDouble(*value); }
   std::string operator()(const std::string* value) const { return QuoteToml(*value); }
   std::string operator()(const ChoiceRef& choice) const { return QuoteToml(std::string(choice.names[*choice.value])); }
+  std::string operator()(const WeightedPath* item) const {
+    return absl::StrFormat("{path = %s, weight = %s}", QuoteToml(item->path), FormatDouble(item->weight));
+  }
+  std::string operator()(const std::vector<WeightedPath>* list) const {
+    if (list->empty()) return QuoteToml("");
+    if (list->size() == 1 && list->front().weight == 1) return QuoteToml(list->front().path);
+    return PrintList(*list);
+  }
   template <class T>
   std::string operator()(const std::vector<T>* list) const {
+    return PrintList(*list);
+  }
+
+ private:
+  template <class T>
+  std::string PrintList(const std::vector<T>& list) const {
     const auto print = [this](std::string* out, const T& item) { out->append((*this)(&item)); };
-    return absl::StrCat("[", absl::StrJoin(*list, ", ", print), "]");
+    return absl::StrCat("[", absl::StrJoin(list, ", ", print), "]");
   }
 };
 

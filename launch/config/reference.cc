@@ -34,6 +34,7 @@ std::string Allowed(const ConfigField& field) {
     const auto quote = [](std::string* out, std::string_view name) { absl::StrAppendFormat(out, "`\"%s\"`", name); };
     return absl::StrJoin(choice->names, ", ", quote);
   }
+  if (std::holds_alternative<std::vector<WeightedPath>*>(field.value)) return "a path, or `[{path, weight}, ...]`";
   const bool integral = std::holds_alternative<int64_t*>(field.value);
   const auto print = [&](double x) { return integral ? absl::StrFormat("%.0f", x) : FormatDouble(x); };
   const bool low = std::isfinite(field.info.min), high = std::isfinite(field.info.max);

@@ -1,5 +1,5 @@
 #pragma once
-// Strict reading of TOML into described config structs. The only code that knows the file format's parser.
+// Strict reading of TOML into described config structs. With toml_field.h the only code that knows the file format's parser.
 
 #include <span>
 #include <string>

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <span>
@@ -9,32 +11,52 @@
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
 #include "launch/data/indexed_dataset.h"
+#include "launch/data/jsonl.h"
 #include "launch/tokenizer/tokenizer.h"
 
 namespace strata {
 namespace {
 
-struct Document {
-  std::unique_ptr<MappedFile> file;
-  std::string_view train, valid;
-};
+// Every file of the output. Old ones are removed in this order and new ones come in the reverse one: an index, which makes
+// token files a dataset, is the first to go and the last to come.
+constexpr const char* kOutputs[] = {"train.idx", "valid.idx", "train.sum",      "valid.sum",
+                                    "train.bin", "valid.bin", "tokenizer.model"};
 
 bool IsBlank(std::string_view text) { return text.find_first_not_of(" \t\r\n") == std::string_view::npos; }
 
-absl::StatusOr<Document> ReadDocument(Env& env, const std::string& path, double valid_fraction) {
-  Document document;
-  ASSIGN_OR_RETURN(document.file, env.Map(path));
-  const auto bytes = document.file->bytes();
-  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+struct Corpus {
+  std::deque<std::string> storage;  // what the views point into
+  std::vector<std::string_view> train, valid;
+};
+
+absl::Status AddText(Env& env, const std::string& path, double valid_fraction, Corpus& corpus) {
+  ASSIGN_OR_RETURN(corpus.storage.emplace_back(), ReadUserFile(env, path));
+  const std::string_view text = corpus.storage.back();
   if (IsBlank(text)) return absl::InvalidArgumentError(absl::StrFormat("%s: the text is empty", path));
   const size_t cut = ValidationCut(text, valid_fraction);
-  document.train = text.substr(0, cut);
-  document.valid = text.substr(cut);
-  return document;
+  if (cut > 0) corpus.train.push_back(text.substr(0, cut));
+  if (cut < text.size()) corpus.valid.push_back(text.substr(cut));
+  return absl::OkStatus();
+}
+
+absl::Status AddJsonl(Env& env, const BuildOptions& options, Corpus& corpus) {
+  int64_t document = 0;
+  for (const std::string& path : options.jsonl) {
+    ASSIGN_OR_RETURN(std::vector<std::string> texts, ReadJsonl(env, path, options.field));
+    if (texts.empty()) return absl::InvalidArgumentError(absl::StrFormat("%s: no documents", path));
+    for (std::string& text : texts) {
+      corpus.storage.push_back(std::move(text));
+      const bool valid = IsValidation(document++, options.valid_fraction);
+      (valid ? corpus.valid : corpus.train).push_back(corpus.storage.back());
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckOptions(const BuildOptions& options) {
-  if (options.inputs.empty()) return absl::InvalidArgumentError("data build: no input files");
+  if (options.inputs.empty() && options.jsonl.empty()) {
+    return absl::InvalidArgumentError("data build: no input files");
+  }
   if (options.out.empty()) return absl::InvalidArgumentError("data build: no output folder");
   if (!(options.valid_fraction >= 0 && options.valid_fraction < 1)) {
     return absl::InvalidArgumentError(
@@ -43,18 +65,23 @@ absl::Status CheckOptions(const BuildOptions& options) {
   return absl::OkStatus();
 }
 
-// The texts of one split, without the empty ones.
-std::vector<std::string_view> Texts(std::span<const Document> documents, std::string_view Document::*split) {
-  std::vector<std::string_view> texts;
-  for (const Document& document : documents) {
-    if (!(document.*split).empty()) texts.push_back(document.*split);
+absl::StatusOr<Corpus> ReadCorpus(Env& env, const BuildOptions& options) {
+  Corpus corpus;
+  for (const std::string& path : options.inputs) RETURN_IF_ERROR(AddText(env, path, options.valid_fraction, corpus));
+  RETURN_IF_ERROR(AddJsonl(env, options, corpus));
+  if (options.valid_fraction == 0 || !corpus.valid.empty()) return corpus;
+  if (options.jsonl.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("%s: no empty line to cut the validation text at", options.inputs.front()));
   }
-  return texts;
+  return absl::InvalidArgumentError(absl::StrFormat("%s: too few documents for a validation part of %g",
+                                                    options.jsonl.front(), options.valid_fraction));
 }
 
 absl::StatusOr<SplitReport> WriteSplit(Env& env, const std::string& prefix, const Tokenizer& tokenizer,
                                        std::span<const std::string_view> texts) {
-  ASSIGN_OR_RETURN(const auto writer, IndexedDatasetWriter::Create(env, prefix, tokenizer.vocab_size()));
+  ASSIGN_OR_RETURN(const auto writer,
+                   IndexedDatasetWriter::Create(env, prefix, tokenizer.vocab_size(), tokenizer.crc32c()));
   SplitReport split{.documents = std::ssize(texts)};
   for (const std::string_view text : texts) {
     std::vector<int32_t> ids = tokenizer.Encode(text);
@@ -68,7 +95,41 @@ absl::StatusOr<SplitReport> WriteSplit(Env& env, const std::string& prefix, cons
   return split;
 }
 
+// A folder for the new files, beside those that they replace. Removed with the object, whatever is in it.
+class Staging {
+ public:
+  Staging(Env& env, std::string path) : env_(env), path_(std::move(path)) {}
+  ~Staging() { env_.RemoveAll(path_).IgnoreError(); }
+  Staging(const Staging&) = delete;
+  Staging& operator=(const Staging&) = delete;
+
+  absl::Status Make() {
+    RETURN_IF_ERROR(env_.RemoveAll(path_));  // of a build that was killed
+    return env_.MakeDirs(path_);
+  }
+  const std::string& path() const { return path_; }
+
+  // Moves the files to `out`, in place of the old ones. Wherever this stops, a dataset that opens is whole.
+  absl::Status MoveTo(const std::string& out) {
+    for (const char* name : kOutputs) RETURN_IF_ERROR(env_.RemoveAll(out + "/" + name));
+    for (auto name = std::rbegin(kOutputs); name != std::rend(kOutputs); ++name) {
+      const std::string from = path_ + "/" + *name;
+      if (env_.Exists(from)) RETURN_IF_ERROR(env_.Rename(from, out + "/" + *name));
+    }
+    return env_.SyncDir(out);
+  }
+
+ private:
+  Env& env_;
+  const std::string path_;
+};
+
 }  // namespace
+
+bool IsValidation(int64_t document, double valid_fraction) {
+  const auto before = [&](int64_t n) { return std::floor(static_cast<double>(n) * valid_fraction); };
+  return before(document + 1) > before(document);
+}
 
 size_t ValidationCut(std::string_view text, double valid_fraction) {
   if (valid_fraction <= 0) return text.size();
@@ -88,40 +149,29 @@ size_t ValidationCut(std::string_view text, double valid_fraction) {
 
 absl::StatusOr<BuildReport> BuildDataset(Env& env, const BuildOptions& options) {
   RETURN_IF_ERROR(CheckOptions(options));
-  BuildReport report{.tokenizer_path = options.out + "/tokenizer.model",
-                     .train_prefix = options.out + "/train",
-                     .valid_prefix = options.out + "/valid"};
-  const std::string outputs[] = {report.tokenizer_path, report.train_prefix + ".bin", report.train_prefix + ".idx",
-                                 report.valid_prefix + ".bin", report.valid_prefix + ".idx"};
-  for (const std::string& path : outputs) {
+  for (const char* name : kOutputs) {
+    const std::string path = options.out + "/" + name;
     if (!options.overwrite && env.Exists(path)) {
       return absl::AlreadyExistsError(absl::StrFormat("%s exists already; --force replaces it", path));
     }
   }
+  ASSIGN_OR_RETURN(const Corpus corpus, ReadCorpus(env, options));
+  ASSIGN_OR_RETURN(const Tokenizer tokenizer, options.tokenizer.empty()
+                                                  ? Tokenizer::Train(corpus.train, options.vocab_size)
+                                                  : Tokenizer::Load(env, options.tokenizer));
 
-  std::vector<Document> documents;
-  for (const std::string& path : options.inputs) {
-    ASSIGN_OR_RETURN(auto document, ReadDocument(env, path, options.valid_fraction));
-    documents.push_back(std::move(document));
+  Staging staging(env, options.out + "/build.tmp");
+  RETURN_IF_ERROR(staging.Make());
+  BuildReport report{.tokenizer_path = options.out + "/tokenizer.model",
+                     .train_prefix = options.out + "/train",
+                     .vocab_size = tokenizer.vocab_size()};
+  RETURN_IF_ERROR(tokenizer.Save(env, staging.path() + "/tokenizer.model"));
+  ASSIGN_OR_RETURN(report.train, WriteSplit(env, staging.path() + "/train", tokenizer, corpus.train));
+  if (!corpus.valid.empty()) {
+    report.valid_prefix = options.out + "/valid";
+    ASSIGN_OR_RETURN(report.valid, WriteSplit(env, staging.path() + "/valid", tokenizer, corpus.valid));
   }
-  const auto train = Texts(documents, &Document::train), valid = Texts(documents, &Document::valid);
-  if (options.valid_fraction > 0 && valid.empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("%s: no empty line to cut the validation text at", options.inputs.front()));
-  }
-  ASSIGN_OR_RETURN(const Tokenizer tokenizer, options.tokenizer.empty() ? Tokenizer::Train(train, options.vocab_size)
-                                                                        : Tokenizer::Load(env, options.tokenizer));
-
-  RETURN_IF_ERROR(env.MakeDirs(options.out));
-  for (const std::string& path : outputs) RETURN_IF_ERROR(env.RemoveAll(path));
-  RETURN_IF_ERROR(tokenizer.Save(env, report.tokenizer_path));
-  report.vocab_size = tokenizer.vocab_size();
-  ASSIGN_OR_RETURN(report.train, WriteSplit(env, report.train_prefix, tokenizer, train));
-  if (valid.empty()) {
-    report.valid_prefix.clear();
-    return report;
-  }
-  ASSIGN_OR_RETURN(report.valid, WriteSplit(env, report.valid_prefix, tokenizer, valid));
+  RETURN_IF_ERROR(staging.MoveTo(options.out));
   return report;
 }
 

@@ -1,8 +1,9 @@
 #pragma once
-// Text files -> a tokenizer and token files: OUT/tokenizer.model, OUT/train.bin, .idx and OUT/valid.bin, .idx.
-// Each input file is one document. Its last valid_fraction of bytes, cut at the paragraph boundary nearest to that
+// Texts -> a tokenizer and token files: OUT/tokenizer.model, OUT/train.bin, .idx, .sum and OUT/valid.bin, .idx, .sum.
+// Each text file is one document. Its last valid_fraction of bytes, cut at the paragraph boundary nearest to that
 // point, goes to validation, the rest to training; EOS ends each part. A document without a paragraph boundary (an
-// empty line) goes to training as a whole. The tokenizer sees the training part only.
+// empty line) goes to training as a whole. Of JSON lines each line is a document; which of them go to validation, as a
+// whole, says IsValidation. The tokenizer sees the training part only. Holds all text in memory.
 
 #include <cstdint>
 #include <string>
@@ -15,11 +16,13 @@
 namespace strata {
 
 struct BuildOptions {
-  std::vector<std::string> inputs;  // paths of plain text files
-  std::string out;                  // folder; made if it is not there
-  int vocab_size = 2048;            // of the tokenizer to train
-  std::string tokenizer = {};       // path of a SentencePiece model to use instead; vocab_size is then unused
-  double valid_fraction = 0.05;     // in [0, 1); 0: no validation files
+  std::vector<std::string> inputs;      // paths of plain text files
+  std::vector<std::string> jsonl = {};  // paths of JSON lines (jsonl.h), behind the text files
+  std::string field = "text";           // of a line: its text
+  std::string out;                      // folder; made if it is not there
+  int vocab_size = 2048;                // of the tokenizer to train
+  std::string tokenizer = {};           // path of a SentencePiece model to use instead; vocab_size is then unused
+  double valid_fraction = 0.05;         // in [0, 1); 0: no validation files
   bool overwrite = false;
 };
 
@@ -38,10 +41,14 @@ struct BuildReport {
   SplitReport train = {}, valid = {};
 };
 
-// Everything is read and checked before anything is written. NotFound: an input is missing. InvalidArgument: bad options,
-// an empty text, no paragraph to validate on, a vocabulary too large for the text. AlreadyExists: a file of the output
-// is there and overwrite is off.
+// Everything is read and checked before anything is written, and all is written before anything old is touched: a build
+// that fails or is killed leaves the old dataset, or none, or the new one, but none in part. NotFound: an input is missing.
+// InvalidArgument: bad options, an empty text, a mistake in JSON lines, nothing to validate on, a vocabulary too large for
+// the text. AlreadyExists: a file of the output is there and overwrite is off.
 absl::StatusOr<BuildReport> BuildDataset(Env& env, const BuildOptions& options);
+
+// Whether document i = 0, 1, ... of the JSON lines goes to validation: floor((i + 1) f) > floor(i f).
+bool IsValidation(int64_t document, double valid_fraction);
 
 // The byte at which `text` is cut: behind the empty line nearest to (1 - valid_fraction) of it; text.size() if
 // valid_fraction is 0 or nothing but blank lines would be on one side.

@@ -1,5 +1,6 @@
 #include "launch/data/indexed_dataset.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <limits>
@@ -91,8 +92,12 @@ absl::StatusOr<std::vector<int64_t>> ParseSequences(const std::string& path, con
   return begins;
 }
 
-// The document indices: from 0, never falling, to num_sequences.
-absl::Status CheckDocuments(const std::string& path, const Header& header, const std::byte* indices) {
+// The first token of each document, then the number of tokens. Document indices go from 0, never falling, to
+// num_sequences.
+absl::StatusOr<std::vector<int64_t>> ParseDocuments(const std::string& path, const Header& header,
+                                                    const std::byte* indices, const std::vector<int64_t>& sequences) {
+  std::vector<int64_t> begins;
+  begins.reserve(header.num_indices);
   int64_t previous = 0;
   for (int64_t i = 0; i < header.num_indices; ++i) {
     const auto index = Load<int64_t>(indices + kIndexBytes * i);
@@ -103,50 +108,68 @@ absl::Status CheckDocuments(const std::string& path, const Header& header, const
                                        i, index, header.num_sequences));
     }
     previous = index;
+    begins.push_back(sequences[index]);
   }
-  return absl::OkStatus();
+  return begins;
 }
 
 }  // namespace
 
 absl::StatusOr<IndexedDataset> IndexedDataset::Open(Env& env, const std::string& prefix) {
   const std::string path = prefix + ".idx";
-  ASSIGN_OR_RETURN(const auto idx, env.Map(path));
-  ASSIGN_OR_RETURN(auto bin, env.Map(prefix + ".bin"));
-  ASSIGN_OR_RETURN(const Header header, ParseHeader(path, idx->bytes()));
-  const std::byte* sequences = idx->bytes().data() + kHeaderBytes;
+  ASSIGN_OR_RETURN(const std::string idx, ReadUserFile(env, path));
+  ASSIGN_OR_RETURN(auto bin, env.OpenLinked(prefix + ".bin"));
+  const auto bytes = std::as_bytes(std::span(idx));
+  ASSIGN_OR_RETURN(const Header header, ParseHeader(path, bytes));
+  const std::byte* sequences = bytes.data() + kHeaderBytes;
   IndexedDataset dataset;
-  ASSIGN_OR_RETURN(dataset.begins_, ParseSequences(path, header, sequences, static_cast<int64_t>(bin->bytes().size())));
-  RETURN_IF_ERROR(CheckDocuments(path, header, sequences + kSequenceBytes * header.num_sequences));
+  ASSIGN_OR_RETURN(dataset.begins_, ParseSequences(path, header, sequences, bin->size()));
+  ASSIGN_OR_RETURN(dataset.document_begins_,
+                   ParseDocuments(path, header, sequences + kSequenceBytes * header.num_sequences, dataset.begins_));
+  ASSIGN_OR_RETURN(dataset.sums_, ReadTokenSums(env, prefix));
+  if (dataset.sums_) {
+    RETURN_IF_ERROR(CheckSize(dataset.sums_->bin, prefix + ".bin", bin->size()));
+    RETURN_IF_ERROR(CheckBytes(dataset.sums_->idx, path, bytes));
+  }
   dataset.prefix_ = prefix;
   dataset.bin_ = std::move(bin);
   dataset.token_bytes_ = header.token_bytes;
-  dataset.num_documents_ = header.num_indices - 1;
   return dataset;
 }
 
-void IndexedDataset::Read(int64_t begin, std::span<int32_t> out) const {
-  if (out.empty()) return;
-  const std::byte* from = bin_->bytes().data() + begin * token_bytes_;
-  if (token_bytes_ == 4) {
-    std::memcpy(out.data(), from, out.size_bytes());
-    return;
-  }
-  for (size_t i = 0; i < out.size(); ++i) out[i] = Load<uint16_t>(from + 2 * i);
+int64_t IndexedDataset::DocumentOf(int64_t token) const {
+  const auto next = std::upper_bound(document_begins_.begin(), document_begins_.end(), token);
+  return next - document_begins_.begin() - 1;
 }
 
-IndexedDatasetWriter::IndexedDatasetWriter(Env& env, std::string prefix, int64_t vocab_size,
+absl::Status IndexedDataset::Read(int64_t begin, std::span<int32_t> out) const {
+  // Two-byte tokens are read into the second half of `out` and widened from the front: none is overwritten unread.
+  const auto bytes = std::as_writable_bytes(out).last(out.size() * token_bytes_);
+  const absl::Status read = bin_->ReadAt(begin * token_bytes_, bytes);
+  if (!read.ok()) return absl::DataLossError(read.message());  // Unavailable would be the word of a lost peer
+  if (token_bytes_ == 4) return read;
+  for (size_t i = 0; i < out.size(); ++i) out[i] = Load<uint16_t>(&bytes[2 * i]);
+  return read;
+}
+
+IndexedDatasetWriter::IndexedDatasetWriter(Env& env, std::string prefix, int64_t vocab_size, uint32_t tokenizer_crc32c,
                                            std::unique_ptr<WritableFile> bin)
-    : env_(env), prefix_(std::move(prefix)), vocab_size_(vocab_size), bin_(std::move(bin)) {}
+    : env_(env),
+      prefix_(std::move(prefix)),
+      vocab_size_(vocab_size),
+      tokenizer_crc32c_(tokenizer_crc32c),
+      bin_(std::move(bin)) {}
 
 IndexedDatasetWriter::~IndexedDatasetWriter() {
   if (!finished_) env_.RemoveAll(prefix_ + ".bin.tmp").IgnoreError();
 }
 
 absl::StatusOr<std::unique_ptr<IndexedDatasetWriter>> IndexedDatasetWriter::Create(Env& env, const std::string& prefix,
-                                                                                   int64_t vocab_size) {
+                                                                                   int64_t vocab_size,
+                                                                                   uint32_t tokenizer_crc32c) {
   ASSIGN_OR_RETURN(auto bin, env.OpenWritable(prefix + ".bin.tmp", Env::Open::kTruncate));
-  return std::unique_ptr<IndexedDatasetWriter>(new IndexedDatasetWriter(env, prefix, vocab_size, std::move(bin)));
+  return std::unique_ptr<IndexedDatasetWriter>(
+      new IndexedDatasetWriter(env, prefix, vocab_size, tokenizer_crc32c, std::move(bin)));
 }
 
 absl::Status IndexedDatasetWriter::AddDocument(std::span<const int32_t> tokens) {
@@ -158,12 +181,14 @@ absl::Status IndexedDatasetWriter::AddDocument(std::span<const int32_t> tokens) 
       return Bad(prefix_, absl::StrFormat("token %d is outside the vocabulary of %d", token, vocab_size_));
     }
   }
+  std::vector<uint16_t> narrow;
+  auto bytes = std::as_bytes(tokens);
   if (TokenBytes(vocab_size_) == 2) {
-    const std::vector<uint16_t> narrow(tokens.begin(), tokens.end());
-    RETURN_IF_ERROR(bin_->Append(std::as_bytes(std::span(narrow))));
-  } else {
-    RETURN_IF_ERROR(bin_->Append(std::as_bytes(tokens)));
+    narrow.assign(tokens.begin(), tokens.end());
+    bytes = std::as_bytes(std::span<const uint16_t>(narrow));
   }
+  bin_sums_.Add(bytes);
+  RETURN_IF_ERROR(bin_->Append(bytes));
   lengths_.push_back(static_cast<int32_t>(tokens.size()));
   return absl::OkStatus();
 }
@@ -189,10 +214,15 @@ std::string IndexedDatasetWriter::Index() const {
 absl::Status IndexedDatasetWriter::Finish() {
   RETURN_IF_ERROR(bin_->Sync());
   RETURN_IF_ERROR(bin_->Close());
+  const std::string index = Index();
+  FileSums index_sums;
+  index_sums.Add(std::as_bytes(std::span(index)));
+  const TokenSums sums{vocab_size_, tokenizer_crc32c_, bin_sums_, index_sums};
   RETURN_IF_ERROR(env_.RemoveAll(prefix_ + ".idx"));  // an old index never stands beside new tokens
   RETURN_IF_ERROR(env_.Rename(prefix_ + ".bin.tmp", prefix_ + ".bin"));
   finished_ = true;
-  return WriteTextAtomically(env_, prefix_ + ".idx", Index());
+  RETURN_IF_ERROR(WriteTextAtomically(env_, prefix_ + ".sum", ToText(sums)));
+  return WriteTextAtomically(env_, prefix_ + ".idx", index);
 }
 
 }  // namespace strata

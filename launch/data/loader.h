@@ -1,7 +1,9 @@
 #pragma once
 // Samples of seq_len tokens from one indexed dataset, read as one stream of T tokens (documents end with EOS, and the
 // next one follows in the same sample). Window i: inputs are tokens [i*S, i*S + S), targets the tokens one further on,
-// weights 1 for a real target and 0 for padding. Inputs and targets are int32 [S], weights float32 [S].
+// weights 1 for a real target and 0 for padding. With Packing::kIsolate the weight is 0 too where the target begins
+// another document, and document_starts says where the documents begin (in this row, for one that began before); padding
+// is a document by itself. Otherwise document_starts is 0.
 //
 // Training order is a pure function of (seed, global sample index): epoch e = index / samples_per_epoch, and within it
 // sample = Permute(seed, e, ...). Resuming anywhere on any number of ranks is O(1), and no sample is dropped or repeated.
@@ -11,10 +13,12 @@
 #include <span>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "core/base/env.h"
 #include "launch/data/indexed_dataset.h"
 #include "launch/job/row_source.h"
+#include "models/packing.h"
 
 namespace strata {
 
@@ -23,49 +27,35 @@ class Loader {
   // Reads all tokens once. InvalidArgument naming the file: fewer than one whole sample, or a token id >= vocab_size
   // (vocabulary mismatch).
   static absl::StatusOr<Loader> Create(Env& env, const std::string& prefix, int64_t seq_len, uint64_t seed,
-                                       int64_t vocab_size);
+                                       int64_t vocab_size, Packing packing = Packing::kConcat);
 
   const IndexedDataset& dataset() const { return dataset_; }
   int64_t seq_len() const { return seq_len_; }
   int64_t samples_per_epoch() const { return (dataset_.num_tokens() - 1) / seq_len_; }  // whole windows
 
-  // Training sample `global_index` >= 0. Always whole: its weights are all 1.
-  void Sample(int64_t global_index, std::span<int32_t> tokens, std::span<int32_t> targets,
-              std::span<float> weights) const;
+  // Training sample `global_index` >= 0. Always whole: it has no padding. Errors: IndexedDataset::Read's.
+  absl::Status Sample(int64_t global_index, const RowSpans& row) const;
 
   // Evaluation, in stream order: the windows together have each of the T - 1 targets once. The last one may be short:
   // it is padded with token 0, target 0, weight 0.
   int64_t num_windows() const { return (dataset_.num_tokens() - 2) / seq_len_ + 1; }
-  void Window(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets, std::span<float> weights) const;
+  absl::Status Window(int64_t index, const RowSpans& row) const;
 
  private:
-  Loader(IndexedDataset dataset, int64_t seq_len, uint64_t seed);
+  Loader(IndexedDataset dataset, int64_t seq_len, uint64_t seed, Packing packing);
+  void Isolate(int64_t begin, int64_t real, const RowSpans& row) const;
 
   IndexedDataset dataset_;
   int64_t seq_len_;
   uint64_t seed_;
+  Packing packing_;
 };
 
-// The loader's two orders as rows of a job. The loader must outlive them.
-class TrainRows final : public RowSource {
- public:
-  explicit TrainRows(const Loader& loader) : loader_(loader) {}
-  void Row(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets,
-           std::span<float> weights) const override {
-    loader_.Sample(index, tokens, targets, weights);
-  }
-
- private:
-  const Loader& loader_;
-};
-
-class WindowRows final : public RowSource {  // index < num_windows
+// The windows as rows of a job, index < num_windows. The loader must outlive it. Training rows: training_data.h.
+class WindowRows final : public RowSource {
  public:
   explicit WindowRows(const Loader& loader) : loader_(loader) {}
-  void Row(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets,
-           std::span<float> weights) const override {
-    loader_.Window(index, tokens, targets, weights);
-  }
+  absl::Status Row(int64_t index, const RowSpans& row) const override { return loader_.Window(index, row); }
 
  private:
   const Loader& loader_;

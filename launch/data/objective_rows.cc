@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/base/philox.h"
+#include "core/base/status.h"
 #include "models/model.h"
 
 namespace strata {
@@ -12,12 +13,12 @@ constexpr double kChosen = 0.15, kMask = 0.8, kRandom = 0.1;
 
 }  // namespace
 
-void ObjectiveRows::Row(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets,
-                        std::span<float> weights) const {
-  base_.Row(index, tokens, targets, weights);
-  if (ModelOf(model_.arch).objective != Objective::kMaskedToken) return;
-  std::ranges::copy(tokens, targets.begin());
-  Hide(static_cast<uint64_t>(index), tokens, weights);
+absl::Status ObjectiveRows::Row(int64_t index, const RowSpans& row) const {
+  RETURN_IF_ERROR(base_.Row(index, row));
+  if (ModelOf(model_.arch).objective != Objective::kMaskedToken) return absl::OkStatus();
+  std::ranges::copy(row.tokens, row.targets.begin());
+  Hide(static_cast<uint64_t>(index), row.tokens, row.weights);
+  return absl::OkStatus();
 }
 
 void ObjectiveRows::Hide(uint64_t index, std::span<int32_t> tokens, std::span<float> weights) const {

@@ -15,8 +15,7 @@ class ObjectiveRows final : public RowSource {  // `base` must outlive it
  public:
   ObjectiveRows(const RowSource& base, const ModelConfig& model, int64_t seed)
       : base_(base), model_(model), seed_(static_cast<uint64_t>(seed)) {}
-  void Row(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets,
-           std::span<float> weights) const override;
+  absl::Status Row(int64_t index, const RowSpans& row) const override;
 
  private:
   void Hide(uint64_t index, std::span<int32_t> tokens, std::span<float> weights) const;

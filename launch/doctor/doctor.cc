@@ -16,7 +16,7 @@ std::string Limit(int64_t limit) { return limit < 0 ? "unlimited" : absl::StrFor
 Finding Cpu(const MachineFacts& f) {
   std::string text = absl::StrFormat("%s, %d cores", f.cpu.empty() ? "unknown CPU" : f.cpu, f.cores);
   for (const auto& [has, name] : {std::pair(f.avx2, "AVX2"), std::pair(f.fma, "FMA"), std::pair(f.avx512, "AVX-512"),
-                                  std::pair(f.amx, "AMX bf16")}) {
+                                  std::pair(f.avx512_bf16, "AVX-512 BF16"), std::pair(f.amx, "AMX bf16")}) {
     if (has) text += absl::StrFormat(", %s", name);
   }
   if (!f.avx2 || !f.fma) return {"cpu", text, "needs AVX2 and FMA: build with -DSTRATA_MARCH=x86-64"};
@@ -35,9 +35,9 @@ Finding Memory(const MachineFacts& f) {
 
 // The kernel set that fits the CPU's widest vectors.
 Finding Blas(const MachineFacts& f) {
-  const std::string text =
-      absl::StrFormat("%s, %s kernels: %s GFLOP/s float32, %s float64 on a core; %s float32 on all", f.blas.version,
-                      f.blas.core, Gflops(f.f32_flops), Gflops(f.f64_flops), Gflops(f.all_f32_flops));
+  const std::string text = absl::StrFormat(
+      "%s, %s kernels: %s GFLOP/s float32, %s float64 on a core; %s float32 on all; bf16 by %s", f.blas.version,
+      f.blas.core, Gflops(f.f32_flops), Gflops(f.f64_flops), Gflops(f.all_f32_flops), f.bf16_gemm);
   constexpr std::string_view kAvx512[] = {"SkylakeX", "Cooperlake", "SapphireRapids"}, kAvx2[] = {"Haswell", "Zen"};
   const auto is_one_of = [&](std::span<const std::string_view> cores) {
     return std::find(cores.begin(), cores.end(), f.blas.core) != cores.end();

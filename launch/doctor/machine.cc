@@ -84,6 +84,7 @@ void ReadCpu(MachineFacts& facts) {
   facts.avx2 = HasWord(flags, "avx2");
   facts.fma = HasWord(flags, "fma");
   facts.avx512 = HasWord(flags, "avx512bw");
+  facts.avx512_bf16 = HasWord(flags, "avx512_bf16");
   facts.amx = HasWord(flags, "amx_bf16");
   facts.cores = UsableCores();
   facts.quota_cores = QuotaCores(Text("/sys/fs/cgroup/cpu.max"));
@@ -136,6 +137,7 @@ MachineFacts ReadMachine(Env& env, const std::string& folder) {
   ReadCpu(facts);
   ReadMemory(facts);
   facts.blas = DescribeBlas();
+  facts.bf16_gemm = DescribeGemm(DType::kBF16);
   InitCpuLibraries();
   facts.f32_flops = BestFlops(DType::kF32, 1);
   facts.f64_flops = BestFlops(DType::kF64, 1);

@@ -11,12 +11,13 @@ namespace strata {
 
 struct MachineFacts {
   std::string cpu;  // model name; empty if unknown
-  bool avx2 = false, fma = false, avx512 = false, amx = false;
+  bool avx2 = false, fma = false, avx512 = false, avx512_bf16 = false, amx = false;
   int cores = 0;            // that this process may run on
   double quota_cores = 0;   // of the container's CPU limit; 0: none
   int64_t memory = 0;       // bytes; of the container's limit where that is less
   int64_t memory_free = 0;  // bytes available without swapping
   BlasInfo blas;
+  std::string bf16_gemm;                // what multiplies bf16 (DescribeGemm)
   double f32_flops = 0, f64_flops = 0;  // a second, one core, matrix product
   double all_f32_flops = 0;             // all cores at once, each its own product
   std::string folder;                   // whose disk the next three are of

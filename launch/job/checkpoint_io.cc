@@ -26,15 +26,22 @@ std::string MeshText(const Job& job) {
   return text.empty() ? "one rank" : text;
 }
 
-absl::StatusOr<std::vector<SavedBox>> BoxesToSave(const Job& job, Executor& executor, int rank) {
+absl::StatusOr<Snapshot> BoxesToSave(const Job& job, Executor& executor, int rank) {
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, rank));
-  std::vector<SavedBox> boxes;
+  Snapshot snapshot;
   for (const PlannedState& s : executor.plan().states) {
     bool owner = IsSaved(s);
     for (int a = 0; a < mesh.num_axes(); ++a) owner &= s.spec.layout[a].is_shard() || mesh.Coord(a) == 0;
-    if (owner) boxes.push_back({BoxOf(s), executor.StateBytes(s).data()});
+    if (!owner) continue;
+    const std::byte* data = executor.StateBytes(s).data();
+    if (!executor.host_addressable()) {
+      std::vector<std::byte>& copy = snapshot.copies.emplace_back(executor.StateBytes(s).size());
+      RETURN_IF_ERROR(executor.ReadState(s, copy));
+      data = copy.data();
+    }
+    snapshot.boxes.push_back({BoxOf(s), data});
   }
-  return boxes;
+  return snapshot;
 }
 
 absl::StatusOr<std::string> SaveCheckpoint(Env& env, const Job& job, Executor& executor, int rank,
@@ -45,8 +52,10 @@ absl::StatusOr<std::string> SaveCheckpoint(Env& env, const Job& job, Executor& e
   RETURN_IF_ERROR(AgreeOn(control, begun.status()));
   ASSIGN_OR_RETURN(const std::string folder, BroadcastText(control, *begun));
 
-  ASSIGN_OR_RETURN(const std::vector<SavedBox> boxes, BoxesToSave(job, executor, rank));
-  const absl::StatusOr<ShardRecord> record = WriteShard(env, folder, rank, boxes);
+  const absl::StatusOr<ShardRecord> record = [&]() -> absl::StatusOr<ShardRecord> {
+    ASSIGN_OR_RETURN(const Snapshot snapshot, BoxesToSave(job, executor, rank));
+    return WriteShard(env, folder, rank, snapshot.boxes);
+  }();
   RETURN_IF_ERROR(AgreeOn(control, record.status()));
   ASSIGN_OR_RETURN(const std::vector<std::string> texts, AllGatherText(control, ToJson(*record)));
 
@@ -81,8 +90,12 @@ absl::Status LoadStates(CheckpointReader& reader, const Job& job, Executor& exec
         "parallel.dp and parallel.tp as they were, or start a new run with --resume never",
         reader.meta().mesh, MeshText(job)));
   }
+  std::vector<std::byte> host;
   for (const PlannedState& s : executor.plan().states) {
-    if (IsSaved(s)) RETURN_IF_ERROR(reader.Read(BoxOf(s), executor.StateBytes(s)));
+    if (!IsSaved(s)) continue;
+    host.resize(static_cast<size_t>(s.box.shape.elements() * SizeOf(s.spec.dtype)));
+    RETURN_IF_ERROR(reader.Read(BoxOf(s), host));
+    RETURN_IF_ERROR(executor.WriteState(s, host));
   }
   return absl::OkStatus();
 }

@@ -17,7 +17,11 @@ std::string MeshText(const Job& job);  // "dp=2 tp=2", "one rank"
 
 // What this rank saves: parameters, master weights and moments, by parameter; where a tensor is replicated along an axis,
 // the rank at coordinate 0 saves it.
-absl::StatusOr<std::vector<SavedBox>> BoxesToSave(const Job& job, Executor& executor, int rank);
+struct Snapshot {
+  std::vector<SavedBox> boxes;
+  std::vector<std::vector<std::byte>> copies;  // of what the host cannot read by address
+};
+absl::StatusOr<Snapshot> BoxesToSave(const Job& job, Executor& executor, int rank);
 
 // A checkpoint of all ranks. `control` spans the world. Collective; the same status on every rank. Returns its path.
 absl::StatusOr<std::string> SaveCheckpoint(Env& env, const Job& job, Executor& executor, int rank,

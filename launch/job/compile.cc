@@ -5,6 +5,7 @@
 #include "core/graph/autograd.h"
 #include "core/graph/op.h"
 #include "core/ops/elementwise.h"
+#include "core/plan/fuse.h"
 #include "models/model.h"
 #include "optim/optimizer_pass.h"
 #include "parallel/shard/shard_pass.h"
@@ -31,11 +32,22 @@ Job MakeJob(const JobConfig& config, int dp, int tp) {
   return job;
 }
 
-ModelLoss BuildLoss(GraphBuilder& g, const Job& job, double dropout) {
+constexpr int64_t kLogitBytes = int64_t{2} << 30;
+
+int Chunks(const JobConfig& c, const KernelTable& kernels) {
+  const bool fused = kernels.Has("softmax_nll_grad");
+  return fused ? LossChunksWithin(c.model, c.batch.micro, kLogitBytes) : LossChunks(c.model);
+}
+
+ModelLoss BuildLoss(GraphBuilder& g, const Job& job, const KernelTable& kernels, double dropout) {
   const JobConfig& c = job.config;
   return ModelOf(c.model.arch)
       .loss(g, c.model,
-            {.batch = job.batch_rows, .dtype = c.precision.compute, .chunks = LossChunks(c.model), .dropout = dropout});
+            {.batch = job.batch_rows,
+             .dtype = c.precision.compute,
+             .chunks = Chunks(c, kernels),
+             .dropout = dropout,
+             .packing = c.data.packing});
 }
 
 absl::StatusOr<Graph> Place(const Graph& graph, const Job& job, const Mesh& mesh) {
@@ -45,7 +57,7 @@ absl::StatusOr<Graph> Place(const Graph& graph, const Job& job, const Mesh& mesh
 
 absl::StatusOr<Graph> TrainGraph(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
   GraphBuilder g;
-  const ModelLoss model = BuildLoss(g, job, job.config.model.dropout);
+  const ModelLoss model = BuildLoss(g, job, kernels, job.config.model.dropout);
   SumLoss(g, "loss", model.loss);
   ASSIGN_OR_RETURN(Graph graph, std::move(g).Build());
   ASSIGN_OR_RETURN(graph, Differentiate(graph, model.loss, model.loss_scale, model.params));
@@ -55,12 +67,13 @@ absl::StatusOr<Graph> TrainGraph(const Job& job, const Mesh& mesh, const KernelT
   ASSIGN_OR_RETURN(graph, ReduceBuffers(std::move(graph)));
   const Value loss = graph.outputs.at("loss");  // passes below append, so it stays where it is
   ASSIGN_OR_RETURN(Bucketed bucketed, BucketPass(std::move(graph), mesh));
-  return ApplyOptimizer(std::move(bucketed), mesh, job.config.optim, loss);
+  ASSIGN_OR_RETURN(graph, ApplyOptimizer(std::move(bucketed), mesh, job.config.optim, loss));
+  return FuseOps(std::move(graph), mesh, kernels);
 }
 
 absl::StatusOr<Graph> EvalGraph(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
   GraphBuilder g;
-  const ModelLoss model = BuildLoss(g, job, 0);
+  const ModelLoss model = BuildLoss(g, job, kernels, 0);
   SumLoss(g, "eval_loss", model.loss);
   ASSIGN_OR_RETURN(Graph graph, std::move(g).Build());
   ASSIGN_OR_RETURN(graph, Legalize(graph, kernels));
@@ -70,6 +83,7 @@ absl::StatusOr<Graph> EvalGraph(const Job& job, const Mesh& mesh, const KernelTa
 
 absl::StatusOr<ProgramSpec> EvalProgram(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
   ASSIGN_OR_RETURN(Graph eval, EvalGraph(job, mesh, kernels));
+  ASSIGN_OR_RETURN(eval, FuseOps(std::move(eval), mesh, kernels));
   std::vector<Action> actions = ForwardActions();
   actions.push_back({.kind = Action::kUpdate});
   return ProgramSpec{"eval", std::move(eval), std::move(actions)};
@@ -112,6 +126,7 @@ absl::StatusOr<Job> CompileGeneration(const JobConfig& config, const KernelTable
   model.logits(g, config.model, 1, config.precision.compute);
   ASSIGN_OR_RETURN(Graph graph, std::move(g).Build());
   ASSIGN_OR_RETURN(graph, Legalize(graph, kernels));
+  ASSIGN_OR_RETURN(graph, FuseOps(std::move(graph), mesh, kernels));
   job.programs.push_back({"logits", std::move(graph), ForwardActions()});
   return job;
 }

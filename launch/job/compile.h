@@ -1,7 +1,7 @@
 #pragma once
 // From a config to plans: the whole way of a training step before step 1.
-//   model graph -> Differentiate -> AccumulateGradients -> DecomposeOps -> ShardPass -> BucketPass -> ApplyOptimizer ->
-//   ReduceBuffers -> BuildPlan -> VerifyPlans
+//   model graph -> Differentiate -> AccumulateGradients -> DecomposeOps -> ShardPass -> ReduceBuffers -> BucketPass ->
+//   ApplyOptimizer -> FuseOps -> BuildPlan -> VerifyPlans
 
 #include <vector>
 

@@ -1,7 +1,5 @@
 #include "launch/job/init_parameters.h"
 
-#include <functional>
-
 #include "core/base/philox.h"
 #include "models/model.h"
 
@@ -19,10 +17,11 @@ std::string_view ParameterOf(const PlannedState& s) {
 
 }  // namespace
 
-void ForEachElement(const LocalBox& box, const Shape& global, const std::function<void(int64_t, int64_t)>& fn) {
+void ForEachElement(const LocalBox& box, const Shape& global, absl::FunctionRef<void(int64_t, int64_t)> fn,
+                    ThreadPool* pool) {
   const int rank = global.rank;
   const int64_t row = rank == 0 ? 1 : box.shape[rank - 1], rows = box.shape.elements() / row;
-  for (int64_t r = 0; r < rows; ++r) {
+  ParallelFor(pool, rows, [&](int64_t r) {
     int64_t rest = r, stride = 1, base = 0;
     for (int d = rank - 1; d >= 0; --d) {
       const int64_t i = d == rank - 1 ? 0 : rest % box.shape[d];
@@ -31,15 +30,20 @@ void ForEachElement(const LocalBox& box, const Shape& global, const std::functio
       stride *= global[d];
     }
     for (int64_t c = 0; c < row; ++c) fn(r * row + c, base + c);
-  }
+  });
 }
 
-void InitState(const PlannedState& state, const ModelConfig& config, uint64_t seed, std::span<std::byte> bytes) {
-  if (IsFlat(state) || (state.role != Role::kParam && state.role != Role::kMaster)) return;
+bool HasInitialValue(const PlannedState& state) {
+  return !IsFlat(state) && (state.role == Role::kParam || state.role == Role::kMaster);
+}
+
+void InitState(const PlannedState& state, const ModelConfig& config, uint64_t seed, std::span<std::byte> bytes,
+               ThreadPool* pool) {
+  if (!HasInitialValue(state)) return;
   const std::string_view parameter = ParameterOf(state);
   const InitSpec init = ModelOf(config.arch).init(config, parameter);
   const uint64_t stream = HashName(parameter);
-  ForEachElement(state.box, state.spec.shape, [&](int64_t local, int64_t global) {
+  const auto set = [&](int64_t local, int64_t global) {
     const double v = init.std == 0
                          ? init.mean
                          : init.mean + init.std * PhiloxNormal(Philox(seed, stream, static_cast<uint64_t>(global)));
@@ -48,7 +52,8 @@ void InitState(const PlannedState& state, const ModelConfig& config, uint64_t se
       case DType::kF32: reinterpret_cast<float*>(bytes.data())[local] = static_cast<float>(v); break;
       default: reinterpret_cast<BF16*>(bytes.data())[local] = BF16(static_cast<float>(v)); break;
     }
-  });
+  };
+  ForEachElement(state.box, state.spec.shape, set, pool);
 }
 
 }  // namespace strata

@@ -2,9 +2,9 @@
 // Initial values of states, a function of (seed, parameter name, global index): the same on every layout.
 
 #include <cstddef>
-#include <functional>
 #include <span>
 
+#include "core/base/thread_pool.h"
 #include "core/plan/plan.h"
 #include "models/model_config.h"
 
@@ -12,9 +12,13 @@ namespace strata {
 
 // Fills the bytes of a parameter's or master weight's own state by the model's scheme; leaves flat states, moments and
 // gradients (zero) alone.
-void InitState(const PlannedState& state, const ModelConfig& config, uint64_t seed, std::span<std::byte> bytes);
+// Any number of threads gives the same bytes.
+void InitState(const PlannedState& state, const ModelConfig& config, uint64_t seed, std::span<std::byte> bytes,
+               ThreadPool* pool = nullptr);
+bool HasInitialValue(const PlannedState& state);  // whether InitState fills it
 
-// The local part of one tensor in row-major order: fn(local index, global index).
-void ForEachElement(const LocalBox& box, const Shape& global, const std::function<void(int64_t, int64_t)>& fn);
+// The local part of one tensor: fn(local index, global index), in row-major order in each of the pool's tiles.
+void ForEachElement(const LocalBox& box, const Shape& global, absl::FunctionRef<void(int64_t, int64_t)> fn,
+                    ThreadPool* pool = nullptr);
 
 }  // namespace strata

@@ -22,8 +22,8 @@ double LossGuard::MaxLoss() const {
   return s.mean + config_.spike_z * s.deviation;
 }
 
-absl::StatusOr<std::string> LossGuard::Judge(int64_t step, const StepReport& report, int64_t first_sample,
-                                             int64_t samples) {
+absl::StatusOr<std::string> LossGuard::Judge(int64_t step, const StepReport& report,
+                                             absl::FunctionRef<std::string()> describe) {
   if (!report.skipped) {
     skips_ = 0;
     if (config_.spike_z == 0) return "";
@@ -45,8 +45,7 @@ absl::StatusOr<std::string> LossGuard::Judge(int64_t step, const StepReport& rep
                           report.loss, (report.loss - s.mean) / s.deviation, s.mean, config_.window);
     action = config_.spike;
   }
-  const std::string text = absl::StrFormat("step %d: %s; samples %d to %d; its update is not applied", step, why,
-                                           first_sample, first_sample + samples - 1);
+  const std::string text = absl::StrFormat("step %d: %s; %s; its update is not applied", step, why, describe());
   if (action == GuardAction::kHalt) return absl::InternalError(text);
   if (skips_ >= kMaxSkips) {
     return absl::InternalError(absl::StrFormat("%s; that is the %dth step in a row", text, skips_));

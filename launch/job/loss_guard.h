@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "launch/config/job_config.h"
 #include "launch/job/rank_runner.h"
@@ -21,9 +22,9 @@ class LossGuard {
   // `window` losses that were applied. Infinity where spike_z is 0 or the window is not full.
   double MaxLoss() const;
 
-  // After the step on samples [first_sample, first_sample + samples). Empty: its update was applied. A text: it was
-  // skipped, and this is why. Errors: Internal with that text where the config says halt, or after kMaxSkips in a row.
-  absl::StatusOr<std::string> Judge(int64_t step, const StepReport& report, int64_t first_sample, int64_t samples);
+  // After a step. Empty: its update was applied. A text: it was skipped, and this is why, with the batch as `describe`
+  // names it ("samples 8 to 15"). Errors: Internal with that text where the config says halt, or after kMaxSkips in a row.
+  absl::StatusOr<std::string> Judge(int64_t step, const StepReport& report, absl::FunctionRef<std::string()> describe);
 
   static constexpr int kMaxSkips = 10;
 

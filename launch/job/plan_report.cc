@@ -37,7 +37,7 @@ double GemmRate(int64_t n) {
 int64_t OutsideBytes(const Job& job) {
   constexpr int64_t kProcess = 48 << 20, kRank = 6 << 20;  // measured: code, libraries and heap; stack and BLAS buffer
   const JobConfig& c = job.config;
-  const int64_t feeds = c.batch.accumulate * c.batch.micro * c.model.seq * 16;
+  const int64_t feeds = c.batch.accumulate * c.batch.micro * c.model.seq * 16 * (1 + c.data.prefetch);
   return kProcess + job.ranks * (kRank + feeds);
 }
 

@@ -1,6 +1,7 @@
 #include "launch/job/rank_runner.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "absl/strings/str_format.h"
@@ -32,9 +33,13 @@ double Get(const TensorRef& t, int64_t i) {
 absl::StatusOr<std::unique_ptr<RankRunner>> RankRunner::Create(const Job& job, std::shared_ptr<const Plan> plan,
                                                                World& world, Device& device, ThreadPool* pool,
                                                                Executor::Freed freed) {
-  std::unique_ptr<RankRunner> r(new RankRunner(job));
-  ASSIGN_OR_RETURN(r->executor_,
-                   Executor::Create(std::move(plan), {.device = device, .world = world, .pool = pool, .freed = freed}));
+  std::unique_ptr<RankRunner> r(new RankRunner(job, pool));
+  absl::StatusOr<std::unique_ptr<Executor>> executor =
+      Executor::Create(plan, {.device = device, .world = world, .pool = pool, .freed = freed});
+  if (absl::IsResourceExhausted(executor.status())) {
+    return absl::ResourceExhaustedError(absl::StrFormat("%s\n%s", executor.status().message(), Print(*plan)));
+  }
+  ASSIGN_OR_RETURN(r->executor_, std::move(executor));
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, world.rank()));
   if (const AxisSet dp = mesh.Find("dp"); dp != 0) {
     ASSIGN_OR_RETURN(r->data_, world.Connect({"loader", mesh.Group(dp)}));
@@ -45,6 +50,7 @@ absl::StatusOr<std::unique_ptr<RankRunner>> RankRunner::Create(const Job& job, s
   if (const Program* program = p.FindProgram("logits")) r->logits_ = r->MakeBuffers(*program);
   r->row_tokens_.resize(job.config.model.seq);
   r->row_targets_.resize(job.config.model.seq);
+  r->row_starts_.resize(job.config.model.seq);
   r->row_weights_.resize(job.config.model.seq);
   return r;
 }
@@ -68,26 +74,49 @@ std::vector<RankRunner::Buffer> RankRunner::MakeBuffers(const Program& program) 
   return buffers;
 }
 
-void RankRunner::InitParameters(uint64_t seed) {
-  for (const PlannedState& s : executor_->plan().states)
-    InitState(s, job_.config.model, seed, executor_->StateBytes(s));
+absl::Status RankRunner::InitParameters(uint64_t seed) {
+  std::vector<std::byte> host;
+  for (const PlannedState& s : executor_->plan().states) {
+    if (!HasInitialValue(s)) continue;
+    host.resize(static_cast<size_t>(s.box.shape.elements() * SizeOf(s.spec.dtype)));
+    InitState(s, job_.config.model, seed, host, pool_);
+    RETURN_IF_ERROR(executor_->WriteState(s, host));
+  }
+  return absl::OkStatus();
 }
 
 int64_t RankRunner::rows_per_step() const { return job_.batch_rows * job_.config.batch.accumulate; }
 
-int64_t RankRunner::FillRows(std::vector<Buffer>& buffers, int64_t first_row, int64_t end_row,
-                             const RowSource& source) {
-  const TensorRef& view =
-      std::find_if(buffers.begin(), buffers.end(), [](auto& b) { return b.name == "tokens"; })->port->operand.view;
+const TensorRef& RankRunner::TokensView(const std::vector<Buffer>& buffers) {
+  return std::find_if(buffers.begin(), buffers.end(), [](auto& b) { return b.name == "tokens"; })->port->operand.view;
+}
+
+std::vector<int64_t> RankRunner::RowOffsets() const {
+  const TensorRef& view = TokensView(train_);
+  std::vector<int64_t> offsets;
+  for (size_t m = 0; m < train_[0].bytes.size(); ++m) {
+    for (int64_t i = 0; i < view.shape[0]; ++i) {
+      offsets.push_back(static_cast<int64_t>(m) * job_.batch_rows + view.origin[0] + i);
+    }
+  }
+  return offsets;
+}
+
+absl::StatusOr<RankRunner::Filled> RankRunner::FillRows(std::vector<Buffer>& buffers, int64_t first_row,
+                                                        int64_t end_row, const RowSource& source) {
+  using Clock = std::chrono::steady_clock;
+  const TensorRef& view = TokensView(buffers);
   const int64_t rows = view.shape[0], columns = view.shape[1];
-  int64_t counted = 0;
+  Filled filled;
   for (size_t m = 0; m < buffers[0].bytes.size(); ++m) {
     for (int64_t i = 0; i < rows; ++i) {
       const int64_t row = first_row + static_cast<int64_t>(m) * job_.batch_rows + view.origin[0] + i;
       const bool real = row < end_row;
-      source.Row(real ? row : first_row, row_tokens_, row_targets_, row_weights_);
+      const auto begun = Clock::now();
+      RETURN_IF_ERROR(source.Row(real ? row : first_row, {row_tokens_, row_targets_, row_weights_, row_starts_}));
+      filled.wait_s += std::chrono::duration<double>(Clock::now() - begun).count();
       if (!real) std::fill(row_weights_.begin(), row_weights_.end(), 0.0f);
-      for (float w : row_weights_) counted += w != 0;
+      for (float w : row_weights_) filled.tokens += w != 0;
       for (Buffer& b : buffers) {
         const DType dtype = b.port->operand.view.dtype;
         if (b.name == "samples") Put(b.bytes[m].data(), dtype, i, static_cast<double>(row % (int64_t{1} << 31)));
@@ -96,11 +125,12 @@ int64_t RankRunner::FillRows(std::vector<Buffer>& buffers, int64_t first_row, in
           if (b.name == "tokens") Put(b.bytes[m].data(), dtype, to, row_tokens_[from]);
           if (b.name == "targets") Put(b.bytes[m].data(), dtype, to, row_targets_[from]);
           if (b.name == "weights") Put(b.bytes[m].data(), dtype, to, row_weights_[from]);
+          if (b.name == "document_starts") Put(b.bytes[m].data(), dtype, to, row_starts_[from]);
         }
       }
     }
   }
-  return counted;
+  return filled;
 }
 
 absl::StatusOr<int64_t> RankRunner::SumOverData(int64_t local) {
@@ -116,23 +146,39 @@ absl::Status RankRunner::RunFed(std::string_view program, std::vector<Buffer>& b
     if (b.name != "loss_scale") continue;
     for (auto& bytes : b.bytes) Put(bytes.data(), b.port->operand.view.dtype, 0, scalars.loss_scale);
   }
-  return executor_->Run(program, scalars, [&](const Port& port, int m) -> absl::StatusOr<std::span<const std::byte>> {
+  const auto feed = [&](const Port& port, int m) -> absl::StatusOr<std::span<const std::byte>> {
     for (const Buffer& b : buffers) {
       if (b.port == &port) return std::span<const std::byte>(b.bytes[m]);
     }
     return absl::InternalError("no data for this input");
-  });
+  };
+  if (profile_ == nullptr) return executor_->Run(program, scalars, feed);
+  ASSIGN_OR_RETURN(*profile_, executor_->Profile(program, scalars, feed));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<Executor::TimedStep>> RankRunner::ProfileStep(int64_t step, int64_t first_row,
+                                                                         const RowSource& source) {
+  std::vector<Executor::TimedStep> steps;
+  profile_ = &steps;
+  const absl::StatusOr<StepReport> report = TrainStep(step, first_row, source);
+  profile_ = nullptr;
+  RETURN_IF_ERROR(report.status());
+  return steps;
 }
 
 absl::StatusOr<double> RankRunner::Scalar(std::string_view program, std::string_view output) {
-  ASSIGN_OR_RETURN(const TensorRef t, executor_->Output(program, output));
+  ASSIGN_OR_RETURN(const TensorRef t, executor_->ReadOutput(program, output, output_));
   return Get(t, 0);
 }
 
 absl::StatusOr<StepReport> RankRunner::TrainStep(int64_t step, int64_t first_row, const RowSource& source,
                                                  double max_loss) {
   StepReport report;
-  ASSIGN_OR_RETURN(report.tokens, SumOverData(FillRows(train_, first_row, first_row + rows_per_step(), source)));
+  const absl::StatusOr<Filled> filled = FillRows(train_, first_row, first_row + rows_per_step(), source);
+  if (!filled.ok()) return Annotate(filled.status(), absl::StrFormat("data of step %d", step));
+  report.data_wait_s = filled->wait_s;
+  ASSIGN_OR_RETURN(report.tokens, SumOverData(filled->tokens));
   if (report.tokens == 0) {
     return absl::InvalidArgumentError(absl::StrFormat("step %d: no token of samples %d to %d has weight", step,
                                                       first_row, first_row + rows_per_step() - 1));
@@ -155,7 +201,8 @@ absl::StatusOr<StepReport> RankRunner::TrainStep(int64_t step, int64_t first_row
 absl::StatusOr<RankRunner::LossSum> RankRunner::Evaluate(int64_t num_rows, const RowSource& source) {
   LossSum total;
   for (int64_t row = 0; row < num_rows; row += job_.batch_rows) {
-    ASSIGN_OR_RETURN(const int64_t tokens, SumOverData(FillRows(eval_, row, num_rows, source)));
+    ASSIGN_OR_RETURN(const Filled filled, FillRows(eval_, row, num_rows, source));
+    ASSIGN_OR_RETURN(const int64_t tokens, SumOverData(filled.tokens));
     RETURN_IF_ERROR(RunFed("eval", eval_, {.seed = static_cast<uint64_t>(job_.config.run.seed)}));
     ASSIGN_OR_RETURN(const double nats, Scalar("eval", "eval_loss"));
     total.tokens += tokens;
@@ -172,7 +219,7 @@ absl::StatusOr<std::vector<double>> RankRunner::NextLogits(std::span<const int32
     }
   }
   RETURN_IF_ERROR(RunFed("logits", logits_, {}));
-  ASSIGN_OR_RETURN(const TensorRef all, executor_->Output("logits", "logits"));
+  ASSIGN_OR_RETURN(const TensorRef all, executor_->ReadOutput("logits", "logits", output_));
   const int64_t vocab = all.shape[2], at = (static_cast<int64_t>(tokens.size()) - 1) * vocab;
   std::vector<double> logits(vocab);
   for (int64_t v = 0; v < vocab; ++v) logits[v] = Get(all, at + v);

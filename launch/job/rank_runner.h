@@ -16,8 +16,9 @@ struct StepReport {
   double loss = 0;       // nats a token, over the global batch
   double grad_norm = 0;  // before clipping
   double lr = 0;
-  int64_t tokens = 0;    // with weight, in the global batch
-  bool skipped = false;  // the update was not applied: loss or gradient norm not finite, or the loss above the limit
+  int64_t tokens = 0;      // with weight, in the global batch
+  double data_wait_s = 0;  // of this rank, for rows of `source`
+  bool skipped = false;    // the update was not applied: loss or gradient norm not finite, or the loss above the limit
 };
 
 class RankRunner {
@@ -29,11 +30,11 @@ class RankRunner {
 
   // Parameters (and master weights) by the model's init scheme: a function of (seed, name, global index), so the same on
   // every layout.
-  void InitParameters(uint64_t seed);
+  absl::Status InitParameters(uint64_t seed);
 
   // Step `step` (from 1) on rows [first_row, first_row + rows a step) of `source`. Collective.
   // Where the loss (nats a token) is above max_loss or is not finite, nothing is updated, alike on all ranks.
-  // Errors: InvalidArgument where no token of the batch has weight; those of Executor::Run.
+  // Errors: InvalidArgument where no token of the batch has weight; of the source; those of Executor::Run.
   absl::StatusOr<StepReport> TrainStep(int64_t step, int64_t first_row, const RowSource& source,
                                        double max_loss = std::numeric_limits<double>::infinity());
 
@@ -47,30 +48,45 @@ class RankRunner {
   // Logits of the last of `tokens` (at most seq), f64. Program "logits" only.
   absl::StatusOr<std::vector<double>> NextLogits(std::span<const int32_t> tokens);
 
+  // A training step, its plan steps timed one by one.
+  absl::StatusOr<std::vector<Executor::TimedStep>> ProfileStep(int64_t step, int64_t first_row,
+                                                               const RowSource& source);
+
   Executor& executor() { return *executor_; }
   int64_t rows_per_step() const;
+  // The rows of a step that this rank asks its source for, in order, less the step's first row.
+  std::vector<int64_t> RowOffsets() const;
   absl::Status Close();  // collective
 
  private:
-  explicit RankRunner(const Job& job) : job_(job) {}
+  RankRunner(const Job& job, ThreadPool* pool) : job_(job), pool_(pool) {}
   struct Buffer {
     std::string name;
     const Port* port = nullptr;
     std::vector<std::vector<std::byte>> bytes;  // by micro-batch
   };
   std::vector<Buffer> MakeBuffers(const Program& program) const;
-  // Fills tokens, targets and weights of all micro-batches; returns this rank's tokens with weight.
-  int64_t FillRows(std::vector<Buffer>& buffers, int64_t first_row, int64_t end_row, const RowSource& source);
+  static const TensorRef& TokensView(const std::vector<Buffer>& buffers);  // rows and columns of this rank
+  struct Filled {
+    int64_t tokens = 0;  // of this rank, with weight
+    double wait_s = 0;   // for the source
+  };
+  // Fills the inputs that are rows, of all micro-batches.
+  absl::StatusOr<Filled> FillRows(std::vector<Buffer>& buffers, int64_t first_row, int64_t end_row,
+                                  const RowSource& source);
   absl::StatusOr<int64_t> SumOverData(int64_t local);
   absl::Status RunFed(std::string_view program, std::vector<Buffer>& buffers, const StepScalars& scalars);
   absl::StatusOr<double> Scalar(std::string_view program, std::string_view output);
 
   const Job& job_;
+  ThreadPool* const pool_;
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<Communicator> data_;  // the ranks that hold other rows; null where there are none
   std::vector<Buffer> train_, eval_, logits_;
-  std::vector<int32_t> row_tokens_, row_targets_;
+  std::vector<int32_t> row_tokens_, row_targets_, row_starts_;
   std::vector<float> row_weights_;
+  std::vector<std::byte> output_;
+  std::vector<Executor::TimedStep>* profile_ = nullptr;  // while ProfileStep runs
   int64_t sum_ = 0;
 };
 

@@ -8,10 +8,12 @@
 #include "checkpoint/catalog.h"
 #include "core/base/status.h"
 #include "core/base/thread_pool.h"
-#include "core/exec/cpu_device.h"
 #include "launch/config/print_config.h"
 #include "launch/data/loader.h"
 #include "launch/data/objective_rows.h"
+#include "launch/data/prefetch.h"
+#include "launch/data/training_data.h"
+#include "launch/job/back_end.h"
 #include "launch/job/checkpoint_io.h"
 #include "launch/job/gather.h"
 #include "launch/job/interrupt.h"
@@ -34,9 +36,10 @@ double Seconds(Clock::time_point since) { return std::chrono::duration<double>(C
 // All that the ranks of a run share; read-only while they run.
 struct Run {
   Env& env;
+  BackEnd back_end;  // its kernels are the plans'
   Job job;
   std::vector<Plan> plans;
-  Loader train;
+  TrainingData train;
   std::optional<Loader> valid;
   std::string config_text;
   std::string resume;  // as of TrainOptions
@@ -78,10 +81,15 @@ class RankTraining {
     ASSIGN_OR_RETURN(control_, world_.Connect({"control", everyone}));
     ASSIGN_OR_RETURN(const int cores, CoresOfRank(*control_));
     pool_.emplace(cores);
+    ASSIGN_OR_RETURN(device_, OpenDevice(run_.back_end, run_.place.alone() ? world_.rank() : run_.place.local_rank));
     const auto plan = std::make_shared<const Plan>(run_.plans[world_.rank()]);
-    ASSIGN_OR_RETURN(runner_, RankRunner::Create(run_.job, plan, world_, device_, &*pool_));
+    ASSIGN_OR_RETURN(runner_, RankRunner::Create(run_.job, plan, world_, *device_, &*pool_));
     RETURN_IF_ERROR(Prepare());
     RETURN_IF_ERROR(Start());
+    if (config_.data.prefetch > 0) {
+      prefetch_.emplace(objective_rows_, RowOrder{next_sample_, runner_->rows_per_step(), runner_->RowOffsets()},
+                        config_.data.prefetch, config_.model.seq);
+    }
     if (first() && resume_from_.empty()) RETURN_IF_ERROR(OpenLog());
     if (resume_from_.empty()) RETURN_IF_ERROR(Evaluate("untrained"));
     start_ = Clock::now();
@@ -117,8 +125,7 @@ class RankTraining {
 
   absl::Status Start() {
     if (resume_from_.empty()) {
-      runner_->InitParameters(static_cast<uint64_t>(config_.run.seed));
-      return absl::OkStatus();
+      return runner_->InitParameters(static_cast<uint64_t>(config_.run.seed));
     }
     const absl::Status loaded = [&]() -> absl::Status {
       ASSIGN_OR_RETURN(CheckpointReader reader, CheckpointReader::Open(run_.env, resume_from_));
@@ -140,11 +147,14 @@ class RankTraining {
 
   absl::Status Step(int64_t step) {
     const auto begun = Clock::now();
-    ASSIGN_OR_RETURN(const StepReport report,
-                     runner_->TrainStep(step, next_sample_, objective_rows_, guard_.MaxLoss()));
+    const RowSource& rows = prefetch_ ? static_cast<const RowSource&>(*prefetch_) : objective_rows_;
+    ASSIGN_OR_RETURN(const StepReport report, runner_->TrainStep(step, next_sample_, rows, guard_.MaxLoss()));
     RETURN_IF_ERROR(Guard(step, report));
     next_sample_ += runner_->rows_per_step();
-    const double step_s = Seconds(begun), rate = static_cast<double>(config_.batch.tokens) / step_s;
+    const double step_s = Seconds(begun);
+    since_log_.steps_s += step_s;
+    since_log_.data_wait_s += report.data_wait_s;
+    const double rate = static_cast<double>(config_.batch.tokens) / step_s;
     smooth_rate_ = smooth_rate_ == 0 ? rate : 0.9 * smooth_rate_ + 0.1 * rate;
     if (first()) RETURN_IF_ERROR(Log(step, report, step_s));
     const bool last = step == config_.schedule.steps;
@@ -160,7 +170,8 @@ class RankTraining {
   }
 
   absl::Status Guard(int64_t step, const StepReport& report) {
-    const absl::StatusOr<std::string> skipped = guard_.Judge(step, report, next_sample_, runner_->rows_per_step());
+    const absl::StatusOr<std::string> skipped =
+        guard_.Judge(step, report, [&] { return run_.train.Describe(next_sample_, runner_->rows_per_step()); });
     if (!skipped.ok()) {
       const std::string saved = saved_step_ < 0 ? "no checkpoint is saved yet"
                                                 : absl::StrFormat("the last checkpoint is of step %d", saved_step_);
@@ -179,14 +190,21 @@ class RankTraining {
     if (step % config_.log.every != 0 && step != first_step_ && !last) return absl::OkStatus();
     const double eta =
         static_cast<double>(config_.schedule.steps - step) * static_cast<double>(config_.batch.tokens) / smooth_rate_;
-    progress_.Update(
-        {.step = step, .steps = config_.schedule.steps, .loss = r.loss, .tokens_per_s = smooth_rate_, .eta_s = eta});
+    const double data_wait = 100 * since_log_.data_wait_s / since_log_.steps_s;
+    since_log_ = {};
+    progress_.Update({.step = step,
+                      .steps = config_.schedule.steps,
+                      .loss = r.loss,
+                      .tokens_per_s = smooth_rate_,
+                      .data_wait = data_wait,
+                      .eta_s = eta});
     return log_->Write(std::vector<Metric>{{"step", step},
                                            {"loss", r.loss},
                                            {"lr", r.lr},
                                            {"grad_norm", r.grad_norm},
                                            {"tokens", r.tokens},
                                            {"step_s", step_s},
+                                           {"data_wait", data_wait},
                                            {"tokens_per_s", static_cast<double>(config_.batch.tokens) / step_s}});
   }
 
@@ -236,16 +254,20 @@ class RankTraining {
   World& world_;
   const TrainRows rows_;
   const ObjectiveRows objective_rows_;
+  std::optional<PrefetchRows> prefetch_;
   LossGuard guard_;
   Progress progress_;
   std::optional<ThreadPool> pool_;
-  CpuDevice device_;
+  std::unique_ptr<Device> device_;
   std::unique_ptr<RankRunner> runner_;
   std::unique_ptr<Communicator> control_;
   std::string resume_from_;       // a checkpoint's folder, or empty
   std::unique_ptr<LogSink> log_;  // rank 0
   int64_t first_step_ = 1, next_sample_ = 0, saved_step_ = -1;
   std::string saved_path_;
+  struct {
+    double steps_s = 0, data_wait_s = 0;
+  } since_log_;  // of the steps since the last logged one
   double smooth_rate_ = 0;
   Clock::time_point start_;
 };
@@ -255,11 +277,12 @@ class RankTraining {
 absl::Status Train(Env& env, const LoadedJob& loaded, const TrainOptions& options) {
   const JobConfig& c = loaded.config;
   ASSIGN_OR_RETURN(JobInputs inputs, OpenInputs(env, loaded, {.data = true}));
-  const KernelTable kernels = CpuKernels();
-  ASSIGN_OR_RETURN(Job job, CompileTraining(c, kernels));
-  ASSIGN_OR_RETURN(std::vector<Plan> plans, PlanRanks(job, kernels));
+  ASSIGN_OR_RETURN(BackEnd back_end, BackEndOf(c));
+  ASSIGN_OR_RETURN(Job job, CompileTraining(c, back_end.kernels));
+  ASSIGN_OR_RETURN(std::vector<Plan> plans, PlanRanks(job, back_end.kernels));
   ASSIGN_OR_RETURN(const ProcessPlace place, ReadPlace(EnvironmentVariables()));
   Run run{env,
+          std::move(back_end),
           std::move(job),
           std::move(plans),
           *std::move(inputs.train),

@@ -11,7 +11,7 @@
 namespace strata {
 
 struct Metric {
-  std::string_view name;  // with its unit where there is one: "step_s", "tokens_per_s"
+  std::string_view name;  // with its unit where there is one: "step_s", "tokens_per_s"; percent: "data_wait"
   std::variant<int64_t, double, std::string_view> value;
 };
 

@@ -52,9 +52,9 @@ std::string FormatDuration(double seconds) {
 
 std::string RenderProgress(const ProgressState& state, int width) {
   const std::string steps = absl::StrCat(state.steps);
-  std::string text =
-      absl::StrFormat("%*d/%s  loss %.4f  %s tok/s  ETA %s", static_cast<int>(width > 0 ? steps.size() : 0), state.step,
-                      steps, state.loss, FormatRate(state.tokens_per_s), FormatDuration(state.eta_s));
+  std::string text = absl::StrFormat("%*d/%s  loss %.4f  %s tok/s  data wait %.0f%%  ETA %s",
+                                     static_cast<int>(width > 0 ? steps.size() : 0), state.step, steps, state.loss,
+                                     FormatRate(state.tokens_per_s), state.data_wait, FormatDuration(state.eta_s));
   if (width == 0) return absl::StrCat("step ", text);
   const int cells = std::min(kMaxBar, width - static_cast<int>(text.size()) - 4);
   if (cells >= kMinBar) return Bar(state.step, state.steps, cells) + text;

@@ -12,13 +12,14 @@ struct ProgressState {
   int64_t step = 0, steps = 0;  // done, of
   double loss = 0;              // nats a token
   double tokens_per_s = 0;
+  double data_wait = 0;  // percent of the step time
   double eta_s = 0;
 };
 
 // With the bar: at most `width` characters, the bar taking what the numbers leave and vanishing below 10.
-//   [##########----------]  500/1000  loss 4.1234  12.3k tok/s  ETA 1:02
+//   [##########----------]  500/1000  loss 4.1234  12.3k tok/s  data wait 0%  ETA 1:02
 // width = 0: without the bar, for plain output:
-//   step 500/1000  loss 4.1234  12.3k tok/s  ETA 1:02
+//   step 500/1000  loss 4.1234  12.3k tok/s  data wait 0%  ETA 1:02
 std::string RenderProgress(const ProgressState& state, int width);
 
 std::string FormatRate(double per_s);  // "950", "12.3k", "4.56M"

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <exception>
 #include <unordered_map>
 
 namespace strata {
@@ -109,8 +110,12 @@ std::string SentencePieceModel::Train(std::span<const std::string_view> texts, i
 
 std::string SentencePieceModel::Load(const std::string& model) {
   processor_ = std::make_unique<sentencepiece::SentencePieceProcessor>();
-  const auto status = processor_->LoadFromSerializedProto(model);
-  if (!status.ok()) return Reason(status);
+  try {  // the double arrays that it builds report so
+    const auto status = processor_->LoadFromSerializedProto(model);
+    if (!status.ok()) return Reason(status);
+  } catch (const std::exception& error) {
+    return error.what();
+  }
   eos_id_ = processor_->eos_id();
   text_of_.clear();
   id_of_byte_.fill(-1);

@@ -3,7 +3,9 @@
 #include <algorithm>
 
 #include "absl/strings/str_format.h"
+#include "core/base/crc32c.h"
 #include "core/base/status.h"
+#include "launch/tokenizer/model_check.h"
 
 namespace strata {
 
@@ -20,9 +22,8 @@ absl::StatusOr<Tokenizer> Tokenizer::Train(std::span<const std::string_view> tex
 }
 
 absl::StatusOr<Tokenizer> Tokenizer::Load(Env& env, const std::string& path) {
-  ASSIGN_OR_RETURN(const auto file, env.Map(path));
-  const auto bytes = file->bytes();
-  auto tokenizer = FromModel(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+  ASSIGN_OR_RETURN(std::string model, ReadUserFile(env, path));
+  auto tokenizer = FromModel(std::move(model));
   if (!tokenizer.ok()) return Annotate(tokenizer.status(), path);
   return tokenizer;
 }
@@ -30,12 +31,14 @@ absl::StatusOr<Tokenizer> Tokenizer::Load(Env& env, const std::string& path) {
 absl::Status Tokenizer::Save(Env& env, const std::string& path) const { return WriteTextAtomically(env, path, model_); }
 
 absl::StatusOr<Tokenizer> Tokenizer::FromModel(std::string model) {
+  const auto not_a_model = [](std::string_view why) {
+    return absl::InvalidArgumentError(absl::StrFormat("not a SentencePiece model: %s", why));
+  };
+  if (const absl::Status s = CheckSentencePieceModel(model); !s.ok()) return not_a_model(std::string(s.message()));
   Tokenizer tokenizer;
-  const std::string error = tokenizer.pieces_.Load(model);
-  if (!error.empty()) {
-    return absl::InvalidArgumentError(absl::StrFormat("not a SentencePiece model: %s", error));
-  }
+  if (const std::string error = tokenizer.pieces_.Load(model); !error.empty()) return not_a_model(error);
   if (tokenizer.eos_id() < 0) return absl::InvalidArgumentError("the tokenizer has no EOS piece");
+  tokenizer.crc32c_ = Crc32c(std::as_bytes(std::span(model)));
   tokenizer.model_ = std::move(model);
   return tokenizer;
 }

@@ -33,11 +33,13 @@ class Tokenizer {
 
   int vocab_size() const { return pieces_.vocab_size(); }
   int32_t eos_id() const { return pieces_.eos_id(); }
+  uint32_t crc32c() const { return crc32c_; }  // of the model's bytes: which tokenizer it is
 
  private:
   static absl::StatusOr<Tokenizer> FromModel(std::string model);
 
   std::string model_;  // serialized
+  uint32_t crc32c_ = 0;
   SentencePieceModel pieces_;
 };
 

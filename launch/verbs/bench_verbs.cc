@@ -1,16 +1,20 @@
-// bench step: a job's training step on random tokens.
+// bench step, gemm, attention: a job's training step on random tokens, whole and by kernel.
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_format.h"
 #include "core/base/philox.h"
 #include "core/base/status.h"
 #include "core/base/thread_pool.h"
-#include "core/exec/cpu_device.h"
+#include "core/exec/cuda_device.h"
+#include "core/kernels/gemm.h"
 #include "launch/config/load_config.h"
+#include "launch/job/back_end.h"
 #include "launch/job/plan_report.h"
+#include "launch/job/profile.h"
 #include "launch/job/rank_runner.h"
 #include "launch/verbs/verbs.h"
 #include "models/model.h"
@@ -22,14 +26,15 @@ namespace {
 class RandomRows final : public RowSource {
  public:
   explicit RandomRows(int64_t vocab) : vocab_(static_cast<uint64_t>(vocab)) {}
-  void Row(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets,
-           std::span<float> weights) const override {
-    for (size_t i = 0; i < tokens.size(); ++i) {
+  absl::Status Row(int64_t index, const RowSpans& row) const override {
+    for (size_t i = 0; i < row.tokens.size(); ++i) {
       const PhiloxBlock r = Philox(1, static_cast<uint64_t>(index), i);
-      tokens[i] = static_cast<int32_t>(r[0] % vocab_);
-      targets[i] = static_cast<int32_t>(r[1] % vocab_);
-      weights[i] = 1;
+      row.tokens[i] = static_cast<int32_t>(r[0] % vocab_);
+      row.targets[i] = static_cast<int32_t>(r[1] % vocab_);
+      row.weights[i] = 1;
+      row.document_starts[i] = 0;
     }
+    return absl::OkStatus();
   }
 
  private:
@@ -38,48 +43,125 @@ class RandomRows final : public RowSource {
 
 constexpr int64_t kWarmup = 3;
 
-}  // namespace
+// Dense bf16 matrix FLOP/s by the vendor's datasheet; 0: not known.
+double PeakFlops(const std::string& device) {
+  constexpr std::pair<const char*, double> kPeaks[] = {{"H100 PCIe", 756e12}, {"H100", 989.4e12}, {"H200", 989.4e12},
+                                                       {"H800", 989.4e12},    {"A100", 312e12},   {"B200", 2250e12}};
+  for (const auto& [name, flops] : kPeaks) {
+    if (absl::StrContains(device, name)) return flops;
+  }
+  return 0;
+}
 
-absl::Status RunBenchStep(const BenchStepOptions& options) {
-  ASSIGN_OR_RETURN(const LoadedJob loaded, LoadJobConfig(Env::Posix(), options.config));
-  const JobConfig& c = loaded.config;
-  const KernelTable kernels = CpuKernels();
-  ASSIGN_OR_RETURN(const Job job, CompileTraining(c, kernels));
-  ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, kernels));
-  RETURN_IF_ERROR(CheckFits(job, plans));
-  const RandomRows rows(c.model.vocab);
-  const int threads = std::max(1, AvailableCores() / job.ranks);
+struct Measured {
   std::vector<double> seconds;
   double first_loss = 0, last_loss = 0;
-  RETURN_IF_ERROR(RunRanks(job.ranks, [&](World& world) -> absl::Status {
-    CpuDevice device;
+  int64_t device_bytes = 0;  // in use on the GPU, by the driver
+  std::string device = "cpu";
+  std::vector<Executor::TimedStep> profile;  // of rank 0
+};
+
+class Bench {
+ public:
+  explicit Bench(const BenchOptions& options) : options_(options) {}
+
+  absl::Status Run(const Work* only) {
+    ASSIGN_OR_RETURN(const LoadedJob loaded, LoadJobConfig(Env::Posix(), options_.config, {}, options_.set));
+    const JobConfig& c = loaded.config;
+    ASSIGN_OR_RETURN(const BackEnd back_end, BackEndOf(c));
+    ASSIGN_OR_RETURN(const Job job, CompileTraining(c, back_end.kernels));
+    ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, back_end.kernels));
+    if (!back_end.cuda()) RETURN_IF_ERROR(CheckFits(job, plans));
+    const int threads = std::max(1, AvailableCores() / job.ranks);
+    Measured m;
+    RETURN_IF_ERROR(RunRanks(job.ranks, [&](World& world) -> absl::Status {
+      ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, OpenDevice(back_end, world.rank()));
+      return MeasureRank(job, plans[world.rank()], world, *device, threads, m);
+    }));
+    const ProfileSummary summary = Summarize(m.profile);
+    if (!options_.trace.empty()) {
+      RETURN_IF_ERROR(WriteTextAtomically(Env::Posix(), options_.trace, ChromeTrace(m.profile, 0)));
+    }
+    if (options_.table || only != nullptr) std::fputs(ProfileTable(summary, only).c_str(), stdout);
+    if (only == nullptr) Report(job, plans, threads, m, summary);
+    return absl::OkStatus();
+  }
+
+ private:
+  absl::Status MeasureRank(const Job& job, const Plan& plan, World& world, Device& device, int threads, Measured& m) {
     ThreadPool pool(threads);
-    const auto plan = std::make_shared<const Plan>(plans[world.rank()]);
-    ASSIGN_OR_RETURN(const auto runner, RankRunner::Create(job, plan, world, device, &pool));
-    runner->InitParameters(static_cast<uint64_t>(c.run.seed));
-    for (int64_t step = 1; step <= options.steps + kWarmup; ++step) {
+    const RandomRows rows(job.config.model.vocab);
+    const std::shared_ptr<const Plan> borrowed(std::shared_ptr<void>(), &plan);  // the profile points into it
+    ASSIGN_OR_RETURN(const auto runner, RankRunner::Create(job, borrowed, world, device, &pool));
+    RETURN_IF_ERROR(runner->InitParameters(static_cast<uint64_t>(job.config.run.seed)));
+    int64_t step = 1;
+    for (; step <= options_.steps + kWarmup; ++step) {
       const auto start = std::chrono::steady_clock::now();
       ASSIGN_OR_RETURN(const StepReport report, runner->TrainStep(step, (step - 1) * runner->rows_per_step(), rows));
       if (world.rank() != 0) continue;
       if (step > kWarmup)
-        seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-      if (step == 1) first_loss = report.loss;
-      last_loss = report.loss;
+        m.seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+      if (step == 1) m.first_loss = report.loss;
+      m.last_loss = report.loss;
+    }
+    ASSIGN_OR_RETURN(auto profile, runner->ProfileStep(step, (step - 1) * runner->rows_per_step(), rows));
+    if (world.rank() == 0) {
+      m.profile = std::move(profile);
+      if (auto* gpu = dynamic_cast<CudaDevice*>(&device)) {
+        m.device = gpu->description();
+        m.device_bytes = gpu->used_bytes();
+      }
     }
     return runner->Close();
-  }));
-  std::sort(seconds.begin(), seconds.end());
-  const double median = seconds[seconds.size() / 2], tokens = static_cast<double>(c.batch.tokens);
-  int64_t planned = OutsideBytes(job);
-  for (const Plan& p : plans) planned += p.arena_bytes[0];
-  std::printf(
-      "{\"engine\": \"strata\", \"ranks\": %d, \"threads\": %d, \"step_s\": %.6f, \"min_s\": %.6f, \"max_s\": %.6f, "
-      "\"tokens_per_s\": %.1f, \"gflops\": %.1f, \"first_loss\": %.4f, \"last_loss\": %.4f, "
-      "\"planned_bytes\": %lld, \"peak_bytes\": %lld}\n",
-      job.ranks, threads, median, seconds.front(), seconds.back(), tokens / median,
-      FlopsPerToken(c.model) * tokens / median / 1e9, first_loss, last_loss, static_cast<long long>(planned),
-      static_cast<long long>(PeakResidentBytes()));
-  return absl::OkStatus();
+  }
+
+  void Report(const Job& job, const std::vector<Plan>& plans, int threads, Measured& m, const ProfileSummary& summary) {
+    const JobConfig& c = job.config;
+    std::sort(m.seconds.begin(), m.seconds.end());
+    const double median = m.seconds[m.seconds.size() / 2], tokens = static_cast<double>(c.batch.tokens);
+    const double rate = FlopsPerToken(c.model) * tokens / median, peak = PeakFlops(m.device) * job.ranks;
+    int64_t arenas = 0;
+    for (const Plan& p : plans) arenas += p.arena_bytes[0];
+    const bool gpu = m.device != "cpu";
+    std::string text = absl::StrFormat(
+        "{\"engine\": \"strata\", \"device\": \"%s\", \"gemm\": \"%s\", \"ranks\": %d, \"threads\": %d, \"step_s\": "
+        "%.6f, "
+        "\"min_s\": %.6f, \"max_s\": %.6f, \"tokens_per_s\": %.1f, \"gflops\": %.1f, ",
+        m.device, gpu ? "cuBLASLt" : DescribeGemm(c.precision.compute), job.ranks, threads, median, m.seconds.front(),
+        m.seconds.back(), tokens / median, rate / 1e9);
+    if (peak > 0) {
+      absl::StrAppendFormat(
+          &text,
+          "\"mfu\": %.4f, \"mfu_formula\": \"(6 * %d matmul weights + %s L E S) * tokens / step_s / %.1f "
+          "TFLOP/s\", ",
+          rate / peak, ModelOf(c.model.arch).size(c.model).matmul_weights,
+          ModelOf(c.model.arch).attention == AttentionMask::kCausal ? "6" : "12", peak / 1e12);
+    }
+    double busy = 0;
+    for (size_t w = 0; w < std::size(kWorkNames); ++w) {
+      busy += summary.seconds[w];
+      absl::StrAppendFormat(&text, "\"%s_s\": %.6f, ", std::string(kWorkNames[w]), summary.seconds[w]);
+    }
+    absl::StrAppendFormat(&text, "\"idle_s\": %.6f, ", std::max(0.0, median - busy));
+    absl::StrAppendFormat(
+        &text, "\"first_loss\": %.4f, \"last_loss\": %.4f, \"planned_bytes\": %d, \"peak_bytes\": %d}\n", m.first_loss,
+        m.last_loss, arenas + (gpu ? 0 : OutsideBytes(job)), gpu ? m.device_bytes : PeakResidentBytes());
+    std::fputs(text.c_str(), stdout);
+  }
+
+  const BenchOptions& options_;
+};
+
+}  // namespace
+
+absl::Status RunBenchStep(const BenchOptions& options) { return Bench(options).Run(nullptr); }
+absl::Status RunBenchGemm(const BenchOptions& options) {
+  constexpr Work kOnly = Work::kGemm;
+  return Bench(options).Run(&kOnly);
+}
+absl::Status RunBenchAttention(const BenchOptions& options) {
+  constexpr Work kOnly = Work::kAttention;
+  return Bench(options).Run(&kOnly);
 }
 
 }  // namespace strata

@@ -1,12 +1,14 @@
-// data build, data baselines, tokenizer train, encode, decode.
+// data build, inspect, verify and baselines; tokenizer train, encode, decode.
 
 #include <cstdio>
 
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "core/base/status.h"
 #include "launch/data/baselines.h"
 #include "launch/data/build.h"
 #include "launch/data/indexed_dataset.h"
+#include "launch/data/inspect.h"
 #include "launch/tokenizer/tokenizer.h"
 #include "launch/verbs/verbs.h"
 
@@ -16,7 +18,7 @@ namespace {
 absl::StatusOr<std::vector<int32_t>> AllTokens(const std::string& prefix) {
   ASSIGN_OR_RETURN(const IndexedDataset dataset, IndexedDataset::Open(Env::Posix(), prefix));
   std::vector<int32_t> tokens(dataset.num_tokens());
-  dataset.Read(0, tokens);
+  RETURN_IF_ERROR(dataset.Read(0, tokens));
   return tokens;
 }
 
@@ -24,6 +26,8 @@ absl::StatusOr<std::vector<int32_t>> AllTokens(const std::string& prefix) {
 
 absl::Status RunDataBuild(const DataBuildOptions& o) {
   ASSIGN_OR_RETURN(const BuildReport r, BuildDataset(Env::Posix(), {.inputs = o.text,
+                                                                    .jsonl = o.jsonl,
+                                                                    .field = o.field,
                                                                     .out = o.out,
                                                                     .vocab_size = static_cast<int>(o.vocab),
                                                                     .tokenizer = o.tokenizer,
@@ -38,6 +42,41 @@ absl::Status RunDataBuild(const DataBuildOptions& o) {
                 split->CharsPerToken());
   }
   return absl::OkStatus();
+}
+
+absl::Status RunDataInspect(const DataInspectOptions& o) {
+  Env& env = Env::Posix();
+  const std::vector<std::string> prefixes = DatasetsAt(env, o.path);
+  if (o.begin < o.end) {
+    if (prefixes.size() > 1) {
+      return absl::InvalidArgumentError(
+          absl::StrFormat("--documents: of which one? Name %s", absl::StrJoin(prefixes, " or ")));
+    }
+    const std::string tokenizer = o.tokenizer.empty() ? TokenizerBeside(prefixes[0]) : o.tokenizer;
+    ASSIGN_OR_RETURN(const std::string text, DocumentTexts(env, prefixes[0], tokenizer, o.begin, o.end));
+    std::fwrite(text.data(), 1, text.size(), stdout);  // a document may hold any bytes
+    return absl::OkStatus();
+  }
+  for (const std::string& prefix : prefixes) {
+    ASSIGN_OR_RETURN(const std::string text, DescribeDataset(env, prefix));
+    std::fputs(text.c_str(), stdout);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunDataVerify(const DataVerifyOptions& o) {
+  std::vector<std::string> damage;
+  for (const std::string& prefix : DatasetsAt(Env::Posix(), o.path)) {
+    const absl::StatusOr<std::string> text = VerifyDataset(Env::Posix(), prefix);
+    if (text.ok()) {
+      std::fputs(text->c_str(), stdout);
+    } else if (absl::IsDataLoss(text.status())) {
+      damage.emplace_back(text.status().message());
+    } else {
+      return text.status();
+    }
+  }
+  return damage.empty() ? absl::OkStatus() : absl::DataLossError(absl::StrJoin(damage, "\n"));
 }
 
 absl::Status RunDataBaselines(const DataBaselinesOptions& o) {

@@ -7,9 +7,9 @@
 #include "checkpoint/catalog.h"
 #include "core/base/status.h"
 #include "core/base/thread_pool.h"
-#include "core/exec/cpu_device.h"
 #include "launch/config/load_config.h"
 #include "launch/config/print_config.h"
+#include "launch/job/back_end.h"
 #include "launch/job/checkpoint_io.h"
 #include "launch/job/evaluate.h"
 #include "launch/job/open_inputs.h"
@@ -66,9 +66,9 @@ absl::Status RunTrain(const TrainOptions& options) {
 
 absl::Status RunPlan(const PlanOptions& options) {
   ASSIGN_OR_RETURN(const LoadedJob loaded, LoadJobConfig(Env::Posix(), options.config, {}, options.set));
-  const KernelTable kernels = CpuKernels();
-  ASSIGN_OR_RETURN(const Job job, CompileTraining(loaded.config, kernels));
-  ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, kernels));
+  ASSIGN_OR_RETURN(const BackEnd back_end, BackEndOf(loaded.config));
+  ASSIGN_OR_RETURN(const Job job, CompileTraining(loaded.config, back_end.kernels));
+  ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, back_end.kernels));
   const double flops = MeasureFlops(loaded.config.precision.compute, std::min(job.ranks, AvailableCores()));
   Print(PlanReport(job, plans, flops, options.steps ? PrintDetail::kSteps : PrintDetail::kSummary));
   return absl::OkStatus();
@@ -78,17 +78,19 @@ absl::Status RunGenerate(const GenerateOptions& options) {
   ASSIGN_OR_RETURN(const LoadedJob loaded,
                    LoadJobConfig(Env::Posix(), options.config, {.tokenizer = true}, options.set));
   const JobConfig& c = loaded.config;
-  const KernelTable kernels = CpuKernels();
-  ASSIGN_OR_RETURN(const Job job, CompileGeneration(c, kernels));
+  JobConfig one_rank = c;
+  one_rank.parallel = {};
+  ASSIGN_OR_RETURN(const BackEnd back_end, BackEndOf(one_rank));
+  ASSIGN_OR_RETURN(const Job job, CompileGeneration(c, back_end.kernels));
   ASSIGN_OR_RETURN(const JobInputs inputs, OpenInputs(Env::Posix(), loaded, {.tokenizer = true}));
   ASSIGN_OR_RETURN(const std::string folder, PickCheckpoint(c, options.checkpoint));
   ASSIGN_OR_RETURN(CheckpointReader reader, CheckpointReader::Open(Env::Posix(), folder));
-  ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, kernels));
+  ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, back_end.kernels));
   ThreadPool pool(AvailableCores());
   return RunRanks(1, [&](World& world) -> absl::Status {
-    CpuDevice device;
+    ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, OpenDevice(back_end, 0));
     ASSIGN_OR_RETURN(const auto runner,
-                     RankRunner::Create(job, std::make_shared<const Plan>(plans[0]), world, device, &pool));
+                     RankRunner::Create(job, std::make_shared<const Plan>(plans[0]), world, *device, &pool));
     RETURN_IF_ERROR(LoadStates(reader, job, runner->executor(), Match::kAny));
     RETURN_IF_ERROR(Generate(options, c, *inputs.tokenizer, *runner));
     return runner->Close();

@@ -9,6 +9,7 @@
 #include "core/base/status.h"
 #include "parallel/comm/internal/groups.h"
 #include "parallel/comm/internal/thread_group.h"
+#include "parallel/comm/internal/wait_ledger.h"
 
 namespace strata {
 namespace {
@@ -60,6 +61,9 @@ class ThreadWorld final : public World {
   size_t round_ = 0;
 };
 
+ThreadJob::ThreadJob(int size, ThreadWorldOptions options)
+    : size_(size), options_(std::move(options)), ledger_(std::make_shared<internal::WaitLedger>(size)) {}
+
 std::shared_ptr<ThreadJob> ThreadJob::Create(int size, ThreadWorldOptions options) {
   STRATA_CHECK(size >= 1);
   return std::shared_ptr<ThreadJob>(new ThreadJob(size, options));
@@ -88,7 +92,7 @@ void ThreadJob::Enter(Round& round, int rank, const CommSpec& spec) {
     if (group->spec() == spec) mine = group;
   }
   if (mine == nullptr) {
-    mine = std::make_shared<internal::ThreadGroup>(spec, options_.deadline);
+    mine = std::make_shared<internal::ThreadGroup>(spec, options_.deadline, ledger_);
     round.groups.push_back(mine);
   }
   if (++round.arrived < size_) return;

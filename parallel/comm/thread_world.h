@@ -17,7 +17,8 @@ namespace strata {
 
 namespace internal {
 class ThreadGroup;
-}
+class WaitLedger;
+}  // namespace internal
 
 struct ThreadWorldOptions {
   std::chrono::milliseconds deadline{60'000};  // longest wait for a peer
@@ -48,12 +49,13 @@ class ThreadJob : public std::enable_shared_from_this<ThreadJob> {
     absl::Status error;
   };
 
-  ThreadJob(int size, ThreadWorldOptions options) : size_(size), options_(options) {}
+  ThreadJob(int size, ThreadWorldOptions options);
   absl::StatusOr<Group> Connect(int rank, size_t round, const CommSpec& spec);
   void Enter(Round& round, int rank, const CommSpec& spec);
 
   const int size_;
   const ThreadWorldOptions options_;
+  const std::shared_ptr<internal::WaitLedger> ledger_;
   std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<Round> rounds_;  // guarded by mutex_, as is cause_

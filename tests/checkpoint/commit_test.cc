@@ -19,7 +19,6 @@ using testing::FaultEnv;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::SaveTestCheckpoint;
-using testing::TempDir;
 
 std::vector<std::string> Names(const std::string& root) {
   const auto entries = ListCheckpoints(Env::Posix(), root);

@@ -33,7 +33,7 @@ SavedBox Whole(const std::string& name, DType dtype, const Shape& shape, const s
 }
 
 TEST(Diff, SameContentInAnotherLayoutIsEqual) {
-  const testing::TempDir a, b;
+  const TempDir a, b;
   const auto one = testing::SaveTestCheckpoint(Env::Posix(), a.path(), 5, 1, 1);
   const auto four = testing::SaveTestCheckpoint(Env::Posix(), b.path(), 5, 4, 1);
   ASSERT_TRUE(one.ok() && four.ok());
@@ -44,7 +44,7 @@ TEST(Diff, SameContentInAnotherLayoutIsEqual) {
 }
 
 TEST(Diff, ValuesShapesAndMissingTensors) {
-  const testing::TempDir a, b;
+  const TempDir a, b;
   const std::vector<double> w = {1, 2, 3, 4, 5, 6}, w2 = {1, 2.5, 3, 4, 4, 6};
   const std::vector<float> f = {1, -0.0f}, f2 = {1, 0.0f}, nan = {std::numeric_limits<float>::quiet_NaN(), 9};
   const std::string x = Save(a.path(), {Whole("gone", DType::kF32, {2}, f), Whole("nan", DType::kF32, {2}, f),
@@ -66,7 +66,7 @@ TEST(Diff, ValuesShapesAndMissingTensors) {
 }
 
 TEST(Diff, LargeTensorsAreReadInParts) {  // 3 slabs of 4 MiB
-  const testing::TempDir a, b;
+  const TempDir a, b;
   std::vector<double> v(3 * 500 * 1000, 1.0);
   const std::string x = Save(a.path(), {Whole("w", DType::kF64, {1500, 1000}, v)});
   v[1499 * 1000 + 7] = 3;
@@ -77,7 +77,7 @@ TEST(Diff, LargeTensorsAreReadInParts) {  // 3 slabs of 4 MiB
 }
 
 TEST(Diff, NoCheckpointIsAnError) {
-  const testing::TempDir a;
+  const TempDir a;
   EXPECT_EQ(DiffCheckpoints(Env::Posix(), a.path(), a.path()).status().code(), absl::StatusCode::kNotFound);
 }
 

@@ -17,7 +17,6 @@ namespace {
 
 using testing::CutBox;
 using ::testing::HasSubstr;
-using testing::TempDir;
 using testing::TestContent;
 using testing::TestTensor;
 

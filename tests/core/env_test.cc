@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <filesystem>
+#include "tests/testing/temp_dir.h"
 
 namespace strata {
 namespace {
@@ -17,16 +17,10 @@ std::span<const std::byte> Bytes(std::string_view text) { return std::as_bytes(s
 
 class EnvTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = ::testing::TempDir() + "strata_env_XXXXXX";
-    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
-    root_ = pattern;
-  }
-  void TearDown() override { std::filesystem::remove_all(root_); }
+  std::string Path(const std::string& name) const { return dir_.path(name); }
 
-  std::string Path(const std::string& name) const { return root_ + "/" + name; }
-
-  std::string root_;
+  const TempDir dir_;
+  const std::string root_ = dir_.path();
   Env& env_ = Env::Posix();
 };
 
@@ -64,13 +58,13 @@ TEST_F(EnvTest, ReadsARangeAndReportsTheEnd) {
   EXPECT_THAT(std::string(past.message()), HasSubstr(Path("a")));
 }
 
-TEST_F(EnvTest, MapsFilesOfAnySize) {
-  ASSERT_TRUE(WriteTextAtomically(env_, Path("a"), "mapped").ok());
+TEST_F(EnvTest, UserFilesAreReadWholeAndThroughLinks) {
+  ASSERT_TRUE(WriteTextAtomically(env_, Path("a"), "whole").ok());
   ASSERT_TRUE(WriteTextAtomically(env_, Path("empty"), "").ok());
-  auto map = env_.Map(Path("a"));
-  ASSERT_TRUE(map.ok()) << map.status();
-  EXPECT_EQ(std::string(reinterpret_cast<const char*>((*map)->bytes().data()), (*map)->bytes().size()), "mapped");
-  EXPECT_TRUE((*env_.Map(Path("empty")))->bytes().empty());
+  ASSERT_EQ(::symlink(Path("a").c_str(), Path("link").c_str()), 0);
+  EXPECT_EQ(*ReadUserFile(env_, Path("a")), "whole");
+  EXPECT_EQ(*ReadUserFile(env_, Path("link")), "whole");
+  EXPECT_EQ(*ReadUserFile(env_, Path("empty")), "");
 }
 
 TEST_F(EnvTest, ErrorsNameThePathAndTheSystemError) {
@@ -80,7 +74,7 @@ TEST_F(EnvTest, ErrorsNameThePathAndTheSystemError) {
   EXPECT_THAT(std::string(missing.message()), HasSubstr("No such file or directory"));
 
   EXPECT_EQ(env_.OpenWritable(Path("none"), Env::Open::kExisting).status().code(), absl::StatusCode::kNotFound);
-  EXPECT_EQ(env_.Map(Path("none")).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(env_.OpenLinked(Path("none")).status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(env_.List(Path("none")).status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(env_.SyncDir(Path("none")).code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(env_.Rename(Path("none"), Path("b")).code(), absl::StatusCode::kNotFound);
@@ -92,7 +86,7 @@ TEST_F(EnvTest, DoesNotFollowLinksOrHangOnPipes) {
   ASSERT_EQ(::symlink(Path("a").c_str(), Path("link").c_str()), 0);
   ASSERT_EQ(::mkfifo(Path("pipe").c_str(), 0600), 0);
   EXPECT_FALSE(env_.OpenReadable(Path("link")).ok());
-  EXPECT_TRUE(env_.Map(Path("link")).ok());
+  EXPECT_TRUE(env_.OpenLinked(Path("link")).ok());
   EXPECT_FALSE(env_.OpenReadable(Path("pipe")).ok());
 }
 

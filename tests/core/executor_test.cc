@@ -38,9 +38,13 @@ std::unique_ptr<Compiled> Compile(const JobConfig& config) {
   return c;
 }
 
-TEST(Executor, AllocatesNothingAfterTheFirstStepAndMemoryStaysFlat) {
+class ExecutorIn : public ::testing::TestWithParam<DType> {};
+INSTANTIATE_TEST_SUITE_P(DTypes, ExecutorIn, ::testing::Values(DType::kF32, DType::kBF16),
+                         [](const auto& info) { return std::string(Name(info.param)); });
+
+TEST_P(ExecutorIn, AllocatesNothingAfterTheFirstStepAndMemoryStaysFlat) {
   JobConfig config = SmallJob(2, 2, 2);
-  config.precision.compute = DType::kF32;
+  config.precision.compute = GetParam();
   const auto c = Compile(config);
   const TableRows rows(config.model.vocab, 3);
   std::barrier sync(4);
@@ -52,7 +56,7 @@ TEST(Executor, AllocatesNothingAfterTheFirstStepAndMemoryStaysFlat) {
     auto runner =
         RankRunner::Create(c->job, std::make_shared<const Plan>(c->plans[world.rank()]), world, device, &pool);
     if (!runner.ok()) return runner.status();
-    (*runner)->InitParameters(1);
+    if (absl::Status s = (*runner)->InitParameters(1); !s.ok()) return s;
     absl::Status error;
     for (int step = 1; step <= 102; ++step) {
       if (step == 3) {
@@ -101,7 +105,7 @@ Trained Train(const Compiled& c, Executor::Freed freed) {
     FillCounter device;
     auto runner = RankRunner::Create(c.job, std::make_shared<const Plan>(c.plans[0]), world, device, nullptr, freed);
     if (!runner.ok()) return runner.status();
-    (*runner)->InitParameters(1);
+    if (absl::Status s = (*runner)->InitParameters(1); !s.ok()) return s;
     for (int step = 1; step <= 3; ++step) {
       const absl::StatusOr<StepReport> r = (*runner)->TrainStep(step, (step - 1) * 8, rows);
       if (!r.ok()) return r.status();

@@ -7,6 +7,7 @@
 
 #include "core/base/thread_pool.h"
 #include "core/kernels/gemm.h"
+#include "core/kernels/onednn.h"
 #include "tests/testing/op_checks.h"
 
 namespace strata {
@@ -80,8 +81,8 @@ TEST(LinearTest, ResultsDoNotDependOnThreads) {
   EXPECT_TRUE(testing::CheckThreads(kDw, {dy, x}).ok());
 }
 
-// Every tile boundary of the blocked products, against the definition.
-TEST(GemmTest, EqualsTheDefinitionAcrossTilesAndPanels) {
+// Every tile boundary of the blocked products, against the definition; results in float32 and, within its rounding, bf16.
+void ExpectTheDefinition(GemmLibrary library, ThreadPool* pool) {
   const int64_t m = 515, n = 514, k = 1027;
   for (Transpose ta : {Transpose::kNo, Transpose::kYes}) {
     for (Transpose tb : {Transpose::kNo, Transpose::kYes}) {
@@ -90,8 +91,10 @@ TEST(GemmTest, EqualsTheDefinitionAcrossTilesAndPanels) {
       const Matrix<const BF16> am{reinterpret_cast<const BF16*>(a.data.data()), lda, ta};
       const Matrix<const BF16> bm{reinterpret_cast<const BF16*>(b.data.data()), ldb, tb};
       std::vector<float> c(m * n, NAN);
+      std::vector<BF16> rounded(m * n, BF16(NAN));
       std::vector<std::byte> workspace(GemmWorkspace(DType::kBF16, m, n, k));
-      Gemm(m, n, k, am, bm, Matrix<float>{c.data(), n}, workspace, nullptr);
+      Gemm(m, n, k, am, bm, Matrix<float>{c.data(), n}, workspace, pool, library);
+      Gemm(m, n, k, am, bm, Matrix<BF16>{rounded.data(), n}, workspace, pool, library);
       for (int64_t i : {0, 255, 256, 511, 512, 514}) {
         for (int64_t j : {0, 511, 512, 513}) {
           double sum = 0;
@@ -100,9 +103,54 @@ TEST(GemmTest, EqualsTheDefinitionAcrossTilesAndPanels) {
                 a.at(ta == Transpose::kNo ? i * k + p : p * m + i) * b.at(tb == Transpose::kNo ? p * n + j : j * k + p);
           }
           EXPECT_NEAR(c[i * n + j], sum, 1e-3) << i << ", " << j;
+          EXPECT_NEAR(static_cast<float>(rounded[i * n + j]), sum, 1e-3 + std::abs(sum) / 256) << i << ", " << j;
         }
       }
     }
+  }
+}
+
+TEST(GemmTest, EqualsTheDefinitionAcrossTilesAndPanels) { ExpectTheDefinition(GemmLibrary::kOpenBlas, nullptr); }
+
+TEST(GemmTest, Bf16IsOneDnnsOnlyWhereTheCpuHasIt) {
+  const bool native = DescribeOneDnn().native_bf16;
+  EXPECT_EQ(GemmLibraryFor(DType::kBF16), native ? GemmLibrary::kOneDnn : GemmLibrary::kOpenBlas);
+  EXPECT_EQ(GemmLibraryFor(DType::kF32), GemmLibrary::kOpenBlas);
+  EXPECT_THAT(DescribeGemm(DType::kBF16), HasSubstr(native ? "oneDNN" : "as float32"));
+  EXPECT_THAT(DescribeGemm(DType::kF64), HasSubstr("OpenBLAS"));
+}
+
+class OneDnnTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const OneDnnFacts& facts = DescribeOneDnn();
+    if (facts.version.empty()) GTEST_SKIP() << "this build has no oneDNN";
+    if (!facts.runs_bf16)
+      GTEST_SKIP() << facts.version << " multiplies bf16 on AVX-512 only; here it has " << facts.isa;
+  }
+};
+
+TEST_F(OneDnnTest, EqualsTheDefinitionAcrossTilesAndPanels) {
+  ThreadPool pool(2);
+  ExpectTheDefinition(GemmLibrary::kOneDnn, nullptr);
+  ExpectTheDefinition(GemmLibrary::kOneDnn, &pool);
+}
+
+TEST_F(OneDnnTest, ResultsDoNotDependOnThreadsAndRepeat) {
+  const int64_t m = 700, n = 600, k = 333;
+  const Tensor a = Tensor::Random(DType::kBF16, {m, k}, 1), b = Tensor::Random(DType::kBF16, {k, n}, 2);
+  std::vector<std::byte> workspace(GemmWorkspace(DType::kBF16, m, n, k));
+  const auto product = [&](ThreadPool* pool) {
+    std::vector<float> c(m * n, NAN);
+    Gemm(m, n, k, Matrix<const BF16>{reinterpret_cast<const BF16*>(a.data.data()), k},
+         Matrix<const BF16>{reinterpret_cast<const BF16*>(b.data.data()), n}, Matrix<float>{c.data(), n}, workspace,
+         pool, GemmLibrary::kOneDnn);
+    return c;
+  };
+  const std::vector<float> want = product(nullptr);
+  for (int threads : {1, 2, 3}) {
+    ThreadPool pool(threads);
+    EXPECT_EQ(product(&pool), want) << threads;
   }
 }
 

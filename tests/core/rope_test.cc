@@ -59,6 +59,26 @@ TEST(Rope, DTypesThreadsAndRules) {
   EXPECT_EQ(CheckShardRules(Forward, {X(), Positions()}, 5), absl::OkStatus());
 }
 
+TEST(Rope, PositionsMayDifferBetweenRows) {
+  const Tensor x = X();
+  const Tensor by_row = Tensor::Of({2, 6}, {5, 0, 3, 11, 2, 70000, 0, 1, 2, 0, 1, 0}, DType::kI32);
+  const auto both = Call(Forward, {x, by_row});
+  ASSERT_TRUE(both.ok()) << both.status();
+  const int64_t row = x.size() / 2;
+  for (int64_t b = 0; b < 2; ++b) {
+    Tensor positions = Tensor::Zeros(DType::kI32, {6});
+    for (int64_t s = 0; s < 6; ++s) positions.set(s, by_row.at(b * 6 + s));
+    const auto one = Call(Forward, {x, positions});
+    ASSERT_TRUE(one.ok()) << one.status();
+    for (int64_t i = b * row; i < (b + 1) * row; ++i) ASSERT_EQ((*both)[0].at(i), (*one)[0].at(i));
+  }
+  const auto error = GradientError(Forward, {x, by_row});
+  ASSERT_TRUE(error.ok()) << error.status();
+  EXPECT_LE(*error, 1e-6);
+  EXPECT_EQ(CheckThreads(Forward, {x, by_row}), absl::OkStatus());
+  EXPECT_EQ(CheckShardRules(Forward, {x, by_row}, 5), absl::OkStatus());
+}
+
 TEST(Rope, RefusesAnOddHead) {
   const absl::Status s = BuildError(Forward, {{DType::kF32, {1, 2, 1, 3}, {}}, {DType::kI32, {2}, {}}});
   EXPECT_EQ(s.code(), absl::StatusCode::kInvalidArgument) << s;

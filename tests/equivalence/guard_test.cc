@@ -19,10 +19,10 @@ using testing::TableRows;
 class SpoiledRows final : public RowSource {
  public:
   explicit SpoiledRows(float weight) : weight_(weight) {}
-  void Row(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets,
-           std::span<float> weights) const override {
-    rows_.Row(index, tokens, targets, weights);
-    if (index == 22) weights[2] = weight_;
+  absl::Status Row(int64_t index, const RowSpans& row) const override {
+    const absl::Status status = rows_.Row(index, row);
+    if (index == 22) row.weights[2] = weight_;
+    return status;
   }
 
  private:
@@ -33,6 +33,7 @@ class SpoiledRows final : public RowSource {
 struct Case {
   int64_t dp, tp;
   DType dtype;
+  OptimizerType optimizer = OptimizerType::kAdamW;
 };
 
 class Guarded : public ::testing::TestWithParam<Case> {
@@ -40,6 +41,7 @@ class Guarded : public ::testing::TestWithParam<Case> {
   void Check(float weight, double max_loss) {
     JobConfig config = SmallJob(GetParam().dp, GetParam().tp, 2);
     config.precision.compute = GetParam().dtype;
+    config.optim.type = GetParam().optimizer;
     const int all[] = {1, 2, 3, 4}, without[] = {1, 2, 4};
     const absl::StatusOr<JobRun> skipped = RunJob(config, all, SpoiledRows(weight), max_loss);
     ASSERT_TRUE(skipped.ok()) << skipped.status();  // and replicas are alike
@@ -58,9 +60,12 @@ TEST_P(Guarded, AboveTheLimit) { Check(1000, 10); }
 
 INSTANTIATE_TEST_SUITE_P(All, Guarded,
                          ::testing::Values(Case{1, 1, DType::kF64}, Case{2, 1, DType::kF64}, Case{1, 2, DType::kF32},
-                                           Case{2, 2, DType::kBF16}),
+                                           Case{2, 2, DType::kBF16}, Case{2, 2, DType::kF64, OptimizerType::kSgd},
+                                           Case{1, 2, DType::kBF16, OptimizerType::kSgd}),
                          [](const auto& info) {
-                           return "dp" + std::to_string(info.param.dp) + "_tp" + std::to_string(info.param.tp);
+                           const bool sgd = info.param.optimizer == OptimizerType::kSgd;
+                           return std::string(sgd ? "sgd_" : "adamw_") + "dp" + std::to_string(info.param.dp) + "_tp" +
+                                  std::to_string(info.param.tp);
                          });
 
 }  // namespace

@@ -75,5 +75,29 @@ TEST_P(ModelLayouts, DropoutChangesTrainingButNotEvaluation) {
   EXPECT_EQ(untrained->eval_nats, plain->eval_nats);
 }
 
+class PackedLayouts : public ::testing::TestWithParam<ModelArch> {};
+INSTANTIATE_TEST_SUITE_P(Archs, PackedLayouts, ::testing::Values(ModelArch::kLlama, ModelArch::kGpt2),
+                         [](const auto& info) { return std::string(kModelArchNames[static_cast<int>(info.param)]); });
+
+TEST_P(PackedLayouts, EqualOneRank) {
+  const auto config = [&](int64_t dp, int64_t tp, int64_t accumulate) {
+    JobConfig c = SmallJobOf(GetParam(), dp, tp, accumulate);
+    c.data.packing = Packing::kIsolate;
+    return c;
+  };
+  const absl::StatusOr<JobRun> want = RunJob(config(1, 1, 1), kSteps);
+  ASSERT_TRUE(want.ok()) << want.status();
+  for (const auto& [dp, tp, accumulate] : {std::tuple(2, 1, 2), std::tuple(1, 4, 1), std::tuple(2, 2, 1)}) {
+    const absl::StatusOr<JobRun> run = RunJob(config(dp, tp, accumulate), kSteps);
+    ASSERT_TRUE(run.ok()) << run.status();
+    EXPECT_LE(Difference(*run, *want), kTolerance) << "dp " << dp << " tp " << tp << " accumulate " << accumulate;
+  }
+  JobConfig concat = config(1, 1, 1);
+  concat.data.packing = Packing::kConcat;
+  const absl::StatusOr<JobRun> other = RunJob(concat, kSteps);
+  ASSERT_TRUE(other.ok()) << other.status();
+  EXPECT_GT(Difference(*other, *want), 1e-4);
+}
+
 }  // namespace
 }  // namespace strata

@@ -22,7 +22,6 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::SizeIs;
-using testing::TempDir;
 
 constexpr char kVictim[] = STRATA_SAVE_VICTIM;
 

@@ -9,7 +9,7 @@
 #include "launch/data/baselines.h"
 #include "launch/data/indexed_dataset.h"
 #include "launch/tokenizer/tokenizer.h"
-#include "tests/launch/temp_dir.h"
+#include "tests/testing/temp_dir.h"
 
 namespace strata {
 namespace {
@@ -23,7 +23,7 @@ std::vector<int32_t> AllTokens(const std::string& prefix) {
   const auto dataset = IndexedDataset::Open(Env::Posix(), prefix);
   EXPECT_TRUE(dataset.ok()) << dataset.status();
   std::vector<int32_t> tokens(dataset->num_tokens());
-  dataset->Read(0, tokens);
+  EXPECT_TRUE(dataset->Read(0, tokens).ok());
   return tokens;
 }
 
@@ -50,8 +50,8 @@ class BuildTest : public ::testing::Test {
 TEST_F(BuildTest, NovelIsSplitEncodedAndWhole) {
   const auto report = BuildDataset(env_, Options({NovelPath()}, 2048));
   ASSERT_TRUE(report.ok()) << report.status();
-  EXPECT_THAT(*env_.List(dir_.path("out")),
-              ElementsAre("tokenizer.model", "train.bin", "train.idx", "valid.bin", "valid.idx"));
+  EXPECT_THAT(*env_.List(dir_.path("out")), ElementsAre("tokenizer.model", "train.bin", "train.idx", "train.sum",
+                                                        "valid.bin", "valid.idx", "valid.sum"));
   const std::string novel = *ReadText(env_, NovelPath());
   EXPECT_EQ(report->vocab_size, 2048);
   EXPECT_EQ(report->train.bytes + report->valid.bytes, std::ssize(novel));
@@ -111,7 +111,63 @@ TEST_F(BuildTest, NoValidationLeavesNoOldValidationFiles) {
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_EQ(report->valid_prefix, "");
   EXPECT_EQ(report->valid.tokens, 0);
-  EXPECT_THAT(*env_.List(dir_.path("out")), ElementsAre("tokenizer.model", "train.bin", "train.idx"));
+  EXPECT_THAT(*env_.List(dir_.path("out")), ElementsAre("tokenizer.model", "train.bin", "train.idx", "train.sum"));
+}
+
+TEST_F(BuildTest, LinesOfJsonAreDocuments) {
+  std::string a, b;
+  std::vector<std::string> texts;
+  for (int i = 0; i < 60; ++i) {
+    texts.push_back(absl::StrFormat("Document %d,\nwith two lines.", i));
+    (i < 25 ? a : b) += absl::StrFormat("{\"id\": %d, \"body\": \"Document %d,\\nwith two lines.\"}\n", i, i);
+  }
+  BuildOptions options = Options({}, 300);
+  options.jsonl = {Put("a.jsonl", a), Put("b.jsonl", b)};
+  options.field = "body";
+  options.valid_fraction = 0.15;
+  const auto report = BuildDataset(env_, options);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->valid.documents, 9);
+  EXPECT_EQ(report->train.documents, 51);
+
+  const auto tokenizer = Tokenizer::Load(env_, report->tokenizer_path);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  const auto train = IndexedDataset::Open(env_, report->train_prefix);
+  const auto valid = IndexedDataset::Open(env_, report->valid_prefix);
+  ASSERT_TRUE(train.ok() && valid.ok());
+  EXPECT_EQ(train->sums()->tokenizer, tokenizer->crc32c());
+  int64_t next_train = 0, next_valid = 0;
+  for (int i = 0; i < 60; ++i) {
+    const bool is_valid = std::floor((i + 1) * 0.15) > std::floor(i * 0.15);
+    EXPECT_EQ(IsValidation(i, 0.15), is_valid) << i;
+    const IndexedDataset& split = is_valid ? *valid : *train;
+    const int64_t document = is_valid ? next_valid++ : next_train++;
+    std::vector<int32_t> ids(split.SequenceBegin(document + 1) - split.SequenceBegin(document));
+    ASSERT_TRUE(split.Read(split.SequenceBegin(document), ids).ok());
+    EXPECT_EQ(ids.back(), tokenizer->eos_id());
+    EXPECT_EQ(tokenizer->Decode(ids), texts[i]);
+  }
+}
+
+TEST_F(BuildTest, TextsAndJsonMix) {
+  BuildOptions options = Options({Put("a.txt", "First words.\n\nLast words.\n")}, 290);
+  options.jsonl = {Put("b.jsonl", "{\"text\":\"Other words.\"}\n{\"text\":\"\"}\n")};
+  const auto report = BuildDataset(env_, options);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->train.documents, 3);  // an empty text is a document of its EOS
+  EXPECT_EQ(report->valid.documents, 1);
+}
+
+TEST_F(BuildTest, MistakesInJsonWriteNothing) {
+  const auto invalid = absl::StatusCode::kInvalidArgument;
+  const std::string good = Put("good", "{\"text\":\"x\"}\n");
+  BuildOptions options = Options({}, 300);
+  options.jsonl = {good, Put("bad.jsonl", "{\"text\":\"x\"}\n{\"text\":7}\n")};
+  ExpectError(options, invalid, "bad.jsonl:2: \"text\" is not a string");
+  options.jsonl = {Put("empty.jsonl", "")};
+  ExpectError(options, invalid, "empty.jsonl: no documents");
+  options.jsonl = {good};
+  ExpectError(options, invalid, "good: too few documents for a validation part of 0.05");
 }
 
 TEST_F(BuildTest, ErrorsWriteNothing) {

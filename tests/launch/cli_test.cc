@@ -19,8 +19,10 @@ struct Recorder {
   LaunchOptions launch;
   LaunchRankOptions launch_rank;
   PlanOptions plan;
-  BenchStepOptions bench_step;
+  BenchOptions bench_step, bench_gemm, bench_attention;
   DataBuildOptions data_build;
+  DataInspectOptions data_inspect;
+  DataVerifyOptions data_verify;
   DataBaselinesOptions data_baselines;
   TokenizerTrainOptions tokenizer_train;
   TokenizerEncodeOptions tokenizer_encode;
@@ -49,7 +51,11 @@ struct Recorder {
                       Record("launch-rank", launch_rank),
                       Record("plan", plan),
                       Record("bench step", bench_step),
+                      Record("bench gemm", bench_gemm),
+                      Record("bench attention", bench_attention),
                       Record("data build", data_build),
+                      Record("data inspect", data_inspect),
+                      Record("data verify", data_verify),
                       Record("data baselines", data_baselines),
                       Record("tokenizer train", tokenizer_train),
                       Record("tokenizer encode", tokenizer_encode),
@@ -142,6 +148,24 @@ TEST(Cli, Data) {
   EXPECT_EQ(r.data_build.vocab, 0);
   EXPECT_EQ(r.data_build.valid, 0.1);
   EXPECT_TRUE(r.data_build.force);
+  EXPECT_EQ(r.Run({"data", "build", "--jsonl", "a", "b", "--field", "body", "--out", "d", "--vocab", "300"}), 0);
+  EXPECT_THAT(r.data_build.jsonl, ElementsAre("a", "b"));
+  EXPECT_EQ(r.data_build.field, "body");
+  EXPECT_EQ(r.Run({"data", "build", "--out", "d", "--vocab", "300"}), 64);
+  EXPECT_EQ(r.Run({"data", "inspect", "dir/train"}), 0);
+  EXPECT_EQ(r.called, "data inspect");
+  EXPECT_EQ(r.data_inspect.path, "dir/train");
+  EXPECT_EQ(r.data_inspect.begin, r.data_inspect.end);
+  EXPECT_EQ(r.Run({"data", "inspect", "p", "--documents", "3:12", "--tokenizer", "t"}), 0);
+  EXPECT_EQ(r.data_inspect.begin, 3);
+  EXPECT_EQ(r.data_inspect.end, 12);
+  EXPECT_EQ(r.data_inspect.tokenizer, "t");
+  for (const char* wrong : {"3", "3:", ":3", "3:3", "-1:3", "3:x", ""}) {
+    EXPECT_EQ(r.Run({"data", "inspect", "p", "--documents", wrong}), 64) << wrong;
+  }
+  EXPECT_EQ(r.Run({"data", "verify", "dir"}), 0);
+  EXPECT_EQ(r.called, "data verify");
+  EXPECT_EQ(r.data_verify.path, "dir");
   EXPECT_EQ(r.Run({"data", "baselines", "--data", "dir"}), 0);
   EXPECT_EQ(r.called, "data baselines");
   EXPECT_EQ(r.data_baselines.data, "dir");

@@ -49,6 +49,19 @@ TEST(ConfigErrors, UnknownKey) {
             "rope_theta, norm_eps, tied, init_std");
 }
 
+TEST(ConfigErrors, AKeyOfEndlessPartsDoesNotExhaustTheStack) {
+  const auto key = [](int parts) {
+    std::string text;
+    for (int i = 1; i < parts; ++i) text += "a.";
+    return text + "a";
+  };
+  EXPECT_EQ(Errors("[run]\n[" + key(400'000) + "]\n"),
+            "error[E0102]: a line with more than 1000 dots\n"
+            "  --> run.toml:2:1");
+  EXPECT_EQ(Errors("[" + key(1001) + "]\n" + key(1001) + " = 1\n").substr(0, 38),
+            "error[E0106]: unknown section [a]\n  --");  // as deep as it can be
+}
+
 TEST(ConfigErrors, KeysOfAnotherArchitecture) {
   EXPECT_EQ(Errors("[model]\nkv_heads = 2\narch = \"gpt2\"\ndropuot = 0.1\n"),
             "error[E0107]: unknown key `kv_heads` in [model]\n"
@@ -224,6 +237,39 @@ TEST(ConfigErrors, OptimizersHaveKeysOfTheirOwn) {
             "  --> run.toml:4:12    nearest valid: false");
 }
 
+TEST(ConfigErrors, SourcesOfTrainingTokens) {
+  EXPECT_EQ(Errors("[data]\ntrain = 3\n"),
+            "error[E0108]: data.train: expected a path or an array of tables {path, weight}, found an integer\n"
+            "  --> run.toml:2:9");
+  EXPECT_EQ(Errors("[data]\ntrain = []\n"), "error[E0109]: data.train: the list is empty\n  --> run.toml:2:9");
+  EXPECT_EQ(Errors("[data]\ntrain = [\n  {path = \"a\", wieght = 2},\n  {weight = 0, path = \"b\"},\n  \"c\",\n"
+                   "  {weight = \"1\"},\n  {path = 7, weight = inf},\n  {path = \"\", sepoch = 1},\n]\n"),
+            "error[E0107]: unknown key `wieght` in data.train[0]\n"
+            "  --> run.toml:3:16    did you mean `weight`?\n"
+            "error[E0110]: data.train[1].weight = 0.0: must be above 0 and finite\n"
+            "  --> run.toml:4:13\n"
+            "error[E0108]: data.train[2]: expected a table {path, weight}, found a string\n"
+            "  --> run.toml:5:3\n"
+            "error[E0109]: data.train[3]: path is not set\n"
+            "  --> run.toml:6:3\n"
+            "error[E0108]: data.train[3].weight: expected a number, found a string\n"
+            "  --> run.toml:6:13\n"
+            "error[E0108]: data.train[4].path: expected a string, found an integer\n"
+            "  --> run.toml:7:11\n"
+            "error[E0110]: data.train[4].weight = inf: must be above 0 and finite\n"
+            "  --> run.toml:7:23\n"
+            "error[E0109]: data.train[5].path is empty\n"
+            "  --> run.toml:8:11\n"
+            "error[E0107]: unknown key `sepoch` in data.train[5]\n"
+            "  --> run.toml:8:15    its keys are path, weight");
+  EXPECT_EQ(Errors("[data]\ntrain = [{path = \"a\", weight = 1e-9}, {path = \"b\", weight = 2}]\n"),
+            "error[E0110]: data.train: weight 1e-09 of a is less than a part of 1e-09 of all weights\n"
+            "  --> run.toml:2:9");
+  EXPECT_EQ(Errors("[data]\ntrain = \"a\"\nprefetch = -1\n"),
+            "error[E0110]: data.prefetch = -1: must be from 0 to 1024 batches\n"
+            "  --> run.toml:3:12    nearest valid: 0");
+}
+
 TEST(ConfigErrors, EvaluationNeedsValidationTokens) {
   EXPECT_EQ(Errors("[eval]\nevery = 5\n"),
             "error[E0202]: eval.every = 5: needs data.valid, which is not set\n"
@@ -247,6 +293,8 @@ TEST(ConfigErrors, MistakesOfTheCommandLineAreAddressedToIt) {
       {"optim.lr", "error[E0102]: expected SECTION.KEY=VALUE\n  --> --set optim.lr    such as optim.lr=0.001"},
       {"=1", "error[E0102]: expected SECTION.KEY=VALUE\n  --> --set =1    such as optim.lr=0.001"},
       {"optim.lr=1\nbeta1=1", "error[E0102]: optim.lr: the value is of more than one line\n"},
+      {"data.train=[{path=\"a\", weight=-1}]",
+       "error[E0110]: data.train[0].weight = -1.0: must be above 0 and finite\n  --> --set data.train=[{"},
       {"optim.lr=1 # ok", ""},
   };
   for (const auto& [argument, expected] : kCases) {
@@ -254,6 +302,14 @@ TEST(ConfigErrors, MistakesOfTheCommandLineAreAddressedToIt) {
     EXPECT_THAT(job.ok() ? "" : std::string(job.status().message()), HasSubstr(expected)) << argument;
     EXPECT_EQ(job.ok(), *expected == '\0');
   }
+}
+
+TEST(ConfigErrors, IsolatedDocumentsNeedCausalAttention) {
+  EXPECT_EQ(Errors("[model]\narch = \"bert\"\n[data]\npacking = \"isolate\"\n"),
+            "error[E0202]: data.packing = \"isolate\": needs causal attention, which model.arch = \"bert\" has not\n"
+            "  --> run.toml:4:11    nearest valid: \"concat\"");
+  EXPECT_EQ(Errors("[model]\narch = \"bert\"\n[data]\npacking = \"concat\"\n"), "");
+  EXPECT_EQ(Errors("[model]\narch = \"gpt2\"\n[data]\npacking = \"isolate\"\n"), "");
 }
 
 TEST(ConfigErrors, AllAtOnceInTheOrderOfTheFileAndEachOnce) {

@@ -27,6 +27,8 @@ constexpr char kFull[] = R"(
 [run]
 name = "full"
 seed = 42
+device = "cpu"
+deterministic = true
 out = "o\"ut"
 [model]
 arch = "llama"
@@ -46,6 +48,8 @@ path = "t.model"
 [data]
 train = "d/train"
 valid = "/abs/valid"
+packing = "isolate"
+prefetch = 3
 [batch]
 tokens = 512
 micro = 4
@@ -91,7 +95,7 @@ hang_timeout = 17
 
 JobConfig Full() {
   JobConfig c;
-  c.run = {.name = "full", .seed = 42, .out = "/cfg/o\"ut"};
+  c.run = {.name = "full", .seed = 42, .device = DeviceKind::kCpu, .deterministic = true, .out = "/cfg/o\"ut"};
   c.model = {.arch = ModelArch::kLlama,
              .vocab = 512,
              .layers = 3,
@@ -105,7 +109,7 @@ JobConfig Full() {
              .tied = true,
              .init_std = 0.03};
   c.tokenizer = {.path = "/cfg/t.model"};
-  c.data = {.train = "/cfg/d/train", .valid = "/abs/valid"};
+  c.data = {.train = {{.path = "/cfg/d/train"}}, .valid = "/abs/valid", .packing = Packing::kIsolate, .prefetch = 3};
   c.batch = {.tokens = 512, .micro = 4, .accumulate = 2};
   c.optim = {.type = OptimizerType::kAdamW,
              .lr = 0.1,
@@ -180,8 +184,8 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
   EXPECT_EQ(DescribeJob(job).size(), 13u);
   const auto check = [](auto& section, auto&... members) { ExpectDescribed(section, members...); };
   {
-    auto& [a, b, c] = run;
-    check(run, a, b, c);
+    auto& [a, b, c, d, e] = run;
+    check(run, a, b, c, d, e);
   }
   {
     auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n] = model;
@@ -192,8 +196,8 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
     check(tokenizer, a);
   }
   {
-    auto& [a, b] = data;
-    check(data, a, b);
+    auto& [a, b, c, d] = data;
+    check(data, a, b, c, d);
   }
   {
     auto& [a, b, c] = batch;
@@ -306,9 +310,33 @@ TEST(Config, OverriddenPathsAreRelativeToTheCurrentFolder) {
   const auto job = ParseJobConfig("[data]\ntrain = \"t\"\nvalid = \"v\"\n" + std::string(kBatch), "/x/run.toml",
                                   {"data.valid=w", "tokenizer.path=\"/abs\""});
   ASSERT_TRUE(job.ok()) << job.status();
-  EXPECT_EQ(job->config.data.train, "/x/t");
+  EXPECT_EQ(job->config.data.train[0].path, "/x/t");
   EXPECT_EQ(job->config.data.valid, (std::filesystem::current_path() / "w").string());
   EXPECT_EQ(job->config.tokenizer.path, "/abs");
+}
+
+TEST(Config, SeveralSourcesOfTrainingTokens) {
+  const std::vector<WeightedPath> want = {{"/x/web", 2.5}, {"/abs/books", 1}, {"/x/code", 3}};
+  const char* const forms[] = {
+      "[data]\ntrain = [{path = \"web\", weight = 2.5}, {path = \"/abs/books\"}, {weight = 3, path = \"code\"}]\n",
+      "[[data.train]]\npath = \"web\"\nweight = 2.5\n[[data.train]]\npath = \"/abs/books\"\n"
+      "[[data.train]]\npath = \"code\"\nweight = 3\n",
+  };
+  for (const std::string form : forms) {
+    const auto job = ParseJobConfig(form + kBatch, "/x/run.toml");
+    ASSERT_TRUE(job.ok()) << job.status();
+    EXPECT_EQ(job->config.data.train, want);
+    const std::string printed = PrintConfig(job->config, job->provenance);
+    EXPECT_THAT(printed,
+                HasSubstr("train = [{path = \"/x/web\", weight = 2.5}, {path = \"/abs/books\", weight = 1.0}, "));
+    const auto again = ParseJobConfig(printed, "/elsewhere/effective.toml");
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_EQ(again->config.data.train, want);
+  }
+  const auto set = ParseJobConfig(kBatch, "/x/run.toml", {"data.train=[{path=\"a\", weight=2}, {path=\"/b\"}]"});
+  ASSERT_TRUE(set.ok()) << set.status();
+  const std::string here = (std::filesystem::current_path() / "a").string();
+  EXPECT_EQ(set->config.data.train, (std::vector<WeightedPath>{{here, 2}, {"/b", 1}}));
 }
 
 TEST(Config, StringsSurvivePrinting) {
@@ -325,13 +353,13 @@ TEST(Config, RelativePathsAreRelativeToTheConfigFile) {
       std::string("[data]\ntrain = \"../tokens/train\"\n[tokenizer]\npath = \"/abs/t.model\"\n") + kBatch;
   const auto job = ParseJobConfig(text, "/cfg/jobs/run.toml");
   ASSERT_TRUE(job.ok()) << job.status().message();
-  EXPECT_EQ(job->config.data.train, "/cfg/tokens/train");
+  EXPECT_EQ(job->config.data.train[0].path, "/cfg/tokens/train");
   EXPECT_EQ(job->config.data.valid, "");
   EXPECT_EQ(job->config.tokenizer.path, "/abs/t.model");
   EXPECT_EQ(job->config.run.out, "/cfg/jobs/runs/run");
   const auto here = ParseJobConfig(text, "jobs/run.toml");
   ASSERT_TRUE(here.ok());
-  EXPECT_EQ(here->config.data.train, (std::filesystem::current_path() / "tokens/train").string());
+  EXPECT_EQ(here->config.data.train[0].path, (std::filesystem::current_path() / "tokens/train").string());
 }
 
 TEST(Config, ModelParameters) {

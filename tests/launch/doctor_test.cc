@@ -5,7 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/launch/temp_dir.h"
+#include "tests/testing/temp_dir.h"
 
 namespace strata {
 namespace {
@@ -22,6 +22,7 @@ MachineFacts Good() {
           .memory = int64_t{16} << 30,
           .memory_free = int64_t{8} << 30,
           .blas = {"OpenBLAS 0.3.21", "SkylakeX", 8},
+          .bf16_gemm = "oneDNN 2.6.3 (AMX)",
           .f32_flops = 150e9,
           .f64_flops = 70e9,
           .all_f32_flops = 900e9,
@@ -40,7 +41,7 @@ TEST(Doctor, AGoodMachine) {
       "ok    cpu     A CPU, 8 cores, AVX2, FMA, AVX-512\n"
       "ok    memory  16.0 GiB, 8.0 GiB free\n"
       "ok    blas    OpenBLAS 0.3.21, SkylakeX kernels: 150 GFLOP/s float32, 70 float64 on a core; 900 float32 on "
-      "all\n"
+      "all; bf16 by oneDNN 2.6.3 (AMX)\n"
       "ok    disk    /data: 100.0 GiB free, writes 800 MB/s (synced)\n"
       "ok    limits  open files 4096, file size unlimited, processes unlimited\n"
       "ok    mpi     /usr/bin/mpirun\n"
@@ -86,7 +87,7 @@ TEST(Doctor, EachFaultHasItsAdvice) {
 
 TEST(Doctor, ReadsThisMachineAndLeavesNothing) {
   const TempDir dir;
-  const MachineFacts f = ReadMachine(Env::Posix(), dir.root());
+  const MachineFacts f = ReadMachine(Env::Posix(), dir.path());
   EXPECT_GT(f.cores, 0);
   EXPECT_GT(f.memory, int64_t{1} << 27);
   EXPECT_GT(f.memory_free, 0);
@@ -97,7 +98,7 @@ TEST(Doctor, ReadsThisMachineAndLeavesNothing) {
   EXPECT_TRUE(f.folder_error.ok()) << f.folder_error;
   EXPECT_GT(f.disk_write, 1e5);
   EXPECT_GT(f.disk_free, 0);
-  EXPECT_THAT(Env::Posix().List(dir.root()).value(), IsEmpty());
+  EXPECT_THAT(Env::Posix().List(dir.path()).value(), IsEmpty());
   const MachineFacts none = ReadMachine(Env::Posix(), dir.path("none"));
   EXPECT_EQ(none.folder_error.code(), absl::StatusCode::kNotFound);
 }

@@ -17,8 +17,6 @@
 namespace strata {
 namespace {
 
-using testing::TempDir;
-
 struct Ended {
   int code = -1;
   std::string out;  // stdout and stderr
@@ -42,7 +40,8 @@ Ended Strata(const std::string& arguments) {
 
 // Every logged number that does not depend on time.
 std::string Numbers(const std::string& metrics) {
-  std::string text = std::regex_replace(metrics, std::regex(",\"(step_s|tokens_per_s|save_s|checkpoint)\":[^,}]*"), "");
+  std::string text =
+      std::regex_replace(metrics, std::regex(",\"(step_s|data_wait|tokens_per_s|save_s|checkpoint)\":[^,}]*"), "");
   return std::regex_replace(text, std::regex("[^\n]*\\{\"step\":[0-9]+\\}\n"), "");
 }
 
@@ -213,6 +212,35 @@ TEST_F(EndToEnd, PlanPrintsExactMemoryAndNeedsNoData) {
     EXPECT_NE(plan.out.find(part), std::string::npos) << part << plan.out;
   }
   EXPECT_GT(Strata("plan " + Path("job.toml") + " --steps").out.size(), plan.out.size() * 5);
+}
+
+// Three documents: isolated, their two seams are not trained on, and `eval` sees what training saw.
+TEST_F(EndToEnd, IsolatedDocumentsTrainAndEvaluate) {
+  const Ended built = Strata(absl::StrCat("data build --text ", Path("text.txt"), " ", Path("text.txt"), " ",
+                                          Path("text.txt"), " --force --out ", Path("data"), " --vocab 320"));
+  ASSERT_EQ(built.code, 0) << built.out;
+  struct Score {
+    std::string loss;
+    int64_t tokens = 0;
+  };
+  const auto score = [](const std::string& out, const std::string& pattern) {
+    std::smatch at;
+    if (!std::regex_search(out, at, std::regex(pattern))) return Score{out, 0};
+    return Score{at[1], std::stoll(at[2])};
+  };
+  const std::string trained = "final: validation loss ([0-9.]+) nats a token on ([0-9]+) tokens";
+  const Ended concat = Strata("train " + Path("job.toml") + " --set run.name=a --set run.out=" + Path("a"));
+  const std::string isolate = Path("job.toml") + " --set data.packing=isolate --set run.out=" + Path("b");
+  const Ended kept_apart = Strata("train " + isolate), evaluated = Strata("eval " + isolate);
+  ASSERT_EQ(concat.code, 0) << concat.out;
+  ASSERT_EQ(kept_apart.code, 0) << kept_apart.out;
+  ASSERT_EQ(evaluated.code, 0) << evaluated.out;
+  const Score a = score(concat.out, trained), b = score(kept_apart.out, trained),
+              c = score(evaluated.out, "loss ([0-9.]+) nats a token .* on ([0-9]+) tokens");
+  EXPECT_EQ(b.tokens, a.tokens - 2);
+  EXPECT_NE(b.loss, a.loss);
+  EXPECT_EQ(c.tokens, b.tokens);
+  EXPECT_EQ(c.loss, b.loss);
 }
 
 struct Mistake {

@@ -30,7 +30,7 @@ TEST(Evaluate, OtherTokensAndABatch) {
   SmallRun run;
   ASSERT_TRUE(run.Train().ok());
   const LoadedJob job = run.Load({"eval.batches=1"});
-  const auto train = EvaluateCheckpoint(Env::Posix(), job.config, run.checkpoint(6), job.config.data.train);
+  const auto train = EvaluateCheckpoint(Env::Posix(), job.config, run.checkpoint(6), job.config.data.train[0].path);
   ASSERT_TRUE(train.ok()) << train.status();
   EXPECT_EQ(train->tokens, 128);
 }

@@ -52,7 +52,7 @@ absl::StatusOr<std::vector<double>> Logits(ModelArch arch, const std::vector<int
     CpuDevice device;
     ASSIGN_OR_RETURN(auto runner,
                      RankRunner::Create(job, std::make_shared<const Plan>(plans[0]), world, device, nullptr));
-    runner->InitParameters(1);
+    RETURN_IF_ERROR(runner->InitParameters(1));
     ASSIGN_OR_RETURN(logits, runner->NextLogits(tokens));
     return runner->Close();
   }));

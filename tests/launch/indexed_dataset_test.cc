@@ -3,8 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include "core/base/status.h"
-#include "tests/launch/temp_dir.h"
+#include "tests/testing/temp_dir.h"
 
 namespace strata {
 namespace {
@@ -22,7 +24,7 @@ absl::Status Write(const std::string& prefix, int64_t vocab_size, const Document
 
 std::vector<int32_t> ReadRange(const IndexedDataset& dataset, int64_t begin, int64_t count) {
   std::vector<int32_t> tokens(count);
-  dataset.Read(begin, tokens);
+  EXPECT_TRUE(dataset.Read(begin, tokens).ok());
   return tokens;
 }
 
@@ -51,6 +53,15 @@ TEST_F(IndexedDatasetTest, RoundTripInBothWidths) {
     EXPECT_EQ(dataset->num_documents(), 4);
     EXPECT_EQ(dataset->SequenceBegin(2), 3);
     EXPECT_EQ(dataset->SequenceBegin(4), 8);
+    ASSERT_TRUE(dataset->sums().has_value());
+    EXPECT_EQ(dataset->sums()->vocab, vocab_size);
+    EXPECT_EQ(dataset->DocumentBegin(0), 0);
+    EXPECT_EQ(dataset->DocumentBegin(1), 3);  // an empty one
+    EXPECT_EQ(dataset->DocumentBegin(2), 3);
+    EXPECT_EQ(dataset->DocumentBegin(4), 8);
+    std::vector<int64_t> document_of;
+    for (int64_t token = 0; token < 8; ++token) document_of.push_back(dataset->DocumentOf(token));
+    EXPECT_THAT(document_of, ElementsAre(0, 0, 0, 2, 3, 3, 3, 3));
     EXPECT_THAT(ReadRange(*dataset, 0, 8), ElementsAre(5, 0, 65535, 7, 1, 2, 3, 4));
     EXPECT_THAT(ReadRange(*dataset, 2, 3), ElementsAre(65535, 7, 1));
     EXPECT_TRUE(ReadRange(*dataset, 8, 0).empty());
@@ -152,12 +163,54 @@ TEST_F(IndexedDatasetTest, UnfinishedWriterLeavesNothing) {
     EXPECT_EQ((*writer)->AddDocument(std::vector<int32_t>{10}).code(), absl::StatusCode::kInvalidArgument);
     EXPECT_EQ((*writer)->AddDocument(std::vector<int32_t>{-1}).code(), absl::StatusCode::kInvalidArgument);
   }
-  EXPECT_TRUE(env_.List(dir_.root())->empty());
+  EXPECT_TRUE(env_.List(dir_.path())->empty());
 }
 
-TEST_F(IndexedDatasetTest, AFinishedWriterLeavesTwoFiles) {
+TEST_F(IndexedDatasetTest, AFinishedWriterLeavesThreeFiles) {
   ASSERT_TRUE(Write(prefix_, 10, {{1}}).ok());
-  EXPECT_THAT(*env_.List(dir_.root()), ElementsAre("train.bin", "train.idx"));
+  EXPECT_THAT(*env_.List(dir_.path()), ElementsAre("train.bin", "train.idx", "train.sum"));
+}
+
+TEST_F(IndexedDatasetTest, OpensWithoutSumsAndThroughLinks) {
+  ASSERT_TRUE(Write(prefix_, 10, {{1, 2}}).ok());
+  ASSERT_TRUE(env_.RemoveAll(dir_.path("train.sum")).ok());
+  for (const char* name : {"/train.bin", "/train.idx"}) {
+    std::filesystem::create_symlink(dir_.path() + name, dir_.path() + "/link" + std::string(name).substr(6));
+  }
+  const auto dataset = IndexedDataset::Open(env_, dir_.path("link"));
+  ASSERT_TRUE(dataset.ok()) << dataset.status();
+  EXPECT_FALSE(dataset->sums().has_value());
+  EXPECT_THAT(ReadRange(*dataset, 0, 2), ElementsAre(1, 2));
+}
+
+TEST_F(IndexedDatasetTest, SumsFindEveryFlippedBitOfTheIndexAndOfThemselves) {
+  ASSERT_TRUE(Write(prefix_, 2048, {{1, 2, 3}, {4, 5}}).ok());
+  for (const char* name : {"train.idx", "train.sum"}) {
+    const std::string good = Text(name);
+    for (size_t i = 0; i < good.size(); ++i) {
+      std::string bad = good;
+      bad[i] ^= 4;
+      Put(name, bad);
+      const absl::Status status = IndexedDataset::Open(env_, prefix_).status();
+      EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << name << " " << i;
+      EXPECT_THAT(std::string(status.message()), HasSubstr(dir_.path(name)));
+    }
+    Put(name, good);
+  }
+}
+
+TEST_F(IndexedDatasetTest, AFileThatIsCutShortWhileItIsOpenIsAnError) {
+  for (const int64_t vocab : {10, 1 << 20}) {
+    ASSERT_TRUE(Write(prefix_, vocab, {{1, 2, 3, 4}}).ok());
+    const auto dataset = IndexedDataset::Open(env_, prefix_);
+    ASSERT_TRUE(dataset.ok()) << dataset.status();
+    std::filesystem::resize_file(dir_.path("train.bin"), 2 * dataset->token_bytes());
+    std::vector<int32_t> tokens(2);
+    EXPECT_TRUE(dataset->Read(0, tokens).ok());
+    const absl::Status status = dataset->Read(1, tokens);
+    EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("train.bin: ends at byte"));
+  }
 }
 
 }  // namespace

@@ -12,10 +12,13 @@ namespace {
 class Ascending final : public RowSource {
  public:
   explicit Ascending(size_t padding) : padding_(padding) {}
-  void Row(int64_t, std::span<int32_t> tokens, std::span<int32_t> targets, std::span<float> weights) const override {
-    std::iota(tokens.begin(), tokens.end(), 1000);
-    std::iota(targets.begin(), targets.end(), 1001);
-    for (size_t i = 0; i < weights.size(); ++i) weights[i] = i + padding_ < weights.size() ? 1.0f : 0.0f;
+  absl::Status Row(int64_t, const RowSpans& row) const override {
+    const size_t n = row.weights.size();
+    std::iota(row.tokens.begin(), row.tokens.end(), 1000);
+    std::iota(row.targets.begin(), row.targets.end(), 1001);
+    for (size_t i = 0; i < n; ++i) row.weights[i] = i + padding_ < n ? 1.0f : 0.0f;
+    for (size_t i = 0; i < n; ++i) row.document_starts[i] = static_cast<int32_t>(i / 3 * 3);
+    return absl::OkStatus();
   }
 
  private:
@@ -23,8 +26,8 @@ class Ascending final : public RowSource {
 };
 
 struct Row {
-  explicit Row(size_t n) : tokens(n), targets(n), weights(n) {}
-  std::vector<int32_t> tokens, targets;
+  explicit Row(size_t n) : tokens(n), targets(n), starts(n), weights(n) {}
+  std::vector<int32_t> tokens, targets, starts;
   std::vector<float> weights;
   bool operator==(const Row&) const = default;
 };
@@ -40,7 +43,8 @@ ModelConfig Model(ModelArch arch) {
 Row Get(ModelArch arch, int64_t index, size_t n, int64_t seed = 1, size_t padding = 0) {
   const Ascending base(padding);
   Row row(n);
-  ObjectiveRows(base, Model(arch), seed).Row(index, row.tokens, row.targets, row.weights);
+  EXPECT_TRUE(
+      ObjectiveRows(base, Model(arch), seed).Row(index, {row.tokens, row.targets, row.weights, row.starts}).ok());
   return row;
 }
 
@@ -50,6 +54,7 @@ TEST(ObjectiveRows, NextTokenRowsAreAsTheyAre) {
     EXPECT_EQ(row.tokens[i], 1000 + i);
     EXPECT_EQ(row.targets[i], 1001 + i);
     EXPECT_EQ(row.weights[i], 1);
+    EXPECT_EQ(row.starts[i], i / 3 * 3);
   }
 }
 

@@ -6,7 +6,7 @@
 #include <csignal>
 
 #include "launch/rendezvous/log_tail.h"
-#include "tests/launch/temp_dir.h"
+#include "tests/testing/temp_dir.h"
 
 namespace strata {
 namespace {

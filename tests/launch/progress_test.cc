@@ -8,13 +8,14 @@
 namespace strata {
 namespace {
 
-const ProgressState kState{.step = 50, .steps = 1000, .loss = 4.1234, .tokens_per_s = 12345, .eta_s = 62};
+const ProgressState kState{
+    .step = 50, .steps = 1000, .loss = 4.1234, .tokens_per_s = 12345, .data_wait = 3.4, .eta_s = 62};
 
 TEST(Progress, GoldenLines) {
-  EXPECT_EQ(RenderProgress(kState, 0), "step 50/1000  loss 4.1234  12.3k tok/s  ETA 1:02");
+  EXPECT_EQ(RenderProgress(kState, 0), "step 50/1000  loss 4.1234  12.3k tok/s  data wait 3%  ETA 1:02");
   EXPECT_EQ(RenderProgress(kState, 79),
-            "[#-----------------------------]    50/1000  loss 4.1234  12.3k tok/s  ETA 1:02");
-  EXPECT_EQ(RenderProgress(kState, 60), "[-----------]    50/1000  loss 4.1234  12.3k tok/s  ETA 1:02");
+            "[----------------]    50/1000  loss 4.1234  12.3k tok/s  data wait 3%  ETA 1:02");
+  EXPECT_EQ(RenderProgress(kState, 74), "[-----------]    50/1000  loss 4.1234  12.3k tok/s  data wait 3%  ETA 1:02");
 }
 
 TEST(Progress, NeverWiderThanTheTerminal) {
@@ -63,7 +64,7 @@ TEST(Progress, PlainLinesWhereThereIsNoTerminal) {
   progress.Update(kState);
   progress.Print("saved step 50");
   progress.Finish();
-  EXPECT_EQ(Captured(file), "step 50/1000  loss 4.1234  12.3k tok/s  ETA 1:02\nsaved step 50\n");
+  EXPECT_EQ(Captured(file), "step 50/1000  loss 4.1234  12.3k tok/s  data wait 3%  ETA 1:02\nsaved step 50\n");
 }
 
 TEST(Progress, StickyLineIsClearedAndDrawnAgain) {

@@ -13,7 +13,7 @@
 #include "launch/metrics/prometheus_sink.h"
 #include "launch/metrics/tensorboard_sink.h"
 #include "tests/launch/small_run.h"
-#include "tests/launch/temp_dir.h"
+#include "tests/testing/temp_dir.h"
 
 namespace strata {
 namespace {
@@ -221,7 +221,7 @@ TEST(Prometheus, LatestValueOfEachMetric) {
             "# TYPE strata_loss gauge\nstrata_loss{run=\"tiny\"} 4.25\n"
             "# TYPE strata_lr gauge\nstrata_lr{run=\"tiny\"} +Inf\n"
             "# TYPE strata_step gauge\nstrata_step{run=\"tiny\"} 2\n");
-  EXPECT_THAT(Env::Posix().List(dir.root()).value(), ElementsAre("metrics.prom"));
+  EXPECT_THAT(Env::Posix().List(dir.path()).value(), ElementsAre("metrics.prom"));
 }
 
 // A run.

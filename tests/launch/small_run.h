@@ -13,7 +13,7 @@
 #include "launch/config/load_config.h"
 #include "launch/data/indexed_dataset.h"
 #include "launch/job/trainer.h"
-#include "tests/launch/temp_dir.h"
+#include "tests/testing/temp_dir.h"
 
 namespace strata {
 
@@ -45,10 +45,10 @@ class SmallRun {
   }
 
   // Trains, silently. `output` is then what it would have printed.
-  absl::Status Train(const Overrides& overrides = {}, const std::string& resume = "auto") {
+  absl::Status Train(const Overrides& overrides = {}, const std::string& resume = "auto", Env& env = Env::Posix()) {
     const LoadedJob job = Load(overrides);
     testing::internal::CaptureStdout();
-    const absl::Status status = strata::Train(Env::Posix(), job, {.resume = resume});
+    const absl::Status status = strata::Train(env, job, {.resume = resume});
     output = testing::internal::GetCapturedStdout();
     return status;
   }

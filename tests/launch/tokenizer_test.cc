@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/launch/temp_dir.h"
+#include "tests/testing/temp_dir.h"
 
 namespace strata {
 namespace {

@@ -43,7 +43,7 @@ class MpiTrain : public ::testing::Test {
   }
   // Every logged number that does not depend on time.
   std::string Numbers(const std::string& out) const {
-    const std::regex timed(",\"(step_s|tokens_per_s|save_s|checkpoint)\":[^,}]*");
+    const std::regex timed(",\"(step_s|data_wait|tokens_per_s|save_s|checkpoint)\":[^,}]*");
     return std::regex_replace(Read(run_.dir().path(out) + "/metrics.jsonl"), timed, "");
   }
   std::string Shard(const std::string& out, int rank) const {

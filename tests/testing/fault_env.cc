@@ -12,12 +12,16 @@ class FaultEnv::Writable : public WritableFile {
       : env_(env), path_(std::move(path)), file_(std::move(file)) {}
 
   absl::Status WriteAt(int64_t offset, std::span<const std::byte> bytes) override {
-    RETURN_IF_ERROR(env_.hook_("write", path_));
-    return file_->WriteAt(offset, MaybeFlipped(bytes));
+    absl::Status fault = env_.hook_("write", path_);
+    if (fault.ok()) return file_->WriteAt(offset, MaybeFlipped(bytes));
+    if (env_.short_writes_) fault.Update(file_->WriteAt(offset, bytes.first(bytes.size() / 2)));
+    return fault;
   }
   absl::Status Append(std::span<const std::byte> bytes) override {
-    RETURN_IF_ERROR(env_.hook_("write", path_));
-    return file_->Append(MaybeFlipped(bytes));
+    absl::Status fault = env_.hook_("write", path_);
+    if (fault.ok()) return file_->Append(MaybeFlipped(bytes));
+    if (env_.short_writes_) fault.Update(file_->Append(bytes.first(bytes.size() / 2)));
+    return fault;
   }
   absl::Status Sync() override { return env_.hook_("sync", path_); }
   absl::Status Close() override {
@@ -27,7 +31,7 @@ class FaultEnv::Writable : public WritableFile {
 
  private:
   std::span<const std::byte> MaybeFlipped(std::span<const std::byte> bytes) {
-    if (!std::exchange(env_.flip_, false) || bytes.empty()) return bytes;
+    if (!env_.flip_.exchange(false) || bytes.empty()) return bytes;
     copy_.assign(bytes.begin(), bytes.end());
     copy_[copy_.size() / 2] ^= std::byte{0x10};
     return copy_;
@@ -66,11 +70,6 @@ absl::StatusOr<std::unique_ptr<ReadableFile>> FaultEnv::OpenReadable(const std::
   RETURN_IF_ERROR(hook_("open", path));
   ASSIGN_OR_RETURN(auto file, base_.OpenReadable(path));
   return std::make_unique<Readable>(*this, path, std::move(file));
-}
-
-absl::StatusOr<std::unique_ptr<MappedFile>> FaultEnv::Map(const std::string& path) {
-  RETURN_IF_ERROR(hook_("open", path));
-  return base_.Map(path);
 }
 
 absl::Status FaultEnv::MakeDirs(const std::string& path) {

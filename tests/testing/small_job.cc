@@ -38,15 +38,16 @@ JobConfig SmallJobOf(ModelArch arch, int64_t dp, int64_t tp, int64_t accumulate)
   return c;
 }
 
-void TableRows::Row(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets,
-                    std::span<float> weights) const {
-  const uint64_t row = static_cast<uint64_t>(index);
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    const PhiloxBlock r = Philox(seed_, row, i);
-    tokens[i] = static_cast<int32_t>(r[0] % static_cast<uint64_t>(vocab_));
-    targets[i] = static_cast<int32_t>(r[1] % static_cast<uint64_t>(vocab_));
-    weights[i] = r[2] % 8 < row % 7 + 1 ? 1.0f : 0.0f;
+absl::Status TableRows::Row(int64_t index, const RowSpans& row) const {
+  const uint64_t id = static_cast<uint64_t>(index);
+  for (size_t i = 0; i < row.tokens.size(); ++i) {
+    const PhiloxBlock r = Philox(seed_, id, i);
+    row.tokens[i] = static_cast<int32_t>(r[0] % static_cast<uint64_t>(vocab_));
+    row.targets[i] = static_cast<int32_t>(r[1] % static_cast<uint64_t>(vocab_));
+    row.weights[i] = r[2] % 8 < id % 7 + 1 ? 1.0f : 0.0f;
+    row.document_starts[i] = i == 0 ? 0 : r[3] % 4 == 0 ? static_cast<int32_t>(i) : row.document_starts[i - 1];
   }
+  return absl::OkStatus();
 }
 
 namespace {
@@ -81,9 +82,10 @@ absl::StatusOr<JobRun> RunJob(const JobConfig& config, int steps) {
 }
 
 absl::StatusOr<JobRun> RunJob(const JobConfig& config, std::span<const int> steps, const RowSource& source,
-                              double max_loss) {
-  const KernelTable kernels = CpuKernels();
+                              double max_loss, const KernelTable& kernels,
+                              const std::function<void(const Job&)>& inspect) {
   ASSIGN_OR_RETURN(const Job job, CompileTraining(config, kernels));
+  if (inspect != nullptr) inspect(job);
   ASSIGN_OR_RETURN(std::vector<Plan> plans, PlanRanks(job, kernels));
   const ObjectiveRows rows(source, config.model, config.run.seed);
   JobRun run;
@@ -105,7 +107,7 @@ absl::StatusOr<JobRun> RunJob(const JobConfig& config, std::span<const int> step
     CpuDevice device;
     const auto plan = std::make_shared<const Plan>(plans[world.rank()]);
     ASSIGN_OR_RETURN(auto runner, RankRunner::Create(job, plan, world, device, nullptr));
-    runner->InitParameters(static_cast<uint64_t>(config.run.seed));
+    RETURN_IF_ERROR(runner->InitParameters(static_cast<uint64_t>(config.run.seed)));
     for (const int s : steps) {
       world.Reset();
       ASSIGN_OR_RETURN(const StepReport report,

@@ -18,12 +18,12 @@ JobConfig SmallJob(int64_t dp, int64_t tp, int64_t accumulate);
 // The same of another architecture, with dropout 0.2 where it has dropout; 4 heads.
 JobConfig SmallJobOf(ModelArch arch, int64_t dp, int64_t tp, int64_t accumulate);
 
-// Random tokens; row i has weight on only some of its positions, a different number for every row.
+// Random tokens; row i has weight on only some of its positions, a different number for every row, and documents of 4
+// tokens on average.
 class TableRows final : public RowSource {
  public:
   TableRows(int64_t vocab, uint64_t seed) : vocab_(vocab), seed_(seed) {}
-  void Row(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets,
-           std::span<float> weights) const override;
+  absl::Status Row(int64_t index, const RowSpans& row) const override;
 
  private:
   int64_t vocab_;
@@ -40,8 +40,10 @@ struct JobRun {
 // Trains on thread ranks on TableRows (by the model's objective), then evaluates 5 rows. Fails if a replicated part of a parameter differs between ranks.
 absl::StatusOr<JobRun> RunJob(const JobConfig& config, int steps);
 
-// The same with other rows, and of the steps named, in their order. A loss above max_loss skips its update.
+// The same with other rows, and of the steps named, in their order; with other kernels; `inspect` sees the compiled job. A
+// loss above max_loss skips its update.
 absl::StatusOr<JobRun> RunJob(const JobConfig& config, std::span<const int> steps, const RowSource& rows,
-                              double max_loss);
+                              double max_loss, const KernelTable& kernels = CpuKernels(),
+                              const std::function<void(const Job&)>& inspect = nullptr);
 
 }  // namespace strata::testing

@@ -1,13 +1,10 @@
 #include "tests/testing/test_checkpoint.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
-#include <filesystem>
 
 #include "absl/strings/str_format.h"
 #include "checkpoint/reader.h"
-#include "core/base/check.h"
 #include "core/base/philox.h"
 #include "core/base/status.h"
 
@@ -45,15 +42,6 @@ void AddFlat(RankBoxes& out, const TestTensor& t, int64_t step, int rank, int nu
 }
 
 }  // namespace
-
-TempDir::TempDir() : path_((std::filesystem::temp_directory_path() / "strata-XXXXXX").string()) {
-  STRATA_CHECK(::mkdtemp(path_.data()) != nullptr);
-}
-
-TempDir::~TempDir() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
 
 const std::vector<TestTensor>& TestTensors() {
   static const std::vector<TestTensor> tensors = {

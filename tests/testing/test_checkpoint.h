@@ -9,19 +9,9 @@
 #include "checkpoint/commit.h"
 #include "checkpoint/writer.h"
 #include "core/base/env.h"
+#include "tests/testing/temp_dir.h"
 
 namespace strata::testing {
-
-// A fresh folder, removed with all it holds at the end.
-class TempDir {
- public:
-  TempDir();
-  ~TempDir();
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 struct TestTensor {
   std::string name;

@@ -4,7 +4,6 @@
 #include <thread>
 
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
 #include "core/base/check.h"
 #include "core/base/status.h"
 #include "parallel/comm/internal/calls.h"
@@ -22,9 +21,10 @@ size_t NextCall(std::span<const Collective> calls, size_t from, Collective::Kind
 
 }  // namespace
 
-ThreadGroup::ThreadGroup(CommSpec spec, std::chrono::milliseconds deadline)
+ThreadGroup::ThreadGroup(CommSpec spec, std::chrono::milliseconds deadline, std::shared_ptr<WaitLedger> ledger)
     : spec_(std::move(spec)),
       deadline_(deadline),
+      ledger_(std::move(ledger)),
       members_(std::make_unique<Member[]>(spec_.ranks.size())),
       channels_(std::make_unique<std::atomic<const Collective*>[]>(spec_.ranks.size() * spec_.ranks.size())) {
   for (int i = 0; i < size(); ++i) {
@@ -36,7 +36,18 @@ ThreadGroup::ThreadGroup(CommSpec spec, std::chrono::milliseconds deadline)
 // Waiting and failing. All atomics are sequentially consistent: a change is stored before sleepers_ is read, and a sleeper
 // counts himself before he looks; a reader says so before he looks at aborted_.
 
-ThreadGroup::Outcome ThreadGroup::Wait(absl::FunctionRef<bool()> ready) {
+absl::Status ThreadGroup::Wait(int me, absl::FunctionRef<bool()> ready, WaitLedger::Describe waiting) {
+  const int rank = spec_.ranks[me];
+  const WaitLedger::Entry entry(*ledger_, rank, waiting);
+  const Outcome outcome = Sleep(ready);
+  if (outcome == Outcome::kReady) return absl::OkStatus();
+  if (outcome == Outcome::kAborted) return error();
+  const Waiting own = waiting();
+  if (own.late.empty()) return absl::OkStatus();  // they came just now
+  return Fail(ledger_->Blame(rank, own, deadline_.count()));
+}
+
+ThreadGroup::Outcome ThreadGroup::Sleep(absl::FunctionRef<bool()> ready) {
   for (int i = 0; i < kYields; ++i) {
     if (ready()) return Outcome::kReady;
     if (aborted_) return Outcome::kAborted;
@@ -99,19 +110,20 @@ absl::Status ThreadGroup::Barrier(int me) {
     Notify();
     return absl::OkStatus();
   }
-  const Outcome outcome = Wait([&] { return AllArrived(barrier); });
-  if (outcome == Outcome::kReady) return absl::OkStatus();
-  return outcome == Outcome::kAborted ? error() : Fail(Late(me, barrier));
+  return Wait(
+      me, [&] { return AllArrived(barrier); },
+      [&]() -> Waiting {
+        const Member& m = members_[me];
+        return {absl::StrFormat("%s, %s", Where(spec_, m.sequence), Describe(*m.call)), LateRanks(barrier)};
+      });
 }
 
-absl::Status ThreadGroup::Late(int me, uint64_t barrier) const {
+std::vector<int> ThreadGroup::LateRanks(uint64_t barrier) const {
   std::vector<int> late;
   for (int i = 0; i < size(); ++i) {
     if (members_[i].arrived < barrier) late.push_back(spec_.ranks[i]);
   }
-  return absl::DeadlineExceededError(absl::StrFormat("%s, %s: rank %s did not arrive within %d ms",
-                                                     Where(spec_, members_[me].sequence), Describe(*members_[me].call),
-                                                     absl::StrJoin(late, ", "), deadline_.count()));
+  return late;
 }
 
 // Collectives: publish the call, barrier, compare calls and make the own part from all members' buffers, barrier. An
@@ -185,26 +197,32 @@ absl::Status ThreadGroup::PointToPoint(int me, std::span<const Collective> calls
     cursors[p] = {NextCall(calls, 0, Collective::kSend, p), NextCall(calls, 0, Collective::kRecv, p), false};
   }
   while (true) {
-    int waiting_for = -1;
+    bool done = true;
     for (int p = 0; p < size(); ++p) {
       RETURN_IF_ERROR(Advance(me, p, calls));
-      if (cursors[p].send < calls.size() || cursors[p].recv < calls.size()) waiting_for = p;
+      done = done && cursors[p].send >= calls.size() && cursors[p].recv >= calls.size();
     }
-    if (waiting_for < 0) return absl::OkStatus();
-    const Outcome outcome = Wait([&] {
+    if (done) return absl::OkStatus();
+    const auto ready = [&] {
       for (int p = 0; p < size(); ++p) {
         if (CanAdvance(me, p, calls.size())) return true;
       }
       return false;
-    });
-    if (outcome == Outcome::kAborted) return error();
-    if (outcome == Outcome::kLate) {
-      const Cursor& late = cursors[waiting_for];
-      return Fail(absl::DeadlineExceededError(absl::StrFormat(
-          "communicator %s, %s: rank %d did not arrive within %d ms", spec_.name,
-          Describe(calls[std::min(late.send, late.recv)]), spec_.ranks[waiting_for], deadline_.count())));
-    }
+    };
+    RETURN_IF_ERROR(Wait(me, ready, [&] { return LatePeers(me, calls); }));
   }
+}
+
+Waiting ThreadGroup::LatePeers(int me, std::span<const Collective> calls) const {
+  Waiting waiting;
+  for (int p = 0; p < size(); ++p) {
+    const Cursor& cursor = members_[me].cursors[p];
+    const size_t call = std::min(cursor.send, cursor.recv);
+    if (call >= calls.size()) continue;
+    waiting.call = absl::StrFormat("communicator %s, %s", spec_.name, Describe(calls[call]));
+    waiting.late.push_back(spec_.ranks[p]);
+  }
+  return waiting;
 }
 
 bool ThreadGroup::CanAdvance(int me, int peer, size_t num_calls) {

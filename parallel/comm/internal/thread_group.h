@@ -13,13 +13,15 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "core/comm/communicator.h"
+#include "parallel/comm/internal/wait_ledger.h"
 
 namespace strata::internal {
 
 // Thread-safe; a member (its position in spec.ranks) issues from one thread at a time.
 class ThreadGroup {
  public:
-  ThreadGroup(CommSpec spec, std::chrono::milliseconds deadline);
+  // `ledger` is that of the job.
+  ThreadGroup(CommSpec spec, std::chrono::milliseconds deadline, std::shared_ptr<WaitLedger> ledger);
 
   const CommSpec& spec() const { return spec_; }
 
@@ -48,14 +50,16 @@ class ThreadGroup {
   int size() const { return static_cast<int>(spec_.ranks.size()); }
   std::atomic<const Collective*>& Channel(int from, int to) { return channels_[from * size() + to]; }
 
-  Outcome Wait(absl::FunctionRef<bool()> ready);
+  // OK when `ready`; else the first error, or the deadline passes and the ledger says whose fault it is.
+  absl::Status Wait(int me, absl::FunctionRef<bool()> ready, WaitLedger::Describe waiting);
+  Outcome Sleep(absl::FunctionRef<bool()> ready);
   void Notify();  // after a change that someone may wait for
   absl::Status Fail(absl::Status error);
   absl::Status Read(int me, absl::FunctionRef<absl::Status()> fn);
   void WaitForReaders(int me) const;
   bool AllArrived(uint64_t barrier) const;
   absl::Status Barrier(int me);
-  absl::Status Late(int me, uint64_t barrier) const;
+  std::vector<int> LateRanks(uint64_t barrier) const;
 
   absl::Status RunCollective(int me, const Collective& c);
   void ReduceOwnSlice(int me, const Collective& c);
@@ -65,9 +69,11 @@ class ThreadGroup {
   absl::Status Advance(int me, int peer, std::span<const Collective> calls);
   absl::Status Receive(int me, int peer, const Collective& c);
   bool CanAdvance(int me, int peer, size_t num_calls);
+  Waiting LatePeers(int me, std::span<const Collective> calls) const;
 
   const CommSpec spec_;
   const std::chrono::milliseconds deadline_;
+  const std::shared_ptr<WaitLedger> ledger_;
   const std::unique_ptr<Member[]> members_;
   const std::unique_ptr<std::atomic<const Collective*>[]>
       channels_;  // [from][to]: a posted send that waits to be taken

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# On a machine with a GPU: the GPU tests, then every training step of bench/gpu/*.toml, and PyTorch beside it.
+# usage: bench/gpu/run.sh BUNDLE_DIR OUT_DIR [tests] [steps] [peers] [CONFIG...]     (default: tests steps, all configs)
+set -uo pipefail
+bundle=$(realpath "$1") out=$(realpath "$2")
+shift 2
+cd "$(dirname "$0")/../.."
+what=() configs=()
+for word in "$@"; do if [[ $word == *.toml ]]; then configs+=("$word"); else what+=("$word"); fi; done
+[[ ${#what[@]} -gt 0 ]] || what=(tests steps)
+[[ ${#configs[@]} -gt 0 ]] || configs=(bench/gpu/*.toml)
+has() { [[ " ${what[*]} " == *" $1 "* ]]; }
+
+# cuDNN and cuBLASLt of PyTorch's packages, where there are any, before the system's.
+site=$(python3 -c 'import site; print(site.getsitepackages()[0])' 2>/dev/null || true)
+for folder in "$site"/nvidia/cudnn/lib "$site"/nvidia/cu13/lib /usr/local/cuda/lib64; do
+  [[ -d $folder ]] && export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$folder
+done
+export STRATA_CACHE=$out/cache STRATA_REQUIRE_GPU=1 OPENBLAS_NUM_THREADS=1
+nvidia-smi --query-gpu=name,driver_version,clocks.sm,power.limit --format=csv,noheader
+"$bundle/bin/strata" doctor 2>&1 | grep -i -E 'gpu|cuda' || true
+
+if has tests; then
+  "$bundle/bin/gpu_tests" --gtest_brief=1 >"$out/tests.log" 2>&1
+  echo "gpu_tests: exit $?"
+  grep -E '^\[  FAILED|^\[  PASSED|SKIPPED' "$out/tests.log" | sort -u | head -60
+fi
+if has steps; then
+  for config in "${configs[@]}"; do
+    echo "== $config"
+    "$bundle/bin/strata" bench step "$config" --steps "${STEPS:-20}" --table >"$out/$(basename "$config" .toml).txt" 2>&1 ||
+      echo "failed: $?"
+    head -n "${ROWS:-32}" "$out/$(basename "$config" .toml).txt" | cut -c1-170
+    tail -n 1 "$out/$(basename "$config" .toml).txt"
+  done
+fi
+if has peers; then
+  for config in "${configs[@]}"; do
+    timeout 170 python3 bench/peers/torch_gpu.py "$config" --steps "${STEPS:-20}" --weights "${WEIGHTS:-f32}" 2>&1 | tail -n 1 | tee -a "$out/peers.txt"
+  done
+fi

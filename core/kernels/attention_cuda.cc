@@ -1,0 +1,200 @@
+// The attention ops (core/ops/attention.h, core/ops/fused.h) on the GPU: cuDNN where it takes the shape, plain kernels elsewhere.
+#include "core/kernels/attention_cuda.h"
+
+#include "absl/strings/str_format.h"
+#include "core/base/status.h"
+#include "core/exec/cuda_context.h"
+#include "core/kernels/attention_cudnn.h"
+#include "core/kernels/cost.h"
+#include "core/kernels/cuda_kernels.h"
+#include "core/ops/fused.h"
+
+namespace strata {
+namespace {
+
+using Refs = std::span<const TensorRef>;
+// `out` is empty where only sizes are asked for.
+using Describe = AttentionCall (*)(const Op&, Refs in, Refs out);
+
+AttentionCall Sizes(const TensorRef& q, const TensorRef& k, AttentionMask mask) {
+  AttentionCall c;
+  c.dtype = q.dtype;
+  c.mask = mask;
+  c.b = q.shape[0], c.s = q.shape[1], c.hq = q.shape[2], c.d = q.shape[3];
+  c.t = k.shape[1], c.hk = k.shape[2];
+  c.group = q.global[2] / k.global[2], c.first_q = q.origin[2], c.first_k = k.origin[2];
+  c.q_row = c.hq * c.d, c.kv_row = c.hk * c.d;
+  c.by_index = mask == AttentionMask::kFull;
+  c.q = q.data, c.k = k.data;
+  return c;
+}
+
+// Operands `first` and `first` + 1 are the positions, the one after, where it is there, the starts.
+void SetPositions(AttentionCall& c, Refs in, size_t first) {
+  c.pos_q = in[first].as<const int32_t>(), c.pos_k = in[first + 1].as<const int32_t>();
+  if (in.size() > first + 2) {
+    c.starts = in[first + 2].as<const int32_t>();
+    c.by_index = false;
+  }
+}
+
+AttentionCall Separate(const Op& op, Refs in, Refs out) {  // q, k, v, positions
+  AttentionCall c = Sizes(in[0], in[1], AttentionMaskOf(op));
+  c.v = in[2].data;
+  SetPositions(c, in, 3);
+  if (!out.empty()) c.o = out[0].data, c.lse = out[1].as<float>();
+  return c;
+}
+
+AttentionCall SeparateBwd(const Op& op, Refs in, Refs out) {  // do, q, k, v, o, lse, positions
+  AttentionCall c = Sizes(in[1], in[2], AttentionMaskOf(op));
+  c.d_o = in[0].data, c.v = in[3].data, c.o = in[4].data, c.lse = in[5].as<float>();
+  SetPositions(c, in, 6);
+  if (!out.empty()) c.dq = out[0].data, c.dk = out[1].data, c.dv = out[2].data;
+  return c;
+}
+
+// The local part of a packed q | k | v.
+AttentionCall PackedSizes(const Op& op, const TensorRef& qkv, const TensorRef& positions) {
+  const FusedAttributes& f = FusedAttributesOf(op);
+  AttentionCall c;
+  c.dtype = qkv.dtype;
+  c.mask = f.mask;
+  c.group = f.group;
+  c.b = qkv.shape[0], c.s = c.t = qkv.shape[1], c.d = qkv.shape[3];
+  c.hk = qkv.shape[2] / (f.group + 2), c.hq = c.hk * f.group;
+  c.q_row = c.kv_row = qkv.shape[2] * c.d;
+  c.by_index = true;
+  c.pos_q = c.pos_k = positions.as<const int32_t>();
+  return c;
+}
+
+struct Parts {
+  void *q, *k, *v;
+};
+Parts PartsOf(const AttentionCall& c, const TensorRef& qkv) {
+  if (qkv.data == nullptr) return {};
+  std::byte* const q = qkv.as<std::byte>();
+  std::byte* const k = q + c.hq * c.d * SizeOf(c.dtype);
+  return {q, k, k + c.hk * c.d * SizeOf(c.dtype)};
+}
+
+AttentionCall Packed(const Op& op, Refs in, Refs out) {  // qkv, positions
+  AttentionCall c = PackedSizes(op, in[0], in[1]);
+  const Parts p = PartsOf(c, in[0]);
+  c.q = p.q, c.k = p.k, c.v = p.v;
+  if (!out.empty()) c.o = out[0].data, c.lse = out[1].as<float>();
+  return c;
+}
+
+AttentionCall PackedBwd(const Op& op, Refs in, Refs out) {  // do, qkv, o, lse, positions
+  AttentionCall c = PackedSizes(op, in[1], in[4]);
+  const Parts p = PartsOf(c, in[1]);
+  c.q = p.q, c.k = p.k, c.v = p.v;
+  c.d_o = in[0].data, c.o = in[2].data, c.lse = in[3].as<float>();
+  if (!out.empty()) {
+    const Parts d = PartsOf(c, out[0]);
+    c.dq = d.q, c.dk = d.k, c.dv = d.v;
+  }
+  return c;
+}
+
+AttentionShape ShapeOf(const AttentionCall& c, AttentionPass pass, Determinism determinism) {
+  return {c.b,
+          c.hq,
+          c.hk,
+          c.s,
+          c.t,
+          c.d,
+          c.q_row,
+          c.kv_row,
+          c.mask,
+          pass,
+          pass == AttentionPass::kForward ? Determinism::kFast : determinism,
+          c.dtype};
+}
+
+bool SuitsCudnn(const AttentionCall& c, const AttentionShape& shape) {
+  return c.by_index && c.hq == c.hk * c.group && c.first_q == c.first_k * c.group && CheckAttentionShape(shape).ok();
+}
+
+absl::Status Check(const AttentionCall& c) {
+  if (c.d > kMaxAttentionHeadDim) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("attention on the GPU needs a head dim up to %d, not %d", kMaxAttentionHeadDim, c.d));
+  }
+  if (c.first_q / c.group < c.first_k || (c.first_q + c.hq - 1) / c.group >= c.first_k + c.hk) {
+    return absl::InternalError("attention: the kv heads of some local query heads are on another rank");
+  }
+  return absl::OkStatus();
+}
+
+// One op's kernel: how it reads its operands, its pass, and how it runs.
+template <Describe kDescribe, AttentionPass kPass, Determinism kDeterminism>
+struct AttentionKernel {
+  static int64_t Workspace(const Op& op, Refs in) {
+    const AttentionCall c = kDescribe(op, in, {});
+    const AttentionShape shape = ShapeOf(c, kPass, kDeterminism);
+    if (SuitsCudnn(c, shape)) return AttentionWorkspaceOf(shape).total;  // begins with row_sum
+    return kPass == AttentionPass::kForward ? 0 : c.b * c.s * c.hq * static_cast<int64_t>(sizeof(float));
+  }
+
+  static Cost CostOf(const Op& op, Refs in, Refs out) {
+    std::vector<TensorSpec> specs;
+    for (const TensorRef& t : in) specs.push_back({t.dtype, t.shape, {}});
+    return {op.Flops(specs), StreamingCost(op, in, out).bytes};
+  }
+
+  static absl::Status Prepare(const KernelArgs& a) {
+    const AttentionCall c = kDescribe(a.op, a.in, a.out);
+    RETURN_IF_ERROR(Check(c));
+    const AttentionShape shape = ShapeOf(c, kPass, kDeterminism);
+    if (!SuitsCudnn(c, shape)) return absl::OkStatus();
+    CudaContext& context = CudaContextOf(a);
+    if (context.attention == nullptr) context.attention = std::make_shared<AttentionPlans>();
+    const absl::Status s = context.attention->Prepare(shape);
+    return absl::IsFailedPrecondition(s) ? absl::OkStatus() : s;  // without cuDNN or an engine: the plain kernels
+  }
+
+  static absl::Status Run(const KernelArgs& a) {
+    AttentionCall c = kDescribe(a.op, a.in, a.out);
+    const AttentionShape shape = ShapeOf(c, kPass, kDeterminism);
+    AttentionPlans* plans = CudaContextOf(a).attention.get();
+    if (plans != nullptr && SuitsCudnn(c, shape) && plans->Has(shape)) {
+      return plans->Run(shape, {c.q, c.k, c.v, c.o, c.lse, c.d_o, c.dq, c.dk, c.dv, a.workspace, a.stream.native});
+    }
+    RETURN_IF_ERROR(Check(c));
+    c.row_sum = reinterpret_cast<float*>(a.workspace.data());
+    return kPass == AttentionPass::kForward ? PlainAttentionForward(c, StreamOf(a))
+                                            : PlainAttentionBackward(c, StreamOf(a));
+  }
+
+  static Kernel Make(DType dtype) {
+    const bool atomics =  // of cuDNN's sums of dq
+        kPass == AttentionPass::kBackward && kDeterminism == Determinism::kFast && dtype == DType::kBF16;
+    return {.run = Run, .workspace = Workspace, .cost = CostOf, .deterministic = !atomics, .prepare = Prepare};
+  }
+};
+
+template <Determinism kDeterminism>
+void Add(KernelTable& table) {
+  constexpr AttentionPass kForward = AttentionPass::kForward, kBackward = AttentionPass::kBackward;
+  for (const DType t : {DType::kF32, DType::kBF16}) {
+    table.Add("attention", t, AttentionKernel<Separate, kForward, kDeterminism>::Make(t));
+    table.Add("attention_bwd", t, AttentionKernel<SeparateBwd, kBackward, kDeterminism>::Make(t));
+    table.Add("attention_packed", t, AttentionKernel<Packed, kForward, kDeterminism>::Make(t));
+    table.Add("attention_packed_bwd", t, AttentionKernel<PackedBwd, kBackward, kDeterminism>::Make(t));
+  }
+}
+
+}  // namespace
+
+void AddCudaAttentionKernels(KernelTable& table, Determinism determinism) {
+  if (determinism == Determinism::kBitExact) {
+    Add<Determinism::kBitExact>(table);
+  } else {
+    Add<Determinism::kFast>(table);
+  }
+}
+
+}  // namespace strata

@@ -1,0 +1,87 @@
+#pragma once
+// Attention by cuDNN (FlashAttention 2 and 3 kernels), forward and backward, as composite operation graphs; core/ops/attention.h
+// has the maths. Plans take most of a second to make and are kept by shape.
+// A query at index i sees the keys at indices <= i (kCausal) or all. bf16 operands and results; softmax, lse and sums are
+// float32, probabilities and their gradients are rounded to bf16 for the products.
+
+#include <compare>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "core/exec/device.h"
+#include "core/ops/attention.h"
+
+namespace strata {
+
+class CudnnGraph;
+struct CudnnLibrary;
+
+enum class AttentionPass : uint8_t { kForward, kBackward };
+
+// q[b, sq, hq, d], k and v[b, sk, hk, d] with rows (tokens) `q_row` and `kv_row` elements apart, so that they may be parts of
+// one packed tensor; their gradients likewise. o and its gradient [b, sq, hq, d] are dense, lse is [b, sq, hq].
+struct AttentionShape {
+  int64_t b = 0, hq = 0, hk = 0, sq = 0, sk = 0, d = 0, q_row = 0, kv_row = 0;
+  AttentionMask mask = AttentionMask::kCausal;
+  AttentionPass pass = AttentionPass::kForward;
+  Determinism determinism = Determinism::kFast;  // of the backward pass; the forward is deterministic
+  DType dtype = DType::kBF16;
+  auto operator<=>(const AttentionShape&) const = default;
+};
+std::string ToString(const AttentionShape& shape);
+
+// OK where cuDNN's attention can be trusted with the shape; InvalidArgument says why not. float32 results are accepted by
+// cuDNN 9.19 and come out wrong: accumulate outside.
+absl::Status CheckAttentionShape(const AttentionShape& shape);
+
+// The workspace of one call, without asking cuDNN: our float32 rowsum(do * o)[b, hq, sq] and sums of dq[b, hq, sq, d], then
+// what cuDNN needs at most. Offsets are multiples of 256 bytes.
+struct AttentionWorkspace {
+  int64_t row_sum = 0, dq_sum = 0, library = 0, total = 0;  // offsets, and the end
+  int64_t library_bytes() const { return total - library; }
+};
+AttentionWorkspace AttentionWorkspaceOf(const AttentionShape& shape);
+
+struct AttentionOperands {
+  const void *q = nullptr, *k = nullptr, *v = nullptr;
+  void* o = nullptr;    // written by the forward pass, read by the backward pass, like lse
+  void* lse = nullptr;  // float32
+  const void* d_o = nullptr;
+  void *dq = nullptr, *dk = nullptr, *dv = nullptr;
+  std::span<std::byte> workspace;
+  void* stream = nullptr;  // cudaStream_t
+};
+
+// Of one GPU, used by its rank's thread.
+class AttentionPlans {
+ public:
+  AttentionPlans();
+  ~AttentionPlans();
+  AttentionPlans(const AttentionPlans&) = delete;
+  AttentionPlans& operator=(const AttentionPlans&) = delete;
+
+  // Whether there is a cuDNN that can be used; FailedPrecondition says why not.
+  const absl::Status& usable() const { return usable_; }
+  std::string version() const;  // "9.19.0"; empty where it is not usable
+
+  // Makes the shape's plan. Errors: FailedPrecondition where cuDNN cannot be used or has no engine, InvalidArgument as
+  // CheckAttentionShape, ResourceExhausted where the plan needs more workspace than AttentionWorkspaceOf() promises.
+  absl::Status Prepare(const AttentionShape& shape);
+  bool Has(const AttentionShape& shape) const { return plans_.contains(shape); }
+  // Only launches; Prepare() made the plan.
+  absl::Status Run(const AttentionShape& shape, const AttentionOperands& operands);
+
+ private:
+  std::unique_ptr<CudnnLibrary> library_;
+  void* handle_ = nullptr;  // cudnnHandle_t
+  absl::Status usable_;
+  std::map<AttentionShape, std::unique_ptr<CudnnGraph>> plans_;
+};
+
+// For tests: the operations of the shape, not yet built.
+absl::StatusOr<std::unique_ptr<CudnnGraph>> AttentionGraph(const CudnnLibrary& library, const AttentionShape& shape);
+
+}  // namespace strata

@@ -1,0 +1,55 @@
+#pragma once
+// Who waits for whom, over all communicators of a job whose ranks are threads. A rank that waits for one that waits itself
+// is not the nearest to the cause: the ledger is followed to the rank that is in no collective, and that one is blamed.
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+
+namespace strata::internal {
+
+struct Waiting {
+  std::string call;       // "communicator dp, call 12, barrier"
+  std::vector<int> late;  // ranks that it waits for
+};
+
+// Thread-safe. Enters and leaves without allocation.
+class WaitLedger {
+ public:
+  using Describe = absl::FunctionRef<Waiting()>;
+
+  explicit WaitLedger(int num_ranks) : ranks_(std::make_unique<Rank[]>(num_ranks)) {}
+
+  // While it lives, `rank` waits. Other ranks' threads may call `describe` then, one at a time.
+  class Entry {
+   public:
+    Entry(WaitLedger& ledger, int rank, const Describe& describe);
+    ~Entry();
+    Entry(const Entry&) = delete;
+    Entry& operator=(const Entry&) = delete;
+
+   private:
+    WaitLedger& ledger_;
+    const int rank_;
+  };
+
+  // DeadlineExceeded after `rank` waited for `milliseconds`: names those of `own.late` that are in no call or, where all of
+  // them wait too, those that they wait for, and so on. Where that goes in a circle: `own.late`, and what they wait for.
+  // Never with own.late empty; called while the own entry stands.
+  absl::Status Blame(int rank, const Waiting& own, int64_t milliseconds) const;
+
+ private:
+  struct alignas(64) Rank {
+    std::mutex mutex;
+    const Describe* waits = nullptr;
+  };
+  bool Find(int rank, Waiting* waiting) const;  // false where it does not wait
+
+  const std::unique_ptr<Rank[]> ranks_;
+};
+
+}  // namespace strata::internal

@@ -1,0 +1,123 @@
+// A fused job trains as the plain one. The fused ops' kernels here run their Decompose() by the interpreter.
+#include "core/plan/fuse.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numeric>
+
+#include "core/base/status.h"
+#include "core/graph/builder.h"
+#include "core/graph/op.h"
+#include "tests/testing/interpreter.h"
+#include "tests/testing/small_job.h"
+
+namespace strata::testing {
+namespace {
+
+constexpr const char* kFused[] = {"linear_add",       "linear_packed",    "linear_packed_dx", "linear_dw_acc",
+                                  "embedding_dw_acc", "rope_packed",      "attention_packed", "attention_packed_bwd",
+                                  "swiglu_packed",    "swiglu_packed_dx", "rms_norm_bwd",     "layer_norm_bwd",
+                                  "softmax_nll",      "softmax_nll_grad"};
+
+absl::Status RunDecomposed(const KernelArgs& a) {
+  GraphBuilder g;
+  std::map<std::string, Tensor> bindings;
+  std::vector<Value> in;
+  for (const TensorRef& t : a.in) {
+    const std::string name = std::to_string(in.size());
+    in.push_back(g.Input(name, {t.dtype, t.shape, {}}));
+    const std::byte* bytes = t.as<const std::byte>();
+    bindings[name] = {t.dtype, t.shape, std::vector<std::byte>(bytes, bytes + t.bytes())};
+  }
+  ASSIGN_OR_RETURN(const std::vector<Value> out, a.op.Decompose(g, in));
+  ASSIGN_OR_RETURN(const Graph graph, std::move(g).Build());
+  ASSIGN_OR_RETURN(const auto values, Evaluate(graph, bindings, {.overwrite = a.overwrite, .scalars = *a.scalars}));
+  for (size_t i = 0; i < out.size(); ++i) {
+    const Tensor& t = values[out[i].node][out[i].output];
+    std::copy(t.data.begin(), t.data.end(), a.out[i].as<std::byte>());
+  }
+  return absl::OkStatus();
+}
+
+// Without the gradient of the embedding where tp cuts the vocabulary: its decomposition does not know the shard's origin.
+KernelTable WithFusedOps(int64_t tp) {
+  KernelTable kernels = CpuKernels();
+  for (const std::string op : kFused) {
+    if (tp == 1 || op != "embedding_dw_acc") kernels.Add(op, DType::kF64, {RunDecomposed});
+  }
+  return kernels;
+}
+
+using Counts = std::map<std::string, int>;
+
+void ExpectEqualRuns(const JobConfig& config, const Counts& expected) {
+  std::vector<int> steps(3);
+  std::iota(steps.begin(), steps.end(), 1);
+  const TableRows rows(config.model.vocab, 3);
+  Counts counts;
+  const auto plain = RunJob(config, steps, rows, INFINITY, CpuKernels());
+  const auto fused = RunJob(config, steps, rows, INFINITY, WithFusedOps(config.parallel.tp), [&](const Job& job) {
+    for (const Node& n : job.programs[0].graph.nodes) ++counts[std::string(n.op->name())];
+  });
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  ASSERT_TRUE(fused.ok()) << fused.status();
+  for (const auto& [op, n] : expected) EXPECT_EQ(counts[op], n) << op;
+  for (size_t i = 0; i < plain->steps.size(); ++i) {
+    EXPECT_NEAR(fused->steps[i].loss, plain->steps[i].loss, 1e-12);
+    EXPECT_NEAR(fused->steps[i].grad_norm, plain->steps[i].grad_norm, 1e-12);
+  }
+  EXPECT_NEAR(fused->eval_nats, plain->eval_nats, 1e-10);
+  for (const auto& [name, values] : plain->parameters) {
+    const std::vector<double>& other = fused->parameters.at(name);
+    for (size_t i = 0; i < values.size(); ++i) ASSERT_NEAR(other[i], values[i], 1e-12) << name << " " << i;
+  }
+}
+
+// Two layers, one chunk of the loss.
+const Counts kLlama = {
+    {"attention_packed", 2}, {"attention_packed_bwd", 2}, {"rope_packed", 4},   {"rope", 0},
+    {"linear_packed", 4},    {"linear_packed_dx", 4},     {"swiglu_packed", 2}, {"swiglu_packed_dx", 2},
+    {"linear_dw", 0},        {"rms_norm_bwd", 5},         {"rms_norm_dx", 0},   {"softmax_nll_grad", 1},
+    {"vocab_max", 0},        {"embedding_dw_acc", 1},     {"linear_dw_acc", 9}};
+
+TEST(FuseOps, LlamaOnOneRank) {
+  Counts expected = kLlama;
+  expected["linear_add"] = 4;
+  expected["add"] = 3;  // of the squares of four buckets
+  JobConfig config = SmallJob(1, 1, 1);
+  ExpectEqualRuns(config, expected);
+  config = SmallJob(1, 1, 4);
+  ExpectEqualRuns(config, expected);
+}
+
+TEST(FuseOps, LlamaWithATiedHeadAddsBothGradientsInPlace) {
+  JobConfig config = SmallJob(1, 1, 2);
+  config.model.tied = true;
+  Counts expected = kLlama;
+  expected["accumulate"] = 6;  // the weights of the norms, and the loss
+  ExpectEqualRuns(config, expected);
+}
+
+TEST(FuseOps, DataParallelFusesAll) { ExpectEqualRuns(SmallJob(2, 1, 2), kLlama); }
+
+TEST(FuseOps, TensorParallelKeepsWhatHasACollectiveInBetween) {
+  Counts expected = kLlama;
+  expected["linear_add"] = 0;
+  expected["softmax_nll_grad"] = 0;
+  expected["embedding_dw_acc"] = 0;
+  expected.erase("vocab_max");
+  ExpectEqualRuns(SmallJob(1, 2, 1), expected);
+}
+
+TEST(FuseOps, HeadsSharedByRanksAreNotPacked) {  // 2 kv heads, tp 4: k and v are cut otherwise than q
+  ExpectEqualRuns(SmallJob(2, 4, 1), {{"attention_packed", 0}, {"attention", 2}});
+}
+
+TEST(FuseOps, OtherModels) {
+  ExpectEqualRuns(SmallJobOf(ModelArch::kGpt2, 1, 1, 2), {{"layer_norm_bwd", 5}, {"softmax_nll_grad", 1}});
+  ExpectEqualRuns(SmallJobOf(ModelArch::kBert, 1, 2, 1), {{"layer_norm_dx", 0}});
+}
+
+}  // namespace
+}  // namespace strata::testing
