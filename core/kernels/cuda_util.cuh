@@ -100,13 +100,14 @@ __device__ __forceinline__ float Sigmoid(float x) {
   return std::is_same_v<T, float> ? 1.0f / (1.0f + expf(-x)) : __fdividef(1.0f, 1.0f + __expf(-x));
 }
 
-// The sum over the block's threads, in every thread; `shared` holds 32 floats. The order is fixed: equal bits every time.
-__device__ __forceinline__ float BlockSum(float x, float* shared) {
+// The sum over the block's threads, in every thread; `shared` holds 32 values. The order is fixed: equal bits every time.
+template <typename F>
+__device__ __forceinline__ F BlockSum(F x, F* shared) {
   for (int d = 16; d > 0; d /= 2) x += __shfl_xor_sync(0xffffffffu, x, d);
   __syncthreads();
   if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
   __syncthreads();
-  x = threadIdx.x % 32 < blockDim.x / 32 ? shared[threadIdx.x % 32] : 0.0f;
+  x = threadIdx.x % 32 < blockDim.x / 32 ? shared[threadIdx.x % 32] : F{0};
   for (int d = 16; d > 0; d /= 2) x += __shfl_xor_sync(0xffffffffu, x, d);
   return x;
 }
