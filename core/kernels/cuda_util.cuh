@@ -49,6 +49,9 @@ __device__ __forceinline__ void StoreVec(T* p, const Vec<T>& v) {
   *reinterpret_cast<Vec<T>*>(p) = v;
 }
 
+// Into the L2 cache.
+__device__ __forceinline__ void Prefetch(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+
 // Whether 16-byte accesses to all of `p` are possible.
 inline bool Aligned16(std::initializer_list<const void*> p) {
   uintptr_t bits = 0;
