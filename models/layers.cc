@@ -33,6 +33,8 @@ Value Layers::Drop(Value x_BSE) {
 }
 
 Value Layers::SelfAttention(const std::string& block, Value x_BSE, AttentionMask mask) {
+  // Weights before biases: each kind lies together in the bucket.
+  for (const char* name : {".wq", ".wk", ".wv"}) params(block + name, {c_.dim, c_.dim});
   const auto heads = [&](const char* name) {
     return SplitDim(g_, Affine(block + name, x_BSE, c_.dim), 2, c_.head_dim());
   };

@@ -18,7 +18,7 @@ class CudaDevice : public Device {
   // not built for; NotFound for an index that is too high. Each says what was found and what is needed.
   static absl::StatusOr<std::unique_ptr<CudaDevice>> Open(int index);
 
-  virtual std::string description() const = 0;  // "NVIDIA H200, 132 SMs, 139.7 GiB, CUDA 13.0, cuBLASLt 13.0.2"
+  virtual std::string description() const = 0;  // "NVIDIA H200, 132 SMs, 139.7 GiB, CUDA 13.0, cuDNN 9.19.0"
   virtual int64_t total_bytes() const = 0;
   virtual int64_t used_bytes() const = 0;  // of all programs on it, by the driver
   virtual CudaContext& context() = 0;      // for kernels: core/exec/cuda_context.h

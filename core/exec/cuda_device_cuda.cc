@@ -6,6 +6,7 @@
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
 #include "core/exec/cuda_context.h"
+#include "core/kernels/cudnn_library.h"
 
 namespace strata {
 
@@ -132,8 +133,11 @@ class Gpu final : public CudaDevice {
     const cudaDeviceProp& p = context_.properties;
     int runtime = 0;
     cudaRuntimeGetVersion(&runtime);
-    return absl::StrFormat("%s, %d SMs, %.1f GiB, CUDA %d.%d", p.name, p.multiProcessorCount,
-                           GiB(static_cast<double>(p.totalGlobalMem)), runtime / 1000, runtime % 1000 / 10);
+    const absl::StatusOr<CudnnLibrary> cudnn = CudnnLibrary::Open();  // without it attention is slow
+    return absl::StrFormat("%s, %d SMs, %.1f GiB, CUDA %d.%d, %s", p.name, p.multiProcessorCount,
+                           GiB(static_cast<double>(p.totalGlobalMem)), runtime / 1000, runtime % 1000 / 10,
+                           cudnn.ok() ? "cuDNN " + CudnnVersionName(static_cast<int64_t>(cudnn->GetVersion()))
+                                      : "no cuDNN: " + std::string(cudnn.status().message()));
   }
   int64_t total_bytes() const override { return static_cast<int64_t>(context_.properties.totalGlobalMem); }
   int64_t used_bytes() const override {

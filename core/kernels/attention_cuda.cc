@@ -7,6 +7,7 @@
 #include "core/kernels/attention_cudnn.h"
 #include "core/kernels/cost.h"
 #include "core/kernels/cuda_kernels.h"
+#include "core/kernels/gemm_cuda.h"
 #include "core/ops/fused.h"
 
 namespace strata {
@@ -139,6 +140,10 @@ struct AttentionKernel {
     return kPass == AttentionPass::kForward ? 0 : c.b * c.s * c.hq * static_cast<int64_t>(sizeof(float));
   }
 
+  static AttentionOperands OperandsOf(const AttentionCall& c, const KernelArgs& a) {
+    return {c.q, c.k, c.v, c.o, c.lse, c.d_o, c.dq, c.dk, c.dv, a.workspace, a.stream.native};
+  }
+
   static Cost CostOf(const Op& op, Refs in, Refs out) {
     std::vector<TensorSpec> specs;
     for (const TensorRef& t : in) specs.push_back({t.dtype, t.shape, {}});
@@ -152,7 +157,10 @@ struct AttentionKernel {
     if (!SuitsCudnn(c, shape)) return absl::OkStatus();
     CudaContext& context = CudaContextOf(a);
     if (context.attention == nullptr) context.attention = std::make_shared<AttentionPlans>();
-    const absl::Status s = context.attention->Prepare(shape);
+    for (const TensorRef& t : a.in) {
+      if (IsFloating(t.dtype)) RETURN_IF_ERROR(FillRandom(t.data, t.dtype, t.shape.elements(), 1, StreamOf(a)));
+    }
+    const absl::Status s = context.attention->Prepare(shape, OperandsOf(c, a));
     return absl::IsFailedPrecondition(s) ? absl::OkStatus() : s;  // without cuDNN or an engine: the plain kernels
   }
 
@@ -161,7 +169,7 @@ struct AttentionKernel {
     const AttentionShape shape = ShapeOf(c, kPass, kDeterminism);
     AttentionPlans* plans = CudaContextOf(a).attention.get();
     if (plans != nullptr && SuitsCudnn(c, shape) && plans->Has(shape)) {
-      return plans->Run(shape, {c.q, c.k, c.v, c.o, c.lse, c.d_o, c.dq, c.dk, c.dv, a.workspace, a.stream.native});
+      return plans->Run(shape, OperandsOf(c, a));
     }
     RETURN_IF_ERROR(Check(c));
     c.row_sum = reinterpret_cast<float*>(a.workspace.data());

@@ -69,12 +69,15 @@ class AttentionPlans {
 
   // Makes the shape's plan. Errors: FailedPrecondition where cuDNN cannot be used or has no engine, InvalidArgument as
   // CheckAttentionShape, ResourceExhausted where the plan needs more workspace than AttentionWorkspaceOf() promises.
-  absl::Status Prepare(const AttentionShape& shape);
+  // Of several engines the one that is fastest on these operands, which hold random numbers. Blocks.
+  absl::Status Prepare(const AttentionShape& shape, const AttentionOperands& operands);
   bool Has(const AttentionShape& shape) const { return plans_.contains(shape); }
   // Only launches; Prepare() made the plan.
   absl::Status Run(const AttentionShape& shape, const AttentionOperands& operands);
 
  private:
+  absl::Status ChooseFastest(const AttentionShape& shape, CudnnGraph& graph, const AttentionOperands& operands);
+
   std::unique_ptr<CudnnLibrary> library_;
   void* handle_ = nullptr;  // cudnnHandle_t
   absl::Status usable_;

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
+#include "core/exec/cuda_context.h"
 #include "core/kernels/cudnn_graph.h"
 
 namespace strata {
@@ -184,17 +185,46 @@ std::string AttentionPlans::version() const {
   return usable_.ok() ? CudnnVersionName(static_cast<int64_t>(library_->GetVersion())) : "";
 }
 
-absl::Status AttentionPlans::Prepare(const AttentionShape& shape) {
+absl::Status AttentionPlans::Prepare(const AttentionShape& shape, const AttentionOperands& operands) {
   RETURN_IF_ERROR(usable_);
   if (Has(shape)) return absl::OkStatus();
   ASSIGN_OR_RETURN(std::unique_ptr<CudnnGraph> graph, AttentionGraph(*library_, shape));
-  RETURN_IF_ERROR(graph->Build(static_cast<cudnnHandle_t>(handle_)));
-  const int64_t room = AttentionWorkspaceOf(shape).library_bytes();
-  if (graph->workspace_bytes() > room) {
-    return absl::ResourceExhaustedError(absl::StrFormat("%s: cuDNN %s needs a workspace of %d bytes, the plan has %d",
-                                                        ToString(shape), version(), graph->workspace_bytes(), room));
+  const absl::Status built =
+      graph->Build(static_cast<cudnnHandle_t>(handle_), AttentionWorkspaceOf(shape).library_bytes());
+  if (!built.ok()) return Annotate(built, absl::StrFormat("%s, cuDNN %s", ToString(shape), version()));
+  CudnnGraph& g = *(plans_[shape] = std::move(graph));
+  const absl::Status chosen = ChooseFastest(shape, g, operands);
+  if (!chosen.ok()) plans_.erase(shape);
+  return chosen;
+}
+
+absl::Status AttentionPlans::ChooseFastest(const AttentionShape& shape, CudnnGraph& g,
+                                           const AttentionOperands& operands) {
+  if (g.num_plans() == 1) return absl::OkStatus();
+  cudaEvent_t begin = nullptr, end = nullptr;
+  RETURN_IF_ERROR(CudaStatus(cudaEventCreate(&begin), "cudaEventCreate"));
+  RETURN_IF_ERROR(CudaStatus(cudaEventCreate(&end), "cudaEventCreate"));
+  const auto stream = static_cast<cudaStream_t>(operands.stream);
+  const auto time = [&](int runs) -> absl::StatusOr<double> {
+    RETURN_IF_ERROR(CudaStatus(cudaEventRecord(begin, stream), "cudaEventRecord"));
+    for (int i = 0; i < runs; ++i) RETURN_IF_ERROR(Run(shape, operands));
+    RETURN_IF_ERROR(CudaStatus(cudaEventRecord(end, stream), "cudaEventRecord"));
+    RETURN_IF_ERROR(CudaStatus(cudaEventSynchronize(end), "timing attention"));
+    float ms = 0;
+    RETURN_IF_ERROR(CudaStatus(cudaEventElapsedTime(&ms, begin, end), "cudaEventElapsedTime"));
+    return static_cast<double>(ms) / runs;
+  };
+  int best = 0;
+  double best_ms = std::numeric_limits<double>::infinity();
+  for (int i = 0; i < g.num_plans(); ++i) {
+    g.Use(i);
+    RETURN_IF_ERROR(time(2).status());
+    ASSIGN_OR_RETURN(const double ms, time(8));
+    if (ms < best_ms) best = i, best_ms = ms;
   }
-  plans_[shape] = std::move(graph);
+  g.Use(best);
+  cudaEventDestroy(begin);
+  cudaEventDestroy(end);
   return absl::OkStatus();
 }
 

@@ -17,6 +17,7 @@ void AddCudaDropoutKernels(KernelTable& table);
 void AddCudaEmbeddingKernels(KernelTable& table);
 void AddCudaRopeKernels(KernelTable& table);
 void AddCudaCrossEntropyKernels(KernelTable& table);
+void AddCudaSoftmaxNllKernels(KernelTable& table);  // softmax_nll, softmax_nll_grad
 void AddCudaOptimizerKernels(KernelTable& table);
 void AddCudaLinearKernels(KernelTable& table);                              // cuBLASLt
 void AddCudaAttentionKernels(KernelTable& table, Determinism determinism);  // cuDNN, and plain CUDA for the rest

@@ -49,6 +49,9 @@ __device__ __forceinline__ void StoreVec(T* p, const Vec<T>& v) {
   *reinterpret_cast<Vec<T>*>(p) = v;
 }
 
+// Into the L2 cache.
+__device__ __forceinline__ void Prefetch(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+
 // Whether 16-byte accesses to all of `p` are possible.
 inline bool Aligned16(std::initializer_list<const void*> p) {
   uintptr_t bits = 0;
@@ -100,13 +103,14 @@ __device__ __forceinline__ float Sigmoid(float x) {
   return std::is_same_v<T, float> ? 1.0f / (1.0f + expf(-x)) : __fdividef(1.0f, 1.0f + __expf(-x));
 }
 
-// The sum over the block's threads, in every thread; `shared` holds 32 floats. The order is fixed: equal bits every time.
-__device__ __forceinline__ float BlockSum(float x, float* shared) {
+// The sum over the block's threads, in every thread; `shared` holds 32 values. The order is fixed: equal bits every time.
+template <typename F>
+__device__ __forceinline__ F BlockSum(F x, F* shared) {
   for (int d = 16; d > 0; d /= 2) x += __shfl_xor_sync(0xffffffffu, x, d);
   __syncthreads();
   if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
   __syncthreads();
-  x = threadIdx.x % 32 < blockDim.x / 32 ? shared[threadIdx.x % 32] : 0.0f;
+  x = threadIdx.x % 32 < blockDim.x / 32 ? shared[threadIdx.x % 32] : F{0};
   for (int d = 16; d > 0; d /= 2) x += __shfl_xor_sync(0xffffffffu, x, d);
   return x;
 }

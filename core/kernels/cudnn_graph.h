@@ -41,15 +41,16 @@ class CudnnGraph {
   Node Reduce(cudnnReduceTensorOp_t op, Node x, Node y);
   Node Reshape(Node x, Node y);  // y has x's elements under its own dims and strides
 
-  // The plan of the first engine that takes the graph, in the order of heuristic mode A. `handle` must outlive this.
-  // Errors: FailedPrecondition where no engine takes it.
-  absl::Status Build(cudnnHandle_t handle);
+  // The plans of the engines that take the graph within `max_workspace` bytes, in the order of heuristic mode A; the first is in use.
+  // `handle` must outlive this. Errors: FailedPrecondition where no engine takes it, ResourceExhausted where all need more.
+  absl::Status Build(cudnnHandle_t handle, int64_t max_workspace);
+  int num_plans() const { return static_cast<int>(plans_.size()); }
+  void Use(int plan) { in_use_ = plan; }
   // The workspaces in bytes of the engines proposed for a GPU described as JSON: needs no GPU (but libcuda.so.1 in the process).
   absl::StatusOr<std::vector<int64_t>> EngineWorkspaces(const std::string& device_json);
 
   // After Build(): launches on the handle's stream.
   absl::Status Execute(std::span<const int64_t> uids, std::span<void* const> data, void* workspace) const;
-  int64_t workspace_bytes() const { return workspace_bytes_; }
 
  private:
   using Name = cudnnBackendAttributeName_t;
@@ -71,8 +72,8 @@ class CudnnGraph {
   std::vector<Node> owned_, operations_;
   int64_t next_uid_ = 1000;  // of virtual tensors
   cudnnHandle_t handle_ = nullptr;
-  Node plan_ = nullptr;
-  int64_t workspace_bytes_ = 0;
+  std::vector<Node> plans_;
+  int in_use_ = 0;
 };
 
 }  // namespace strata

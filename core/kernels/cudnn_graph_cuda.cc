@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_format.h"
 #include "core/base/status.h"
 
 namespace strata {
@@ -166,22 +167,29 @@ absl::StatusOr<int64_t> CudnnGraph::WorkspaceOf(Node d, Name name) const {
   return bytes;
 }
 
-absl::Status CudnnGraph::Build(cudnnHandle_t handle) {
+absl::Status CudnnGraph::Build(cudnnHandle_t handle, int64_t max_workspace) {
   handle_ = handle;
   const std::vector<Node> configs = EngineConfigs(handle, nullptr);
   RETURN_IF_ERROR(status_);
-  absl::Status why = absl::UnknownError("the heuristic proposes none");
+  absl::Status why = absl::FailedPreconditionError("the heuristic proposes none");
   for (const Node config : configs) {
     const Node plan = Make(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
     Link(plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
     RETURN_IF_ERROR(status_);
-    why = library_.Check(library_.Finalize(plan), "a plan");
-    if (!why.ok()) continue;
-    plan_ = plan;
-    ASSIGN_OR_RETURN(workspace_bytes_, WorkspaceOf(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE));
-    return absl::OkStatus();
+    if (absl::Status s = library_.Check(library_.Finalize(plan), "a plan"); !s.ok()) {
+      why = absl::FailedPreconditionError(s.message());
+      continue;
+    }
+    ASSIGN_OR_RETURN(const int64_t bytes, WorkspaceOf(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE));
+    if (bytes <= max_workspace) {
+      plans_.push_back(plan);
+    } else {
+      why = absl::ResourceExhaustedError(
+          absl::StrFormat("an engine needs a workspace of %d bytes, the plan has %d", bytes, max_workspace));
+    }
   }
-  return absl::FailedPreconditionError("cuDNN has no engine for this graph: " + std::string(why.message()));
+  if (!plans_.empty()) return absl::OkStatus();
+  return absl::Status(why.code(), absl::StrFormat("cuDNN has no engine for this graph: %s", why.message()));
 }
 
 absl::StatusOr<std::vector<int64_t>> CudnnGraph::EngineWorkspaces(const std::string& device_json) {
@@ -209,7 +217,7 @@ absl::Status CudnnGraph::Execute(std::span<const int64_t> uids, std::span<void* 
   s.Update(set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, data.size(), data.data()));
   s.Update(set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, uids.size(), uids.data()));
   if (s.ok()) s = library_.Check(library_.Finalize(pack), "a variant pack");
-  if (s.ok()) s = library_.Check(library_.Execute(handle_, plan_, pack), "cudnnBackendExecute");
+  if (s.ok()) s = library_.Check(library_.Execute(handle_, plans_[in_use_], pack), "cudnnBackendExecute");
   library_.DestroyDescriptor(pack);
   return s;
 }

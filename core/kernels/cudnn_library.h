@@ -26,7 +26,7 @@ struct CudnnLibrary {
   // It stays open for the life of the process. Errors: FailedPrecondition saying what was found and what is needed.
   static absl::StatusOr<CudnnLibrary> Open();
 
-  // OK, or Internal (ResourceExhausted for memory) with cuDNN's own words.
+  // OK, or with cuDNN's own words Internal, ResourceExhausted for memory, FailedPrecondition for what it does not support.
   absl::Status Check(cudnnStatus_t status, const char* call) const;
 };
 

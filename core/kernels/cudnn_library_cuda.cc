@@ -46,8 +46,9 @@ absl::Status CudnnLibrary::Check(cudnnStatus_t status, const char* call) const {
   char reason[512] = {};
   GetLastErrorString(reason, sizeof(reason));
   const std::string message = absl::StrFormat("%s: %s %s", call, GetErrorString(status), reason);
-  return status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ? absl::ResourceExhaustedError(message)
-                                                                        : absl::InternalError(message);
+  if (status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED) return absl::ResourceExhaustedError(message);
+  return CUDNN_STATUS_CATEGORY(status) == CUDNN_STATUS_NOT_SUPPORTED ? absl::FailedPreconditionError(message)
+                                                                     : absl::InternalError(message);
 }
 
 }  // namespace strata

@@ -1,18 +1,16 @@
 #include "core/kernels/gemm_cuda.h"
 
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <vector>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 #include "core/base/dynamic_library.h"
+#include "core/base/env.h"
 #include "core/base/status.h"
 
 namespace strata {
@@ -78,13 +76,14 @@ struct GemmPlans::Plan {
 
 namespace {
 
-constexpr int kCandidates = 48, kFinalists = 4;
+constexpr int kCandidates = 64, kFinalists = 10, kRounds = 2;
+constexpr double kRoundSeconds = 0.015;
 
 cudaDataType_t TypeOf(DType t) { return t == DType::kBF16 ? CUDA_R_16BF : CUDA_R_32F; }
 
 std::string KeyOf(const GemmShape& s) {
-  return absl::StrFormat("%d,%d,%d,%d%d,%s,%s,%d", s.m, s.n, s.k, s.transpose_a, s.transpose_b, Name(s.in), Name(s.out),
-                         s.align);
+  return absl::StrFormat("%d,%d,%d,%d%d%s,%s,%s,%d", s.m, s.n, s.k, s.transpose_a, s.transpose_b, s.bias ? "b" : "",
+                         Name(s.in), Name(s.out), s.align);
 }
 
 std::string CacheFolder() {
@@ -93,12 +92,6 @@ std::string CacheFolder() {
   const char *xdg = std::getenv("XDG_CACHE_HOME"), *home = std::getenv("HOME");
   if (xdg != nullptr && *xdg != 0) return std::string(xdg) + "/strata";
   return home != nullptr && *home != 0 ? std::string(home) + "/.cache/strata" : "";
-}
-
-void MakeFolders(const std::string& path) {
-  for (size_t at = path.find('/', 1); at != std::string::npos; at = path.find('/', at + 1)) {
-    mkdir(path.substr(0, at).c_str(), 0777);
-  }
 }
 
 }  // namespace
@@ -133,21 +126,20 @@ absl::StatusOr<std::shared_ptr<GemmPlans>> GemmPlans::Open(const CudaContext& co
 // One line a shape: its key and the 64 bytes of the algorithm in hexadecimal. A line that does not parse, or an algorithm that
 // cuBLASLt refuses, is timed anew.
 void GemmPlans::LoadCache() {
-  std::ifstream file(cache_path_);
-  std::string key, value;
-  while (file >> key >> value) cache_[key] = value;
+  const absl::StatusOr<std::string> text = ReadText(Env::Posix(), cache_path_);
+  if (!text.ok()) return;
+  for (absl::string_view line : absl::StrSplit(*text, '\n', absl::SkipEmpty())) {
+    const std::pair<std::string, std::string> entry = absl::StrSplit(line, absl::MaxSplits(' ', 1));
+    cache_.insert(entry);
+  }
 }
 
 void GemmPlans::SaveCache() const {  // a cache: failing to write it costs a search at the next start
   if (cache_path_.empty()) return;
-  MakeFolders(cache_path_);
-  const std::string fresh = absl::StrFormat("%s.%d", cache_path_, getpid());
-  {
-    std::ofstream file(fresh);
-    for (const auto& [key, value] : cache_) file << key << ' ' << value << '\n';
-    if (!file) return;
-  }
-  std::rename(fresh.c_str(), cache_path_.c_str());
+  std::string text;
+  for (const auto& [key, value] : cache_) absl::StrAppend(&text, key, " ", value, "\n");
+  const absl::Status made = Env::Posix().MakeDirs(cache_path_.substr(0, cache_path_.rfind('/')));
+  if (made.ok()) WriteTextAtomically(Env::Posix(), cache_path_, text).IgnoreError();
 }
 
 absl::StatusOr<std::unique_ptr<GemmPlans::Plan>> GemmPlans::MakePlan(const GemmShape& s) const {
@@ -157,6 +149,11 @@ absl::StatusOr<std::unique_ptr<GemmPlans::Plan>> GemmPlans::MakePlan(const GemmS
   const cublasOperation_t a = s.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N, b = s.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
   RETURN_IF_ERROR(Check(library_->DescSet(plan->operation, CUBLASLT_MATMUL_DESC_TRANSA, &a, sizeof(a)), "TRANSA"));
   RETURN_IF_ERROR(Check(library_->DescSet(plan->operation, CUBLASLT_MATMUL_DESC_TRANSB, &b, sizeof(b)), "TRANSB"));
+  if (s.bias) {
+    const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+    RETURN_IF_ERROR(Check(
+        library_->DescSet(plan->operation, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof(epilogue)), "EPILOGUE"));
+  }
   const auto layout = [&](cublasLtMatrixLayout_t* l, DType t, int64_t rows, int64_t columns) {
     return Check(
         library_->LayoutCreate(l, TypeOf(t), static_cast<uint64_t>(rows), static_cast<uint64_t>(columns), rows),
@@ -168,8 +165,12 @@ absl::StatusOr<std::unique_ptr<GemmPlans::Plan>> GemmPlans::MakePlan(const GemmS
   return plan;
 }
 
-absl::Status GemmPlans::Launch(const Plan& plan, const Operands& o, const cublasLtMatmulAlgo_t& algorithm) const {
+absl::Status GemmPlans::Launch(Plan& plan, const Operands& o, const cublasLtMatmulAlgo_t& algorithm) const {
   const float one = 1;
+  if (o.bias != nullptr) {
+    RETURN_IF_ERROR(Check(library_->DescSet(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &o.bias, sizeof(o.bias)),
+                          "BIAS_POINTER"));
+  }
   return Check(library_->Matmul(handle_, plan.operation, &one, o.b, plan.first, o.a, plan.second, &o.beta,
                                 o.c != nullptr ? o.c : o.d, plan.result, o.d, plan.result, &algorithm,
                                 o.workspace.data(), o.workspace.size(), o.stream),
@@ -231,12 +232,14 @@ absl::Status GemmPlans::Choose(const GemmShape& s, Plan& plan, const Operands& o
   const int first = times[0].second;
   std::sort(times.begin(), times.end());
   if (times.size() > kFinalists) times.resize(kFinalists);
-  // The finalists in turn, so that a drifting clock treats all alike.
+  // The finalists in turn, so that a drifting clock treats all alike, and for so long that the chip is as hot and as slow as
+  // in training.
+  const int runs = static_cast<int>(std::clamp(kRoundSeconds / times[0].first, 1.0, 200.0));
   std::vector<double> total(times.size());
-  for (int round = 0; round < 3; ++round) {
+  for (int round = 0; round <= kRounds; ++round) {
     for (size_t i = 0; i < times.size(); ++i) {
-      ASSIGN_OR_RETURN(const double t, time(found[times[i].second].algo, 3));
-      total[i] += t / 3;
+      ASSIGN_OR_RETURN(const double t, time(found[times[i].second].algo, runs));
+      if (round > 0) total[i] += t / kRounds;
     }
   }
   const size_t best = std::min_element(total.begin(), total.end()) - total.begin();

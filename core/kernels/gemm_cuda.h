@@ -17,12 +17,13 @@ namespace strata {
 
 inline constexpr int64_t kGemmWorkspaceBytes = int64_t{64} << 20;
 
-// D[m, n] = op(A) op(B) + beta C, row-major and contiguous; sums in float32. A and B have one dtype. C has D's dtype and
+// D[m, n] = op(A) op(B) + beta C (+ bias), row-major and contiguous; sums in float32. A and B have one dtype. C has D's dtype and
 // shape, and may be D.
 struct GemmShape {
   int64_t m = 0, n = 0, k = 0;
   bool transpose_a = false, transpose_b = false;  // A is stored [k, m]; B is stored [n, k]
   DType in = DType::kBF16, out = DType::kBF16;
+  bool bias = false;    // + bias[n], of D's dtype, in every row
   int32_t align = 256;  // bytes: the least alignment of the operands
   auto operator<=>(const GemmShape&) const = default;
 };
@@ -37,7 +38,7 @@ class GemmPlans {
   GemmPlans& operator=(const GemmPlans&) = delete;
 
   struct Operands {
-    const void *a, *b, *c;
+    const void *a, *b, *c, *bias;
     void* d;
     float beta;
     std::span<std::byte> workspace;
@@ -64,7 +65,7 @@ class GemmPlans {
   absl::Status Check(cublasStatus_t status, const char* call) const;
   absl::StatusOr<std::unique_ptr<Plan>> MakePlan(const GemmShape& shape) const;
   absl::Status Choose(const GemmShape& shape, Plan& plan, const Operands& o) const;
-  absl::Status Launch(const Plan& plan, const Operands& o, const cublasLtMatmulAlgo_t& algorithm) const;
+  absl::Status Launch(Plan& plan, const Operands& o, const cublasLtMatmulAlgo_t& algorithm) const;
   void LoadCache();
   void SaveCache() const;
 

@@ -30,6 +30,7 @@ struct Product {
   const void *a, *b, *c = nullptr;
   void* d;
   float beta = 0;
+  const void* bias = nullptr;
 };
 using Describe = absl::StatusOr<Product> (*)(const KernelArgs&);
 
@@ -48,6 +49,32 @@ absl::StatusOr<Product> ForwardAdd(const KernelArgs& a) {  // x, w, r
                  a.in[2].data,
                  a.out[0].data,
                  1};
+}
+
+absl::StatusOr<Product> ForwardBias(const KernelArgs& a) {  // x, w, bias(, r)
+  const TensorRef &x = a.in[0], &w = a.in[1];
+  Product p{{Rows(x), w.shape[0], x.shape.back(), false, true, x.dtype, a.out[0].dtype},
+            x.data,
+            w.data,
+            nullptr,
+            a.out[0].data};
+  p.bias = a.in[2].data;
+  if (a.in.size() > 3) {
+    p.c = a.in[3].data;
+    p.beta = 1;
+  }
+  return p;
+}
+
+absl::StatusOr<Product> PackedBias(const KernelArgs& a) {  // x, w..., bias...
+  const size_t n = a.in.size() / 2;
+  ASSIGN_OR_RETURN(const int64_t width, PackedRows(a.in.subspan(1, n)));
+  RETURN_IF_ERROR(PackedRows(a.in.subspan(1 + n)).status());
+  const TensorRef &x = a.in[0], &w = a.in[1];
+  Product p{
+      {Rows(x), width, x.shape.back(), false, true, x.dtype, a.out[0].dtype}, x.data, w.data, nullptr, a.out[0].data};
+  p.bias = a.in[1 + n].data;
+  return p;
 }
 
 absl::StatusOr<Product> Dx(const KernelArgs& a) {  // dy, w...
@@ -80,7 +107,7 @@ absl::StatusOr<Product> DwAcc(const KernelArgs& a) {  // accs..., dy, x
 
 int32_t Alignment(const Product& p) {
   uintptr_t bits = 256;
-  for (const void* q : {p.a, p.b, p.c, static_cast<const void*>(p.d)}) bits |= reinterpret_cast<uintptr_t>(q);
+  for (const void* q : {p.a, p.b, p.c, p.bias, static_cast<const void*>(p.d)}) bits |= reinterpret_cast<uintptr_t>(q);
   return static_cast<int32_t>(bits & (~bits + 1));
 }
 
@@ -89,11 +116,13 @@ template <Describe kDescribe, typename Use>
 absl::Status With(const KernelArgs& a, const Use& use) {
   ASSIGN_OR_RETURN(Product p, kDescribe(a));
   p.shape.align = Alignment(p);
+  p.shape.bias = p.bias != nullptr;
   CudaContext& context = CudaContextOf(a);
   if (context.gemms == nullptr) {
     ASSIGN_OR_RETURN(context.gemms, GemmPlans::Open(context));
   }
-  return use(*context.gemms, p.shape, GemmPlans::Operands{p.a, p.b, p.c, p.d, p.beta, a.workspace, StreamOf(a)});
+  return use(*context.gemms, p.shape,
+             GemmPlans::Operands{p.a, p.b, p.c, p.bias, p.d, p.beta, a.workspace, StreamOf(a)});
 }
 
 template <Describe kDescribe>
@@ -126,6 +155,9 @@ void AddCudaLinearKernels(KernelTable& table) {
     table.Add("linear", t, Make<Forward>());
     table.Add("linear_packed", t, Make<Forward>());
     table.Add("linear_add", t, Make<ForwardAdd>());
+    table.Add("linear_bias", t, Make<ForwardBias>());
+    table.Add("linear_bias_add", t, Make<ForwardBias>());
+    table.Add("linear_packed_bias", t, Make<PackedBias>());
     table.Add("linear_dx", t, Make<Dx>());
     table.Add("linear_packed_dx", t, Make<Dx>());
     table.Add("linear_dw", t, Make<Dw>());

@@ -164,8 +164,8 @@ __global__ void __launch_bounds__(RowGroup<kWarps>::kThreads, kNormBlocks<kVecs>
     const int v = group.lane + i * Group::kLanes;
     if (a.dx != nullptr && v < vecs) w[i] = LoadVec(a.w + v * kSize);
   }
-  for (int64_t row = blockIdx.x * int64_t{Group::kGroups} + group.index; row < a.rows;
-       row += gridDim.x * int64_t{Group::kGroups}) {
+  const int64_t step = gridDim.x * int64_t{Group::kGroups};
+  for (int64_t row = blockIdx.x * int64_t{Group::kGroups} + group.index; row < a.rows; row += step) {
     const int64_t begin = row * a.columns;
     Vec<T> dy[kVecs], x[kVecs], r[kVecs];
 #pragma unroll
@@ -175,6 +175,12 @@ __global__ void __launch_bounds__(RowGroup<kWarps>::kThreads, kNormBlocks<kVecs>
       dy[i] = LoadVec(a.dy + begin + v * kSize);
       x[i] = LoadVec(a.x + begin + v * kSize);
       if (a.r != nullptr) r[i] = LoadVec(a.r + begin + v * kSize);
+      if (row + step < a.rows) {  // the next row is on its way to the cache while this one is worked on
+        const int64_t next = (row + step) * a.columns + v * kSize;
+        Prefetch(a.dy + next);
+        Prefetch(a.x + next);
+        if (a.r != nullptr) Prefetch(a.r + next);
+      }
     }
     const float rstd = a.rstd[row], mean = kCentered ? a.mean[row] : 0.0f;
     float sums[kCentered ? 2 : 1] = {};  // of t xhat, and of t

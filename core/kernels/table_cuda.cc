@@ -8,6 +8,13 @@ KernelTable CudaKernels(Determinism determinism) {
   AddCudaElementwiseKernels(table);
   AddCudaNormKernels(table);
   AddCudaRopeKernels(table);
+  AddCudaCrossEntropyKernels(table);
+  AddCudaSoftmaxNllKernels(table);
+  AddCudaOptimizerKernels(table);
+  AddCudaEmbeddingKernels(table);
+  AddCudaMoveKernels(table);
+  AddCudaBiasKernels(table);
+  AddCudaDropoutKernels(table);
   AddCudaAttentionKernels(table, determinism);
   return table;
 }

@@ -5,6 +5,7 @@
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
 #include "core/graph/op.h"
+#include "core/ops/bias.h"
 #include "core/ops/cross_entropy.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/embedding.h"
@@ -36,6 +37,7 @@ class FusedOp final : public Op {
   std::string attributes() const override {
     std::string s;
     if (attributes_.always_add) s += "always_add ";
+    if (attributes_.mask == AttentionMask::kFull) s += "full ";
     if (attributes_.group > 1) s += absl::StrFormat("group=%d ", attributes_.group);
     if (!s.empty()) s.pop_back();
     return s;
@@ -120,6 +122,20 @@ Value AddInto(GraphBuilder& g, Value acc, Value x, const FusedAttributes& a) {
 }
 
 Out PlainLinearAdd(GraphBuilder& g, In in, const FusedAttributes&) { return {Add(g, Linear(g, in[0], in[1]), in[2])}; }
+
+Out PlainLinearBias(GraphBuilder& g, In in, const FusedAttributes&) {
+  return {BiasAdd(g, Linear(g, in[0], in[1]), in[2])};
+}
+Out PlainLinearBiasAdd(GraphBuilder& g, In in, const FusedAttributes&) {
+  return {Add(g, BiasAdd(g, Linear(g, in[0], in[1]), in[2]), in[3])};
+}
+
+Out PlainLinearPackedBias(GraphBuilder& g, In in, const FusedAttributes&) {  // x, weights..., biases...
+  const size_t n = in.size() / 2;
+  Out y;
+  for (size_t i = 1; i <= n; ++i) y.push_back(BiasAdd(g, Linear(g, in[0], in[i]), in[i + n]));
+  return {Pack(g, y, Last(g, in[0]))};
+}
 
 Out PlainLinearPacked(GraphBuilder& g, In in, const FusedAttributes&) {
   Out y;
@@ -217,6 +233,9 @@ Out PlainSoftmaxNllGrad(GraphBuilder& g, In in, const FusedAttributes&) {
 
 constexpr int kMany = 8;  // packed weights at most
 constexpr Kind kLinearAdd = {"linear_add", PlainLinearAdd, 3, 3, 2};
+constexpr Kind kLinearBias = {"linear_bias", PlainLinearBias, 3, 3};
+constexpr Kind kLinearBiasAdd = {"linear_bias_add", PlainLinearBiasAdd, 4, 4, 3};
+constexpr Kind kLinearPackedBias = {"linear_packed_bias", PlainLinearPackedBias, 3, 1 + 2 * kMany};
 constexpr Kind kLinearPacked = {"linear_packed", PlainLinearPacked, 2, 1 + kMany};
 constexpr Kind kLinearPackedDx = {"linear_packed_dx", PlainLinearPackedDx, 2, 1 + kMany};
 constexpr Kind kLinearDwAcc = {"linear_dw_acc", PlainLinearDwAcc, 3, 2 + kMany, -1, true};
@@ -267,6 +286,15 @@ Value LinearAdd(GraphBuilder& g, Value x, Value w, Value r, SourceLoc loc) {
 }
 Value LinearPacked(GraphBuilder& g, Value x, In w, SourceLoc loc) {
   return Emit(g, kLinearPacked, Join({x}, w), loc)[0];
+}
+Value LinearBias(GraphBuilder& g, Value x, Value w, Value bias, SourceLoc loc) {
+  return Emit(g, kLinearBias, {x, w, bias}, loc)[0];
+}
+Value LinearBiasAdd(GraphBuilder& g, Value x, Value w, Value bias, Value r, SourceLoc loc) {
+  return Emit(g, kLinearBiasAdd, {x, w, bias, r}, loc)[0];
+}
+Value LinearPackedBias(GraphBuilder& g, Value x, In w, In bias, SourceLoc loc) {
+  return Emit(g, kLinearPackedBias, Join(Join({x}, w), bias), loc)[0];
 }
 Value LinearPackedDx(GraphBuilder& g, Value dy, In w, SourceLoc loc) {
   return Emit(g, kLinearPackedDx, Join({dy}, w), loc)[0];

@@ -24,9 +24,16 @@ const FusedAttributes& FusedAttributesOf(const Op& op);  // of any op below
 // y[..., N] = x[..., K] w[N, K]^T + r[..., N], rounded once. May be computed in r's storage.
 Value LinearAdd(GraphBuilder& g, Value x_K, Value w_NK, Value r_N, SourceLoc loc = SourceLoc::Here());
 
+// y = x w^T + bias[N] (+ r[..., N]), rounded once. May be computed in r's storage.
+Value LinearBias(GraphBuilder& g, Value x_K, Value w_NK, Value bias_N, SourceLoc loc = SourceLoc::Here());
+Value LinearBiasAdd(GraphBuilder& g, Value x_K, Value w_NK, Value bias_N, Value r_N, SourceLoc loc = SourceLoc::Here());
+
 // Weights [Ni, K] of one x whose storage is adjacent: y[..., N1 + N2 + ...], and its two gradients. `accs` f32 [Ni, K],
 // adjacent too: acc_i += dy_i^T x in acc_i's storage (x and dy of any floating dtype, sums in f32).
 Value LinearPacked(GraphBuilder& g, Value x_K, std::span<const Value> w_NK, SourceLoc loc = SourceLoc::Here());
+// With as many biases [Ni], adjacent too.
+Value LinearPackedBias(GraphBuilder& g, Value x_K, std::span<const Value> w_NK, std::span<const Value> bias_N,
+                       SourceLoc loc = SourceLoc::Here());
 Value LinearPackedDx(GraphBuilder& g, Value dy_N, std::span<const Value> w_NK, SourceLoc loc = SourceLoc::Here());
 std::vector<Value> LinearDwAcc(GraphBuilder& g, std::span<const Value> accs, Value dy_N, Value x_K, bool always_add,
                                SourceLoc loc = SourceLoc::Here());

@@ -6,6 +6,7 @@
 
 #include "core/base/status.h"
 #include "core/graph/op.h"
+#include "core/ops/bias.h"
 #include "core/ops/fused.h"
 #include "core/ops/move.h"
 #include "core/plan/rewrite.h"
@@ -86,23 +87,30 @@ absl::StatusOr<Graph> FuseAccumulations(const Graph& old, const KernelTable& ker
 // Products of one x by adjacent weights whose results differ in nothing but their width, and what the backward makes of them.
 struct Packed {
   Value x;
-  std::vector<Value> products, weights;
-  // Backward: d products[i], the sum of the products' dx, the accumulations of their weights' gradients.
-  std::vector<Value> grads, accs, sums;
+  std::vector<Value> products, weights, biases;  // a product with its bias, where there are biases
+  // Backward: d products[i], the sum of the products' dx, the accumulations of their weights' gradients, the biases' gradients.
+  std::vector<Value> grads, accs, sums, bias_grads;
   Value dx;
 };
 
 std::optional<Packed> MatchForward(const Rewrite& r, const Mesh& mesh, std::vector<Value> products) {
   Packed p{.products = std::move(products)};
   for (Value y : p.products) {
+    if (const Node* biased = r.Maker(y, "bias_add"); biased != nullptr) {
+      p.biases.push_back(biased->inputs[1]);
+      y = biased->inputs[0];
+      if (r.Users(y).size() != 1) return std::nullopt;
+    }
     const Node* linear = r.Maker(y, "linear");
     if (linear == nullptr || (p.x.valid() && linear->inputs[0] != p.x)) return std::nullopt;
     p.x = linear->inputs[0];
     p.weights.push_back(linear->inputs[1]);
   }
-  if (!SameLayouts(r.old(), p.products) || !SameLayouts(r.old(), p.weights) || !Adjacent(r.old(), mesh, p.weights)) {
-    return std::nullopt;
-  }
+  const auto fits = [&](const std::vector<Value>& reads) {
+    return SameLayouts(r.old(), reads) && Adjacent(r.old(), mesh, reads);
+  };
+  if (!SameLayouts(r.old(), p.products) || !fits(p.weights)) return std::nullopt;
+  if (!p.biases.empty() && (p.biases.size() != p.weights.size() || !fits(p.biases))) return std::nullopt;
   return p;
 }
 
@@ -111,7 +119,7 @@ bool MatchBackward(const Rewrite& r, const Mesh& mesh, std::vector<Value> grads,
   p.grads = std::move(grads);
   std::set<Value> dx;
   for (size_t i = 0; i < p.grads.size(); ++i) {
-    if (r.Users(p.grads[i]).size() != 2) return false;
+    if (r.Users(p.grads[i]).size() != (p.biases.empty() ? 2 : 3)) return false;
     for (NodeId id : r.Users(p.grads[i])) {
       if (id < 0) return false;
       const Node& n = r.old().nodes[id];
@@ -121,6 +129,9 @@ bool MatchBackward(const Rewrite& r, const Mesh& mesh, std::vector<Value> grads,
                  !FusedAttributesOf(*n.op).always_add) {
         p.accs.push_back(n.inputs[0]);
         p.sums.push_back({id, 0});
+      } else if (Is(n, "bias_grad") && !p.biases.empty()) {
+        p.bias_grads.push_back({id, 0});
+        if (r.old().spec(p.bias_grads.back()).shape != r.old().spec(p.bias_grads[0]).shape) return false;
       } else {
         return false;
       }
@@ -155,7 +166,9 @@ std::vector<Value> NewAll(Rewrite& r, std::span<const Value> old) {
 }
 
 Value EmitForward(Rewrite& r, GraphBuilder& g, const Packed& p) {
-  const Value y = LinearPacked(g, r.New(p.x), NewAll(r, p.weights));
+  const std::vector<Value> weights = NewAll(r, p.weights);
+  const Value y = p.biases.empty() ? LinearPacked(g, r.New(p.x), weights)
+                                   : LinearPackedBias(g, r.New(p.x), weights, NewAll(r, p.biases));
   r.SetLayout(y, r.old().spec(p.products[0]).layout);
   return y;
 }
@@ -164,6 +177,11 @@ void EmitBackward(Rewrite& r, GraphBuilder& g, const Packed& p, Value dy) {
   r.Replace(p.dx, LinearPackedDx(g, dy, NewAll(r, p.weights)));
   const std::vector<Value> sums = LinearDwAcc(g, NewAll(r, p.accs), dy, r.New(p.x), false);
   for (size_t i = 0; i < p.sums.size(); ++i) r.Replace(p.sums[i], sums[i]);
+  if (p.bias_grads.empty()) return;
+  const Value all = BiasGrad(g, dy);
+  r.SetLayout(all, r.old().spec(p.bias_grads[0]).layout);
+  const int n = static_cast<int>(p.bias_grads.size());
+  for (int i = 0; i < n; ++i) r.Replace(p.bias_grads[i], Slice(g, all, 0, i, n));
 }
 
 // ---- gate | up
@@ -312,19 +330,52 @@ absl::StatusOr<Graph> FuseAttention(const Graph& old, const Mesh& mesh) {
 
 // ---- residual adds, norms, cross-entropy
 
-absl::StatusOr<Graph> FuseResiduals(const Graph& old) {
+// A product, its bias where it has one, and what is added to it, ending at node `id`; nothing else reads what is in between.
+struct Product {
+  const Node* linear = nullptr;
+  Value bias;
+};
+Product ProductBefore(const Rewrite& r, Value y, NodeId reader) {
+  Product p;
+  if (r.OnlyUser(y) != reader) return {};
+  if (const Node* biased = r.Maker(y, "bias_add"); biased != nullptr) {
+    p.bias = biased->inputs[1];
+    if (r.OnlyUser(biased->inputs[0]) != y.node) return {};
+    y = biased->inputs[0];
+  }
+  p.linear = r.Maker(y, "linear");
+  return p;
+}
+
+absl::StatusOr<Graph> FuseResiduals(const Graph& old, bool biases) {
   Rewrite r(old);
   for (NodeId id = 0; id < static_cast<NodeId>(old.nodes.size()); ++id) {
     const Node& n = old.nodes[id];
     if (!Is(n, "add")) continue;
     for (int i = 1; i >= 0; --i) {
-      const Node* linear = r.Maker(n.inputs[i], "linear");
-      if (linear == nullptr || r.OnlyUser(n.inputs[i]) != id) continue;
-      r.At(id, [&r, linear, other = n.inputs[1 - i], id](GraphBuilder& g) {
-        r.Replace({id, 0}, LinearAdd(g, r.New(linear->inputs[0]), r.New(linear->inputs[1]), r.New(other)));
+      const Product p = ProductBefore(r, n.inputs[i], id);
+      if (p.linear == nullptr || (p.bias.valid() && !biases)) continue;
+      r.At(id, [&r, p, other = n.inputs[1 - i], id](GraphBuilder& g) {
+        const Value x = r.New(p.linear->inputs[0]), w = r.New(p.linear->inputs[1]);
+        r.Replace({id, 0}, p.bias.valid() ? LinearBiasAdd(g, x, w, r.New(p.bias), r.New(other))
+                                          : LinearAdd(g, x, w, r.New(other)));
       });
       break;
     }
+  }
+  return std::move(r).Run();
+}
+
+absl::StatusOr<Graph> FuseBiases(const Graph& old) {
+  Rewrite r(old);
+  for (NodeId id = 0; id < static_cast<NodeId>(old.nodes.size()); ++id) {
+    const Node& n = old.nodes[id];
+    if (!Is(n, "bias_add")) continue;
+    const Node* linear = r.Maker(n.inputs[0], "linear");
+    if (linear == nullptr || r.OnlyUser(n.inputs[0]) != id) continue;
+    r.At(id, [&r, &n, linear, id](GraphBuilder& g) {
+      r.Replace({id, 0}, LinearBias(g, r.New(linear->inputs[0]), r.New(linear->inputs[1]), r.New(n.inputs[1])));
+    });
   }
   return std::move(r).Run();
 }
@@ -396,7 +447,7 @@ absl::StatusOr<Graph> FuseOps(Graph g, const Mesh& mesh, const KernelTable& kern
   if (has({"linear_dw_acc"}) || has({"embedding_dw_acc"})) {
     ASSIGN_OR_RETURN(g, FuseAccumulations(g, kernels));
   }
-  if (has({"linear_packed", "linear_packed_dx", "linear_dw_acc"})) {
+  if (has({"linear_packed", "linear_packed_bias", "linear_packed_dx", "linear_dw_acc"})) {
     if (has({"rope_packed", "attention_packed", "attention_packed_bwd"})) {
       ASSIGN_OR_RETURN(g, FuseAttention(g, mesh));
     }
@@ -405,7 +456,10 @@ absl::StatusOr<Graph> FuseOps(Graph g, const Mesh& mesh, const KernelTable& kern
     }
   }
   if (has({"linear_add"})) {
-    ASSIGN_OR_RETURN(g, FuseResiduals(g));
+    ASSIGN_OR_RETURN(g, FuseResiduals(g, has({"linear_bias_add"})));
+  }
+  if (has({"linear_bias"})) {
+    ASSIGN_OR_RETURN(g, FuseBiases(g));
   }
   if (has({"rms_norm_bwd"})) {
     ASSIGN_OR_RETURN(g, FuseNorms(g, false));

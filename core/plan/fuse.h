@@ -2,9 +2,10 @@
 // Fusion on a rank's local graph, after sharding and buckets: groups of plain nodes become ops of core/ops/fused.h, where
 // the back end has kernels for them. Which groups:
 //   accumulate(g, linear_dw) and embedding_dw, also through adds    -> linear_dw_acc, embedding_dw_acc
-//   linear of one x by adjacent wq, wk, wv; rope; attention         -> linear_packed, rope_packed, attention_packed
+//   linear of one x by adjacent wq, wk, wv (and biases); rope; attention
+//                                                                   -> linear_packed(_bias), rope_packed, attention_packed
 //   linear of one x by adjacent gate, up; swiglu                    -> linear_packed, swiglu_packed
-//   add(r, linear)                                                  -> linear_add
+//   add(r, linear), bias_add(linear), add(r, bias_add(linear))      -> linear_add, linear_bias, linear_bias_add
 //   rms_norm_dx, rms_norm_dw, add (likewise layer norm)             -> rms_norm_bwd
 //   vocab_max, vocab_sum_exp, vocab_pick, nll, softmax_grad         -> softmax_nll, softmax_nll_grad
 // A group that does not match whole (a collective in between, weights that are not adjacent) stays as it is.

@@ -163,7 +163,7 @@ class Lowering {
         break;
       }
     }
-    ASSIGN_OR_RETURN(step.kernel, context_.kernels.Find(step.op->name(), dtype, false));
+    ASSIGN_OR_RETURN(step.kernel, context_.kernels.Find(step.op->name(), dtype));
     if (step.kernel->workspace != nullptr) step.workspace_bytes = step.kernel->workspace(*step.op, in);
     workspace_bytes_ = std::max(workspace_bytes_, step.workspace_bytes);
     Emit(segment, std::move(step));

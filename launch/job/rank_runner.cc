@@ -1,6 +1,7 @@
 #include "launch/job/rank_runner.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 
@@ -117,17 +118,19 @@ absl::StatusOr<RankRunner::Filled> RankRunner::FillRows(std::vector<Buffer>& buf
       filled.wait_s += std::chrono::duration<double>(Clock::now() - begun).count();
       if (!real) std::fill(row_weights_.begin(), row_weights_.end(), 0.0f);
       for (float w : row_weights_) filled.tokens += w != 0;
-      for (Buffer& b : buffers) {
-        const DType dtype = b.port->operand.view.dtype;
-        if (b.name == "samples") Put(b.bytes[m].data(), dtype, i, static_cast<double>(row % (int64_t{1} << 31)));
-        for (int64_t j = 0; j < columns; ++j) {
-          const int64_t from = view.origin[1] + j, to = i * columns + j;
-          if (b.name == "tokens") Put(b.bytes[m].data(), dtype, to, row_tokens_[from]);
-          if (b.name == "targets") Put(b.bytes[m].data(), dtype, to, row_targets_[from]);
-          if (b.name == "weights") Put(b.bytes[m].data(), dtype, to, row_weights_[from]);
-          if (b.name == "document_starts") Put(b.bytes[m].data(), dtype, to, row_starts_[from]);
+      const auto put = [&](std::string_view name, const auto& values, int64_t from, int64_t to, int64_t count) {
+        for (Buffer& b : buffers) {
+          if (b.name != name) continue;
+          const DType dtype = b.port->operand.view.dtype;
+          std::byte* const bytes = b.bytes[m].data();
+          for (int64_t j = 0; j < count; ++j) Put(bytes, dtype, to + j, static_cast<double>(values[from + j]));
         }
-      }
+      };
+      put("samples", std::array{row % (int64_t{1} << 31)}, 0, i, 1);
+      put("tokens", row_tokens_, view.origin[1], i * columns, columns);
+      put("targets", row_targets_, view.origin[1], i * columns, columns);
+      put("weights", row_weights_, view.origin[1], i * columns, columns);
+      put("document_starts", row_starts_, view.origin[1], i * columns, columns);
     }
   }
   return filled;

@@ -23,22 +23,26 @@
 namespace strata {
 namespace {
 
+// A table of random tokens, so that making them is no part of a step.
 class RandomRows final : public RowSource {
  public:
-  explicit RandomRows(int64_t vocab) : vocab_(static_cast<uint64_t>(vocab)) {}
-  absl::Status Row(int64_t index, const RowSpans& row) const override {
-    for (size_t i = 0; i < row.tokens.size(); ++i) {
-      const PhiloxBlock r = Philox(1, static_cast<uint64_t>(index), i);
-      row.tokens[i] = static_cast<int32_t>(r[0] % vocab_);
-      row.targets[i] = static_cast<int32_t>(r[1] % vocab_);
-      row.weights[i] = 1;
-      row.document_starts[i] = 0;
+  RandomRows(int64_t rows, int64_t seq, int64_t vocab) : rows_(rows), seq_(seq), tokens_(rows * (seq + 1)) {
+    for (size_t i = 0; i < tokens_.size(); ++i) {
+      tokens_[i] = static_cast<int32_t>(Philox(1, 0, i)[0] % static_cast<uint64_t>(vocab));
     }
+  }
+  absl::Status Row(int64_t index, const RowSpans& row) const override {
+    const int32_t* from = tokens_.data() + index % rows_ * (seq_ + 1);
+    std::copy_n(from, seq_, row.tokens.begin());
+    std::copy_n(from + 1, seq_, row.targets.begin());
+    std::fill(row.weights.begin(), row.weights.end(), 1.0f);
+    std::fill(row.document_starts.begin(), row.document_starts.end(), 0);
     return absl::OkStatus();
   }
 
  private:
-  uint64_t vocab_;
+  const int64_t rows_, seq_;
+  std::vector<int32_t> tokens_;
 };
 
 constexpr int64_t kWarmup = 3;
@@ -90,7 +94,8 @@ class Bench {
  private:
   absl::Status MeasureRank(const Job& job, const Plan& plan, World& world, Device& device, int threads, Measured& m) {
     ThreadPool pool(threads);
-    const RandomRows rows(job.config.model.vocab);
+    const RandomRows rows(std::min<int64_t>(256, job.batch_rows * job.config.batch.accumulate), job.config.model.seq,
+                          job.config.model.vocab);
     const std::shared_ptr<const Plan> borrowed(std::shared_ptr<void>(), &plan);  // the profile points into it
     ASSIGN_OR_RETURN(const auto runner, RankRunner::Create(job, borrowed, world, device, &pool));
     RETURN_IF_ERROR(runner->InitParameters(static_cast<uint64_t>(job.config.run.seed)));

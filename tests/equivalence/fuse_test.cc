@@ -15,10 +15,11 @@
 namespace strata::testing {
 namespace {
 
-constexpr const char* kFused[] = {"linear_add",       "linear_packed",    "linear_packed_dx", "linear_dw_acc",
-                                  "embedding_dw_acc", "rope_packed",      "attention_packed", "attention_packed_bwd",
-                                  "swiglu_packed",    "swiglu_packed_dx", "rms_norm_bwd",     "layer_norm_bwd",
-                                  "softmax_nll",      "softmax_nll_grad"};
+constexpr const char* kFused[] = {"linear_add",       "linear_packed",      "linear_packed_dx",     "linear_bias",
+                                  "linear_bias_add",  "linear_packed_bias", "linear_dw_acc",        "embedding_dw_acc",
+                                  "rope_packed",      "attention_packed",   "attention_packed_bwd", "swiglu_packed",
+                                  "swiglu_packed_dx", "rms_norm_bwd",       "layer_norm_bwd",       "softmax_nll",
+                                  "softmax_nll_grad"};
 
 absl::Status RunDecomposed(const KernelArgs& a) {
   GraphBuilder g;
@@ -114,8 +115,19 @@ TEST(FuseOps, HeadsSharedByRanksAreNotPacked) {  // 2 kv heads, tp 4: k and v ar
   ExpectEqualRuns(SmallJob(2, 4, 1), {{"attention_packed", 0}, {"attention", 2}});
 }
 
-TEST(FuseOps, OtherModels) {
-  ExpectEqualRuns(SmallJobOf(ModelArch::kGpt2, 1, 1, 2), {{"layer_norm_bwd", 5}, {"softmax_nll_grad", 1}});
+TEST(FuseOps, ModelsWithBiases) {
+  JobConfig gpt2 = SmallJobOf(ModelArch::kGpt2, 1, 1, 2), bert = SmallJobOf(ModelArch::kBert, 1, 1, 1);
+  gpt2.model.dim = bert.model.dim = 64;  // buckets align tensors to 64 elements: shorter biases are not adjacent
+  Counts expected = {{"layer_norm_bwd", 5},     {"softmax_nll_grad", 1},     {"attention_packed", 2},
+                     {"linear_packed_bias", 2}, {"attention_packed_bwd", 2}, {"linear_dw", 0}};
+  expected["linear_bias"] = 6;  // dropout lies before the residual adds
+  ExpectEqualRuns(gpt2, expected);
+  gpt2.model.dropout = 0;
+  expected["linear_bias"] = 2;
+  expected["linear_bias_add"] = 4;
+  ExpectEqualRuns(gpt2, expected);
+  // Norms after the adds: the gradients of q, k and v meet that of the residual one by one, which is not a packed product.
+  ExpectEqualRuns(bert, {{"attention_packed", 0}, {"layer_norm_bwd", 6}});
   ExpectEqualRuns(SmallJobOf(ModelArch::kBert, 1, 2, 1), {{"layer_norm_dx", 0}});
 }
 

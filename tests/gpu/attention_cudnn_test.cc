@@ -36,9 +36,12 @@ const Named kShapes[] = {
     {"8k, 64/8 heads", Shape(1, 64, 8, 8192, 128)},
     {"2k full, 64/8 heads", Shape(1, 64, 8, 2048, 128, AttentionMask::kFull)},
     {"odd length", Shape(2, 4, 2, 511, 128)},
+    {"odd length, three to one", Shape(1, 6, 2, 257, 64)},
+    {"one tile", Shape(2, 4, 4, 64, 64)},
     {"small head dim", Shape(2, 3, 3, 33, 8)},
     {"head dim 40", Shape(2, 4, 2, 100, 40)},
     {"head dim 256", Shape(2, 4, 2, 128, 256)},
+    {"head dim 256, odd tiles", Shape(1, 2, 2, 130, 256)},
 };
 
 TEST(CudnnLibrary, SaysWhatWasFoundAndWhatIsNeeded) {

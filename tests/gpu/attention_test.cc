@@ -102,6 +102,29 @@ TEST(CudaAttention, PositionsInAnyOrder) {
   }
 }
 
+// q, k, v, positions, do, starts -> o, lse, dq, dk, dv
+TEST(CudaAttention, DocumentsOfARowDoNotSeeEachOther) {
+  STRATA_NEEDS_GPU();
+  const GraphFn fn = [](GraphBuilder& g, const Values& in) {
+    constexpr AttentionMask kMask = AttentionMask::kCausal;
+    const Value o = Attention(g, in[0], in[1], in[2], in[3], in[3], kMask, in[5]), lse{o.node, 1};
+    const AttentionGrads d = AttentionBwd(g, in[4], in[0], in[1], in[2], o, lse, in[3], in[3], kMask, in[5]);
+    return Values{o, lse, d.dq_BSHD, d.dk_BTHD, d.dv_BTHD};
+  };
+  for (const Sizes& z : kSizes) {
+    const std::vector<Tensor> x = SeparateInputs(z);
+    Tensor positions = Tensor::RandomInts({z.s}, 0, 1, 1), starts = Tensor::RandomInts({z.b, z.s}, 0, 1, 1);
+    for (int64_t i = 0; i < z.s; ++i) {
+      positions.set(i, static_cast<double>(i));
+      for (int64_t b = 0; b < z.b; ++b) {  // documents of 40 + 1 + b tokens
+        const int64_t within = i % (41 + b);
+        starts.set(b * z.s + i, static_cast<double>(within >= 40 ? i : i - within));
+      }
+    }
+    ExpectClose(fn, {x[0], x[1], x[2], positions, x[5], starts}, "documents " + Describe(z, AttentionMask::kCausal));
+  }
+}
+
 TEST(CudaAttention, DeterministicBackward) {
   STRATA_NEEDS_GPU();
   const GpuOptions options{.determinism = Determinism::kBitExact};

@@ -43,5 +43,14 @@ TEST(CudaRope, PackedTurnsQueriesAndKeysOnly) {
   }
 }
 
+TEST(CudaRope, PositionsOfEveryRow) {
+  STRATA_NEEDS_GPU();
+  ExpectGpuClose(
+      [](GraphBuilder& g, const Values& in) {
+        return Values{Rope(g, in[0], in[1], 10000), RopePacked(g, in[0], in[1], RopeAttributes{}, 1)};
+      },
+      {Tensor::Random(DType::kF64, {3, 7, 6, 32}, 1), Tensor::RandomInts({3, 7}, 0, 4096, 2)});
+}
+
 }  // namespace
 }  // namespace strata::testing

@@ -1,9 +1,12 @@
 #include "tests/testing/gpu.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
+#include "core/graph/builder.h"
+#include "core/graph/op.h"
 #include "core/plan/memory.h"
 
 namespace strata::testing {
@@ -132,6 +135,45 @@ absl::StatusOr<std::vector<double>> GpuErrors(const GraphFn& fn, const std::vect
   ASSIGN_OR_RETURN(const std::vector<Tensor> want, Call(fn, wide, on_cpu));
   std::vector<double> errors;
   for (size_t i = 0; i < got.size(); ++i) errors.push_back(Error(got[i], want[i]));
+  return errors;
+}
+
+absl::StatusOr<std::vector<double>> GpuKernelErrors(const GraphFn& fn, const std::vector<Tensor>& inputs,
+                                                    const EditOperands& edit, const GpuOptions& options) {
+  GraphBuilder g;
+  std::vector<Value> args;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    args.push_back(g.Input(absl::StrFormat("in%d", i), {inputs[i].dtype, inputs[i].shape, {}}));
+  }
+  fn(g, args);
+  ASSIGN_OR_RETURN(const Graph graph, std::move(g).Build());
+  const Node& node = graph.nodes.back();
+  ASSIGN_OR_RETURN(const std::unique_ptr<CudaDevice> device, CudaDevice::Open(0));
+  std::vector<std::vector<Tensor>> results;  // of the GPU, of the CPU
+  for (const KernelTable& kernels : {CudaKernels(options.determinism), CpuKernels()}) {
+    std::vector<Tensor> in = inputs, out;
+    std::vector<TensorRef> in_refs, out_refs;
+    for (Tensor& t : in) in_refs.push_back(t.ref());
+    for (size_t i = 0; i < node.outputs.size(); ++i) {
+      const int alias = node.op->Aliases(static_cast<int>(i));
+      out.push_back(alias >= 0 ? in[alias] : Tensor::Zeros(node.outputs[i].dtype, node.outputs[i].shape));
+    }
+    for (size_t i = 0; i < out.size(); ++i) {
+      out_refs.push_back(out[i].ref());
+      if (const int alias = node.op->Aliases(static_cast<int>(i)); alias >= 0) in_refs[alias].data = out_refs[i].data;
+    }
+    if (edit) edit(in_refs, out_refs);
+    const auto floating = std::find_if(in.begin(), in.end(), [](const Tensor& t) { return IsFloating(t.dtype); });
+    ASSIGN_OR_RETURN(const Kernel* kernel,
+                     kernels.Find(node.op->name(), floating == in.end() ? out[0].dtype : floating->dtype));
+    std::vector<std::byte> workspace(kernel->workspace == nullptr ? 0 : kernel->workspace(*node.op, in_refs));
+    const KernelArgs call{*node.op, in_refs,  out_refs, options.overwrite, workspace, &options.scalars,
+                          node.key, Stream{}, nullptr};
+    RETURN_IF_ERROR(results.empty() ? RunOnDevice(*device, *kernel, call) : kernel->run(call));
+    results.push_back(std::move(out));
+  }
+  std::vector<double> errors;
+  for (size_t i = 0; i < results[0].size(); ++i) errors.push_back(Error(results[0][i], results[1][i]));
   return errors;
 }
 

@@ -38,6 +38,13 @@ absl::StatusOr<std::vector<double>> GpuErrors(const GraphFn& fn, const std::vect
 // Expects of every output's GpuErrors, in f32 and bf16, that it is at most `slack` GpuTolerance.
 void ExpectGpuClose(const GraphFn& fn, const std::vector<Tensor>& inputs, const GpuOptions& options = {},
                     double slack = 1);
+
+// The kernel of `fn`'s last node alone, on the GPU and on the CPU in the inputs' own dtypes: errors as GpuErrors. `edit` may
+// make operands shards, by their origin.
+using EditOperands = std::function<void(std::span<TensorRef> in, std::span<TensorRef> out)>;
+absl::StatusOr<std::vector<double>> GpuKernelErrors(const GraphFn& fn, const std::vector<Tensor>& inputs,
+                                                    const EditOperands& edit = {}, const GpuOptions& options = {});
+
 // What a GpuErrors may be after one rounding of the result and sums in float32.
 constexpr double GpuTolerance(DType t) { return t == DType::kF32 ? 2e-6 : 4e-3; }
 

@@ -1,0 +1,78 @@
+#pragma once
+// The sum of squares of ranges of a flat tensor: ranges are cut into tiles, blocks take tiles in turn and leave one float64
+// each, and a last block adds these. The order is fixed, and does not depend on the GPU.
+
+#include <algorithm>
+
+#include "core/kernels/cuda_util.cuh"
+#include "core/kernels/sum_in_order.cuh"
+#include "core/ops/optimizer.h"
+
+namespace strata {
+
+inline constexpr int64_t kSquareTile = 16384, kSquareBlocks = 4 * 132;
+inline constexpr int kSquareThreads = 256;
+
+struct SquareRanges {
+  static constexpr int kMax = 64;  // of one launch
+  int count = 0;
+  int64_t offset[kMax], size[kMax], first_tile[kMax + 1];
+};
+
+inline __device__ float SquaresOf(const float* x, int64_t n) {
+  float sum = 0;
+  int64_t body = 0;
+  if (reinterpret_cast<uintptr_t>(x) % 16 == 0) {
+    body = n / 4 * 4;
+#pragma unroll 4
+    for (int64_t i = threadIdx.x * 4; i < body; i += kSquareThreads * 4) {
+      const Vec<float> v = LoadVec(x + i);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) sum += v[j] * v[j];
+    }
+  }
+  for (int64_t i = body + threadIdx.x; i < n; i += kSquareThreads) sum += x[i] * x[i];
+  return sum;
+}
+
+template <int kThreads>
+__global__ void __launch_bounds__(kThreads)
+    SquareTiles(const float* x, const __grid_constant__ SquareRanges ranges, double* sums) {
+  __shared__ float shared[32];
+  double total = 0;
+  int r = 0;
+  for (int64_t tile = blockIdx.x; tile < ranges.first_tile[ranges.count]; tile += gridDim.x) {
+    while (ranges.first_tile[r + 1] <= tile) ++r;
+    const int64_t begin = (tile - ranges.first_tile[r]) * kSquareTile;
+    total += BlockSum(SquaresOf(x + ranges.offset[r] + begin, min(kSquareTile, ranges.size[r] - begin)), shared);
+  }
+  if (threadIdx.x == 0) sums[blockIdx.x] = total;
+}
+
+inline int64_t SquareLaunches(std::span<const FlatRange> ranges) {
+  return Ceil(std::ssize(ranges), SquareRanges::kMax);
+}
+inline int64_t SumSquaresWorkspace(std::span<const FlatRange> ranges) {  // bytes
+  return SquareLaunches(ranges) * kSquareBlocks * static_cast<int64_t>(sizeof(double));
+}
+
+inline void LaunchSumSquares(cudaStream_t stream, const float* x, std::span<const FlatRange> ranges, double* sums,
+                             float* out) {
+  const int64_t launches = SquareLaunches(ranges);
+  for (int64_t l = 0; l < launches; ++l) {
+    SquareRanges part;
+    part.first_tile[0] = 0;
+    for (const FlatRange& r : ranges.subspan(l * SquareRanges::kMax)) {
+      if (part.count == SquareRanges::kMax) break;
+      part.offset[part.count] = r.offset;
+      part.size[part.count] = r.count;
+      part.first_tile[part.count + 1] = part.first_tile[part.count] + Ceil(r.count, kSquareTile);
+      ++part.count;
+    }
+    SquareTiles<kSquareThreads>
+        <<<static_cast<unsigned>(kSquareBlocks), kSquareThreads, 0, stream>>>(x, part, sums + l * kSquareBlocks);
+  }
+  SumInOrder<<<1, kSumThreads, 0, stream>>>(Stored{sums}, launches * kSquareBlocks, out);
+}
+
+}  // namespace strata
