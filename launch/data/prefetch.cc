@@ -1,6 +1,7 @@
 #include "launch/data/prefetch.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/base/check.h"
 
@@ -65,7 +66,7 @@ absl::Status PrefetchRows::Row(int64_t index, const RowSpans& row) const {
   std::ranges::copy(slot.targets, row.targets.begin());
   std::ranges::copy(slot.weights, row.weights.begin());
   std::ranges::copy(slot.document_starts, row.document_starts.begin());
-  absl::Status status = statuses_[mine % slots_];
+  absl::Status status = std::move(statuses_[mine % slots_]);
   ++taken_;
   lock.unlock();
   room_.notify_one();

@@ -45,7 +45,7 @@ class PrefetchRows final : public RowSource {
   // [slots_, seq_len_]; slots [taken_, made_) are ready, the next one is the thread's.
   mutable std::vector<int32_t> tokens_, targets_, document_starts_;
   mutable std::vector<float> weights_;
-  std::vector<absl::Status> statuses_;  // [slots_]
+  mutable std::vector<absl::Status> statuses_;  // [slots_]; a ready one is handed over: threads never share a message
   mutable std::mutex mutex_;
   mutable std::condition_variable filled_, room_;
   mutable int64_t taken_ = 0;  // rows, guarded by mutex_, as are the two below
