@@ -21,7 +21,8 @@ nvidia-smi --query-gpu=name,driver_version,clocks.sm,power.limit --format=csv,no
 "$bundle/bin/strata" doctor 2>&1 | grep -i -E 'gpu|cuda' || true
 
 if has tests; then
-  "$bundle/bin/gpu_tests" --gtest_brief=1 >"$out/tests.log" 2>&1
+  # CudnnEngines reads a file of the tree that it was built in, and needs no GPU.
+  "$bundle/bin/gpu_tests" --gtest_brief=1 --gtest_filter="${FILTER:--CudnnEngines.*}" >"$out/tests.log" 2>&1
   echo "gpu_tests: exit $?"
   grep -E '^\[  FAILED|^\[  PASSED|SKIPPED' "$out/tests.log" | sort -u | head -60
 fi

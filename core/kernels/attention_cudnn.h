@@ -27,7 +27,6 @@ struct AttentionShape {
   int64_t b = 0, hq = 0, hk = 0, sq = 0, sk = 0, d = 0, q_row = 0, kv_row = 0;
   AttentionMask mask = AttentionMask::kCausal;
   AttentionPass pass = AttentionPass::kForward;
-  Determinism determinism = Determinism::kFast;  // of the backward pass; the forward is deterministic
   DType dtype = DType::kBF16;
   auto operator<=>(const AttentionShape&) const = default;
 };

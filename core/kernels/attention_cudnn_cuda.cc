@@ -19,8 +19,6 @@ enum Uid : int64_t { kQ = 1, kK, kV, kO, kLse, kScale, kMasked, kOne, kDo, kDq, 
 
 int64_t Ceil(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-bool SumsDq(const AttentionShape& z) { return z.determinism == Determinism::kFast; }
-
 // cuDNN's dims are [b, h, s, d] whatever the order in memory.
 struct Operations {
   const AttentionShape& z;
@@ -99,12 +97,8 @@ struct Operations {
         Apply(CUDNN_POINTWISE_MUL, Apply(CUDNN_POINTWISE_MUL, Apply(CUDNN_POINTWISE_SUB, dp, row_sum), p), scale);
     KeyGradient(ds, q, dk);
     const Node k = g.Reshape(kt, g.Virtual(Key()));
-    if (!SumsDq(z)) {
-      g.MatMul(ds, k, dq);
-    } else {
-      const Node dq_sum = g.MatMul(ds, k, g.Operand(kDqSum, DenseTensor({z.b, z.hq, z.sq, z.d}, CUDNN_DATA_FLOAT)));
-      g.Pointwise(CUDNN_POINTWISE_IDENTITY, dq_sum, nullptr, dq);
-    }
+    const Node dq_sum = g.MatMul(ds, k, g.Operand(kDqSum, DenseTensor({z.b, z.hq, z.sq, z.d}, CUDNN_DATA_FLOAT)));
+    g.Pointwise(CUDNN_POINTWISE_IDENTITY, dq_sum, nullptr, dq);
   }
 };
 
@@ -116,10 +110,9 @@ struct Scalars {
 }  // namespace
 
 std::string ToString(const AttentionShape& z) {
-  return absl::StrFormat("attention %s of %s, b %d, heads %d/%d, s %d/%d, d %d, %s%s",
+  return absl::StrFormat("attention %s of %s, b %d, heads %d/%d, s %d/%d, d %d, %s",
                          z.pass == AttentionPass::kForward ? "forward" : "backward", Name(z.dtype), z.b, z.hq, z.hk,
-                         z.sq, z.sk, z.d, z.mask == AttentionMask::kCausal ? "causal" : "full",
-                         z.determinism == Determinism::kBitExact ? ", deterministic" : "");
+                         z.sq, z.sk, z.d, z.mask == AttentionMask::kCausal ? "causal" : "full");
 }
 
 absl::Status CheckAttentionShape(const AttentionShape& z) {
@@ -143,10 +136,9 @@ AttentionWorkspace AttentionWorkspaceOf(const AttentionShape& z) {
   if (z.pass == AttentionPass::kBackward) {
     const int64_t queries = z.b * z.hq * z.sq;
     w.dq_sum = Ceil(queries * 4, 256);
-    w.library = w.dq_sum + (SumsDq(z) ? Ceil(queries * z.d * 4, 256) : 0);
+    w.library = w.dq_sum + Ceil(queries * z.d * 4, 256);
     w.total = w.library;
-    if (z.hq != z.hk) w.total += 2 * Ceil(z.b * z.hq * z.sk * z.d * 2, 256);        // whole dk and dv
-    if (!SumsDq(z)) w.total += z.b * z.hq * Ceil(z.sq, 128) * Ceil(z.sk, 128) * 2;  // ds
+    if (z.hq != z.hk) w.total += 2 * Ceil(z.b * z.hq * z.sk * z.d * 2, 256);  // whole dk and dv
   }
   w.total += kSlack;
   return w;
@@ -249,7 +241,7 @@ absl::Status AttentionPlans::Run(const AttentionShape& shape, const AttentionOpe
   if (shape.pass == AttentionPass::kBackward) {
     pass(kDo, x.d_o), pass(kDq, x.dq), pass(kDk, x.dk), pass(kDv, x.dv), pass(kOne, &scalars.one);
     pass(kRowSum, x.workspace.data() + w.row_sum);
-    if (SumsDq(shape)) pass(kDqSum, x.workspace.data() + w.dq_sum);
+    pass(kDqSum, x.workspace.data() + w.dq_sum);
   }
   return plan->second->Execute({uids.data(), n}, {data.data(), n}, x.workspace.data() + w.library);
 }

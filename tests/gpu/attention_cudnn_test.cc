@@ -76,7 +76,7 @@ TEST(CudnnAttention, RefusesWhatIsSilentlyWrong) {
   }
   CudnnGraph graph(CudnnLibrary{});
   graph.Pointwise(CUDNN_POINTWISE_CMP_GT, nullptr, nullptr, nullptr);
-  const absl::Status s = graph.Build(nullptr);
+  const absl::Status s = graph.Build(nullptr, 0);
   EXPECT_TRUE(absl::IsInvalidArgument(s)) << s;
   EXPECT_THAT(Message(s), HasSubstr("CMP_GT"));
 }
@@ -121,8 +121,6 @@ TEST_F(CudnnEngines, ExistForEveryShapeAndFitTheirWorkspace) {
     ExpectEngine(n.name, n.shape);
     n.shape.pass = AttentionPass::kBackward;
     ExpectEngine(n.name, n.shape);
-    n.shape.determinism = Determinism::kBitExact;
-    ExpectEngine(n.name, n.shape);
   }
 }
 
@@ -137,14 +135,11 @@ TEST_F(CudnnEngines, TakeSeparateTensorsToo) {
 TEST(CudnnAttention, WorkspaceOfTheBackwardPass) {
   AttentionShape z = kShapes[1].shape;  // b 2, heads 24/8, s 4096, d 128
   z.pass = AttentionPass::kBackward;
-  const AttentionWorkspace fast = AttentionWorkspaceOf(z);
-  EXPECT_EQ(fast.row_sum, 0);
-  EXPECT_EQ(fast.dq_sum, 2 * 24 * 4096 * 4);
-  EXPECT_EQ(fast.library - fast.dq_sum, int64_t{2} * 24 * 4096 * 128 * 4);
-  z.determinism = Determinism::kBitExact;
-  const AttentionWorkspace exact = AttentionWorkspaceOf(z);
-  EXPECT_EQ(exact.library, exact.dq_sum) << "no sums of dq";
-  EXPECT_EQ(exact.library_bytes() - fast.library_bytes(), int64_t{2} * 24 * 4096 * 4096 * 2);
+  const AttentionWorkspace w = AttentionWorkspaceOf(z);
+  EXPECT_EQ(w.row_sum, 0);
+  EXPECT_EQ(w.dq_sum, 2 * 24 * 4096 * 4);
+  EXPECT_EQ(w.library - w.dq_sum, int64_t{2} * 24 * 4096 * 128 * 4);
+  EXPECT_GE(w.library_bytes(), int64_t{2} * 2 * 24 * 4096 * 128 * 2) << "dk and dv of every query head";
 }
 
 }  // namespace

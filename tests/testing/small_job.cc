@@ -83,7 +83,7 @@ absl::StatusOr<JobRun> RunJob(const JobConfig& config, int steps) {
 
 absl::StatusOr<JobRun> RunJob(const JobConfig& config, std::span<const int> steps, const RowSource& source,
                               double max_loss, const KernelTable& kernels,
-                              const std::function<void(const Job&)>& inspect) {
+                              const std::function<void(const Job&)>& inspect, Device* device) {
   ASSIGN_OR_RETURN(const Job job, CompileTraining(config, kernels));
   if (inspect != nullptr) inspect(job);
   ASSIGN_OR_RETURN(std::vector<Plan> plans, PlanRanks(job, kernels));
@@ -96,7 +96,9 @@ absl::StatusOr<JobRun> RunJob(const JobConfig& config, std::span<const int> step
     if (world.rank() == 0) run.eval_nats = eval.nats, run.eval_tokens = eval.tokens;
     for (const PlannedState& s : runner.executor().plan().states) {
       if (s.role != Role::kParam || s.name.compare(0, 7, "bucket.") == 0) continue;
-      if (!Merge(s, runner.executor().StateBytes(s), run.parameters[s.name], set[s.name])) {
+      std::vector<std::byte> bytes(runner.executor().StateBytes(s).size());
+      RETURN_IF_ERROR(runner.executor().ReadState(s, bytes));
+      if (!Merge(s, bytes, run.parameters[s.name], set[s.name])) {
         return absl::InternalError(absl::StrFormat("%s differs between its replicas", s.name));
       }
     }
@@ -104,9 +106,9 @@ absl::StatusOr<JobRun> RunJob(const JobConfig& config, std::span<const int> step
   };
   RETURN_IF_ERROR(RunRanks(job.ranks, [&](World& thread_world) -> absl::Status {
     CountingWorld world(thread_world);
-    CpuDevice device;
+    CpuDevice cpu;
     const auto plan = std::make_shared<const Plan>(plans[world.rank()]);
-    ASSIGN_OR_RETURN(auto runner, RankRunner::Create(job, plan, world, device, nullptr));
+    ASSIGN_OR_RETURN(auto runner, RankRunner::Create(job, plan, world, device != nullptr ? *device : cpu, nullptr));
     RETURN_IF_ERROR(runner->InitParameters(static_cast<uint64_t>(config.run.seed)));
     for (const int s : steps) {
       world.Reset();

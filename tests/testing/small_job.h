@@ -40,10 +40,10 @@ struct JobRun {
 // Trains on thread ranks on TableRows (by the model's objective), then evaluates 5 rows. Fails if a replicated part of a parameter differs between ranks.
 absl::StatusOr<JobRun> RunJob(const JobConfig& config, int steps);
 
-// The same with other rows, and of the steps named, in their order; with other kernels; `inspect` sees the compiled job. A
-// loss above max_loss skips its update.
+// The same with other rows, and of the steps named, in their order; with other kernels, on another device (jobs of
+// one rank); `inspect` sees the compiled job. A loss above max_loss skips its update.
 absl::StatusOr<JobRun> RunJob(const JobConfig& config, std::span<const int> steps, const RowSource& rows,
                               double max_loss, const KernelTable& kernels = CpuKernels(),
-                              const std::function<void(const Job&)>& inspect = nullptr);
+                              const std::function<void(const Job&)>& inspect = nullptr, Device* device = nullptr);
 
 }  // namespace strata::testing

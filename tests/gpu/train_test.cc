@@ -1,0 +1,120 @@
+// Whole jobs on the GPU against float64 on the CPU: fused graphs, captured segments, micro-batches, checkpointed states.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "tests/testing/gpu.h"
+#include "tests/testing/small_job.h"
+
+namespace strata::testing {
+namespace {
+
+constexpr int kSteps = 6;  // segments are captured at their second run and replayed from the third on
+
+absl::StatusOr<JobRun> Train(JobConfig config, DType dtype, const KernelTable& kernels, Device* device) {
+  config.precision.compute = dtype;
+  std::vector<int> steps(kSteps);
+  std::iota(steps.begin(), steps.end(), 1);
+  return RunJob(config, steps, TableRows(config.model.vocab, 3), std::numeric_limits<double>::infinity(), kernels,
+                nullptr, device);
+}
+
+// ||a - b|| / ||b|| over all parameters.
+double Distance(const JobRun& a, const JobRun& b) {
+  double difference = 0, norm = 0;
+  for (const auto& [name, values] : b.parameters) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      const double d = a.parameters.at(name)[i] - values[i];
+      difference += d * d;
+      norm += values[i] * values[i];
+    }
+  }
+  return std::sqrt(difference / norm);
+}
+
+struct Tolerance {
+  DType dtype;
+  double loss, parameters;  // relative
+};
+constexpr Tolerance kTolerances[] = {{DType::kF32, 2e-6, 2e-5}, {DType::kBF16, 5e-3, 1e-2}};
+
+void ExpectTrainsAlike(const JobConfig& config) {
+  const auto want = Train(config, DType::kF64, CpuKernels(), nullptr);
+  ASSERT_TRUE(want.ok()) << want.status();
+  for (const Determinism determinism : {Determinism::kFast, Determinism::kBitExact}) {
+    for (const auto& [dtype, loss, parameters] : kTolerances) {
+      auto device = CudaDevice::Open(0);
+      ASSERT_TRUE(device.ok()) << device.status();
+      const auto run = Train(config, dtype, CudaKernels(determinism), device->get());
+      ASSERT_TRUE(run.ok()) << run.status();
+      for (int s = 0; s < kSteps; ++s) {
+        EXPECT_NEAR(run->steps[s].loss / want->steps[s].loss, 1, loss) << Name(dtype) << " step " << s + 1;
+      }
+      EXPECT_EQ(run->eval_tokens, want->eval_tokens);
+      EXPECT_NEAR(run->eval_nats / want->eval_nats, 1, loss) << Name(dtype);
+      EXPECT_LE(Distance(*run, *want), parameters) << Name(dtype);
+    }
+  }
+}
+
+// Sizes that cuDNN and adjacent weights need.
+JobConfig Sized(ModelArch arch, int64_t accumulate) {
+  JobConfig c = SmallJobOf(arch, 1, 1, accumulate);
+  c.model.vocab = 96;
+  c.model.dim = 128;
+  c.model.heads = 2;
+  c.model.kv_heads = arch == ModelArch::kLlama ? 1 : 2;
+  c.model.ffn = 192;
+  c.model.seq = 64;
+  c.model.init_std = 0.05;
+  if (arch == ModelArch::kBert) c.model.mask_token = 95;
+  c.batch = {.tokens = 8 * 64, .micro = 8 / accumulate, .accumulate = accumulate};
+  c.optim.lr = 1e-3;
+  return c;
+}
+
+TEST(CudaTrain, Llama) {
+  STRATA_NEEDS_GPU();
+  ExpectTrainsAlike(Sized(ModelArch::kLlama, 1));
+  ExpectTrainsAlike(Sized(ModelArch::kLlama, 4));
+}
+
+TEST(CudaTrain, LlamaWithATiedHeadAndSgd) {
+  STRATA_NEEDS_GPU();
+  JobConfig c = Sized(ModelArch::kLlama, 2);
+  c.model.tied = true;
+  c.optim.type = OptimizerType::kSgd;
+  ExpectTrainsAlike(c);
+}
+
+TEST(CudaTrain, Gpt2WithDropout) {
+  STRATA_NEEDS_GPU();
+  ExpectTrainsAlike(Sized(ModelArch::kGpt2, 2));
+  JobConfig c = Sized(ModelArch::kGpt2, 1);
+  c.model.dropout = 0;
+  ExpectTrainsAlike(c);
+}
+
+TEST(CudaTrain, Bert) {
+  STRATA_NEEDS_GPU();
+  ExpectTrainsAlike(Sized(ModelArch::kBert, 2));
+}
+
+TEST(CudaTrain, BitExactRunsRepeatTheirBits) {
+  STRATA_NEEDS_GPU();
+  std::vector<JobRun> runs;
+  for (int i = 0; i < 2; ++i) {
+    auto device = CudaDevice::Open(0);
+    ASSERT_TRUE(device.ok()) << device.status();
+    auto run = Train(Sized(ModelArch::kLlama, 2), DType::kBF16, CudaKernels(Determinism::kBitExact), device->get());
+    ASSERT_TRUE(run.ok()) << run.status();
+    runs.push_back(*std::move(run));
+  }
+  EXPECT_EQ(runs[0].parameters, runs[1].parameters);
+  for (int s = 0; s < kSteps; ++s) EXPECT_EQ(runs[0].steps[s].loss, runs[1].steps[s].loss);
+}
+
+}  // namespace
+}  // namespace strata::testing
