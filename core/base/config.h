@@ -39,8 +39,8 @@ using FieldRef = std::variant<bool*, int64_t*, double*, std::string*, ChoiceRef,
                               std::vector<std::string>*, std::vector<WeightedPath>*>;
 
 struct FieldInfo {
-  std::string_view doc = "";                              // one line
-  std::string_view unit = "";                             // "tokens"; empty where there is none
+  std::string_view doc;                                   // one line
+  std::string_view unit;                                  // "tokens"; empty where there is none
   double min = -std::numeric_limits<double>::infinity();  // inclusive limits of a number, or of each of a list
   double max = std::numeric_limits<double>::infinity();
   bool is_path = false;  // the reader makes a relative path relative to the config file's folder
@@ -98,7 +98,7 @@ struct ConfigIssue {
   ConfigErrorKind kind;
   std::string key;           // "model.heads"
   std::string message;       // "model.heads = 7: must divide model.dim = 64"
-  std::string hint = "";     // "nearest valid: 8"
+  std::string hint;          // "nearest valid: 8"
   int line = 0, column = 0;  // of the mistake, from 1; 0: where the key was set
 };
 

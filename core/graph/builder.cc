@@ -21,7 +21,7 @@ const TensorSpec& GraphBuilder::spec(Value v) const {
   return v.valid() ? graph_.spec(v) : kNone;
 }
 
-void GraphBuilder::Fail(absl::Status error, SourceLoc loc) {
+void GraphBuilder::Fail(const absl::Status& error, SourceLoc loc) {
   if (!error_.ok() || error.ok()) return;
   const std::string where = scope().empty() ? "" : " in " + scope();
   error_ = absl::Status(error.code(), absl::StrFormat("%s:%d: %s%s", loc.file, loc.line, error.message(), where));

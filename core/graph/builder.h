@@ -36,7 +36,7 @@ class GraphBuilder {
   void PushLike(const Node& like);  // the absolute scope and block of another node
   void Pop();
   void set_phase(Phase p) { phase_ = p; }
-  void Fail(absl::Status error, SourceLoc loc = SourceLoc::Here());
+  void Fail(const absl::Status& error, SourceLoc loc = SourceLoc::Here());
 
   const Graph& graph() const { return graph_; }
   Graph& mutable_graph() { return graph_; }  // passes: layouts, grad_of

@@ -185,7 +185,7 @@ absl::Status AttentionPlans::Prepare(const AttentionShape& shape, const Attentio
       graph->Build(static_cast<cudnnHandle_t>(handle_), AttentionWorkspaceOf(shape).library_bytes());
   if (!built.ok()) return Annotate(built, absl::StrFormat("%s, cuDNN %s", ToString(shape), version()));
   CudnnGraph& g = *(plans_[shape] = std::move(graph));
-  const absl::Status chosen = ChooseFastest(shape, g, operands);
+  absl::Status chosen = ChooseFastest(shape, g, operands);
   if (!chosen.ok()) plans_.erase(shape);
   return chosen;
 }

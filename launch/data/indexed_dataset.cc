@@ -147,9 +147,10 @@ absl::Status IndexedDataset::Read(int64_t begin, std::span<int32_t> out) const {
   const auto bytes = std::as_writable_bytes(out).last(out.size() * token_bytes_);
   const absl::Status read = bin_->ReadAt(begin * token_bytes_, bytes);
   if (!read.ok()) return absl::DataLossError(read.message());  // Unavailable would be the word of a lost peer
-  if (token_bytes_ == 4) return read;
-  for (size_t i = 0; i < out.size(); ++i) out[i] = Load<uint16_t>(&bytes[2 * i]);
-  return read;
+  if (token_bytes_ == 2) {
+    for (size_t i = 0; i < out.size(); ++i) out[i] = Load<uint16_t>(&bytes[2 * i]);
+  }
+  return absl::OkStatus();
 }
 
 IndexedDatasetWriter::IndexedDatasetWriter(Env& env, std::string prefix, int64_t vocab_size, uint32_t tokenizer_crc32c,

@@ -6,7 +6,7 @@
 namespace strata {
 
 std::string TrainingData::Describe(int64_t first, int64_t count) const {
-  const std::string all = absl::StrFormat("samples %d to %d", first, first + count - 1);
+  std::string all = absl::StrFormat("samples %d to %d", first, first + count - 1);
   if (sources.size() == 1) return all;
   std::vector<std::string> parts;
   for (size_t k = 0; k < sources.size(); ++k) {
