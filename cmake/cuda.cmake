@@ -20,6 +20,7 @@ if(NOT STRATA_CUDA STREQUAL "OFF")
     message(FATAL_ERROR "STRATA_CUDA=ON needs nvcc (${CMAKE_CUDA_COMPILER}) and the headers of cuBLASLt and cuDNN 9 (${CUDNN_INCLUDE_DIR})")
   endif()
 endif()
+set(STRATA_HAVE_CUDA ${STRATA_HAVE_CUDA} CACHE INTERNAL "the GPU back end is built")
 message(STATUS "GPU back end: ${STRATA_HAVE_CUDA}")
 
 if(STRATA_HAVE_CUDA)

@@ -11,7 +11,12 @@
 namespace strata {
 namespace {
 
-constexpr int kHeldThreads = 512, kHeldVecs = 8, kStreamThreads = 1024;
+constexpr int kHeldVecs = 8, kStreamThreads = 1024;
+
+template <typename T>
+constexpr int64_t Held(int threads) {  // elements that the registers of a block hold
+  return int64_t{threads} * kHeldVecs * Vec<T>::kSize;
+}
 
 template <typename T>
 struct SoftmaxNll {
@@ -102,8 +107,8 @@ __device__ __forceinline__ void Forget(Vec<T> (&x)[kHeldVecs]) {
   }
 }
 
-template <typename T>
-__global__ void __launch_bounds__(kHeldThreads, 2) HeldRow(SoftmaxNll<T> a) {
+template <typename T, int kThreads>
+__global__ void __launch_bounds__(kThreads, 1024 / kThreads) HeldRow(SoftmaxNll<T> a) {
   constexpr int kSize = Vec<T>::kSize;
   __shared__ float shared[32];
   const float weight = WeightOf(a);
@@ -114,7 +119,7 @@ __global__ void __launch_bounds__(kHeldThreads, 2) HeldRow(SoftmaxNll<T> a) {
   Vec<T> x[kHeldVecs];
 #pragma unroll
   for (int i = 0; i < kHeldVecs; ++i) {
-    const int v = threadIdx.x + i * kHeldThreads;
+    const int v = threadIdx.x + i * kThreads;
     if (v < vecs) x[i] = LoadVec(row + v * kSize);
   }
   float picked = 0;
@@ -122,7 +127,7 @@ __global__ void __launch_bounds__(kHeldThreads, 2) HeldRow(SoftmaxNll<T> a) {
   MaxSum r{-FLT_MAX, 0};
 #pragma unroll
   for (int i = 0; i < kHeldVecs; ++i) {
-    if (threadIdx.x + i * kHeldThreads >= vecs) continue;
+    if (threadIdx.x + i * kThreads >= vecs) continue;
 #pragma unroll
     for (int j = 0; j < kSize; ++j) r.max = fmaxf(r.max, x[i][j]);
   }
@@ -130,7 +135,7 @@ __global__ void __launch_bounds__(kHeldThreads, 2) HeldRow(SoftmaxNll<T> a) {
   Forget(x);
 #pragma unroll
   for (int i = 0; i < kHeldVecs; ++i) {
-    if (threadIdx.x + i * kHeldThreads >= vecs) continue;
+    if (threadIdx.x + i * kThreads >= vecs) continue;
 #pragma unroll
     for (int j = 0; j < kSize; ++j) r.sum += Exp<T>(x[i][j] - r.max);
   }
@@ -139,7 +144,7 @@ __global__ void __launch_bounds__(kHeldThreads, 2) HeldRow(SoftmaxNll<T> a) {
   Forget(x);
 #pragma unroll
   for (int i = 0; i < kHeldVecs; ++i) {
-    const int v = threadIdx.x + i * kHeldThreads;
+    const int v = threadIdx.x + i * kThreads;
     if (v >= vecs) continue;
     Vec<T> dz;
 #pragma unroll
@@ -161,8 +166,10 @@ absl::Status Run(const KernelArgs& a, T* dz, const float* seed, float* loss) {  
   const cudaStream_t stream = StreamOf(a);
   const auto blocks = static_cast<unsigned>(rows);
   if (rows > 0) {
-    if (dz != nullptr && args.z.wide && z.shape.back() <= int64_t{kHeldThreads} * kHeldVecs * Vec<T>::kSize) {
-      HeldRow<T><<<blocks, kHeldThreads, 0, stream>>>(args);
+    if (dz != nullptr && args.z.wide && z.shape.back() <= Held<T>(512)) {
+      HeldRow<T, 512><<<blocks, 512, 0, stream>>>(args);
+    } else if (dz != nullptr && args.z.wide && z.shape.back() <= Held<T>(1024)) {
+      HeldRow<T, 1024><<<blocks, 1024, 0, stream>>>(args);
     } else {
       StreamRow<T><<<blocks, kStreamThreads, 0, stream>>>(args);
     }

@@ -80,6 +80,7 @@ Finding Mpi(const MachineFacts& f) {
 }
 
 Finding Gpu(const MachineFacts& f) {
+  if (!f.gpu.empty()) return {"gpu", f.gpu, ""};
   if (f.gpu_driver.empty() && !f.gpu_device) return {"gpu", "none: ranks compute on the CPU", ""};
   if (f.gpu_driver.empty()) return {"gpu", "a device node, but no driver is loaded", "load it: modprobe nvidia"};
   return {"gpu", f.gpu_driver, f.gpu_device ? "" : "no device node: start the container with its GPUs"};

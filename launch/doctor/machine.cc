@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/base/status.h"
+#include "core/exec/cuda_device.h"
 #include "core/kernels/gemm.h"
 #include "launch/job/plan_report.h"
 
@@ -150,6 +151,7 @@ MachineFacts ReadMachine(Env& env, const std::string& folder) {
   const std::string driver = Text("/proc/driver/nvidia/version");
   facts.gpu_driver = driver.substr(0, driver.find('\n'));
   facts.gpu_device = env.Exists("/dev/nvidia0");
+  if (CudaDeviceCount() > 0) facts.gpu = CudaStatusLine();
   return facts;
 }
 

@@ -20,7 +20,7 @@ std::vector<Tensor> Operands(int64_t b, int64_t s, int64_t v) {
 }
 
 // Odd rows; rows of whole vectors; the longest that a block holds in bf16, and longer ones.
-constexpr int64_t kVocabularies[] = {1, 33, 1000, 16384, 32768, 40000, 40001};
+constexpr int64_t kVocabularies[] = {1, 33, 1000, 16384, 32768, 40000, 40001, 70000};
 
 TEST(CudaCrossEntropy, Pieces) {
   STRATA_NEEDS_GPU();
