@@ -31,7 +31,7 @@ double Get(const TensorRef& t, int64_t i) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<RankRunner>> RankRunner::Create(const Job& job, std::shared_ptr<const Plan> plan,
+absl::StatusOr<std::unique_ptr<RankRunner>> RankRunner::Create(const Job& job, const std::shared_ptr<const Plan>& plan,
                                                                World& world, Device& device, ThreadPool* pool,
                                                                Executor::Freed freed) {
   std::unique_ptr<RankRunner> r(new RankRunner(job, pool));

@@ -24,7 +24,7 @@ struct StepReport {
 class RankRunner {
  public:
   // Collective over the world. `job` and `device` must outlive the runner.
-  static absl::StatusOr<std::unique_ptr<RankRunner>> Create(const Job& job, std::shared_ptr<const Plan> plan,
+  static absl::StatusOr<std::unique_ptr<RankRunner>> Create(const Job& job, const std::shared_ptr<const Plan>& plan,
                                                             World& world, Device& device, ThreadPool* pool,
                                                             Executor::Freed freed = Executor::kDefaultFreed);
 

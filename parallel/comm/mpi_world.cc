@@ -96,7 +96,10 @@ class MpiWorld final : public World {
     const Collective gather{Collective::kAllGather, {}, DType::kU8, width, -1, mine.data(), texts.data()};
     RETURN_IF_ERROR(all_.Issue({&gather, 1}));
     std::vector<CommSpec> named;
-    for (int r = 0; r < size(); ++r) named.push_back(FromText(texts.substr(r * width, width).c_str()));
+    for (int r = 0; r < size(); ++r) {
+      const std::string padded = texts.substr(r * width, width);
+      named.push_back(FromText(padded.substr(0, padded.find('\0'))));
+    }
     return internal::CheckRound(named);
   }
 

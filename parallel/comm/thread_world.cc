@@ -61,10 +61,10 @@ class ThreadWorld final : public World {
   size_t round_ = 0;
 };
 
-ThreadJob::ThreadJob(int size, ThreadWorldOptions options)
-    : size_(size), options_(std::move(options)), ledger_(std::make_shared<internal::WaitLedger>(size)) {}
+ThreadJob::ThreadJob(int size, const ThreadWorldOptions& options)
+    : size_(size), options_(options), ledger_(std::make_shared<internal::WaitLedger>(size)) {}
 
-std::shared_ptr<ThreadJob> ThreadJob::Create(int size, ThreadWorldOptions options) {
+std::shared_ptr<ThreadJob> ThreadJob::Create(int size, const ThreadWorldOptions& options) {
   STRATA_CHECK(size >= 1);
   return std::shared_ptr<ThreadJob>(new ThreadJob(size, options));
 }
@@ -123,7 +123,7 @@ absl::StatusOr<ThreadJob::Group> ThreadJob::Connect(int rank, size_t index, cons
   return round.named[rank];
 }
 
-absl::Status RunRanks(int size, const std::function<absl::Status(World&)>& body, ThreadWorldOptions options) {
+absl::Status RunRanks(int size, const std::function<absl::Status(World&)>& body, const ThreadWorldOptions& options) {
   const std::shared_ptr<ThreadJob> job = ThreadJob::Create(size, options);
   std::mutex mutex;
   std::condition_variable ended;

@@ -31,7 +31,7 @@ struct ThreadWorldOptions {
 // all-gather and broadcast may be in place as with NCCL; an all-to-all may not.
 class ThreadJob : public std::enable_shared_from_this<ThreadJob> {
  public:
-  static std::shared_ptr<ThreadJob> Create(int size, ThreadWorldOptions options = {});
+  static std::shared_ptr<ThreadJob> Create(int size, const ThreadWorldOptions& options = {});
 
   int size() const { return size_; }
   // The place of one rank. It keeps the job alive and belongs to one thread. Its Connect(): in one round ranks may name
@@ -49,7 +49,7 @@ class ThreadJob : public std::enable_shared_from_this<ThreadJob> {
     absl::Status error;
   };
 
-  ThreadJob(int size, ThreadWorldOptions options);
+  ThreadJob(int size, const ThreadWorldOptions& options);
   absl::StatusOr<Group> Connect(int rank, size_t round, const CommSpec& spec);
   void Enter(Round& round, int rank, const CommSpec& spec);
 
@@ -64,6 +64,7 @@ class ThreadJob : public std::enable_shared_from_this<ThreadJob> {
 
 // Runs body once for each rank, each on its own thread, and waits for all. A rank that returns an error aborts the job, so
 // that its peers wake with Unavailable("rank 3: <cause>"). Returns the causal error, annotated with its rank.
-absl::Status RunRanks(int size, const std::function<absl::Status(World&)>& body, ThreadWorldOptions options = {});
+absl::Status RunRanks(int size, const std::function<absl::Status(World&)>& body,
+                      const ThreadWorldOptions& options = {});
 
 }  // namespace strata

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <hdf5.h>
 
+#include <algorithm>
 #include <cstring>
 #include <thread>
 
@@ -140,7 +141,7 @@ TEST(RoundTrip, Hdf5ReadsTheData) {
     return out;
   };
   const std::vector<float> a = read("a[1:3, 0:4]"), b = read("b.c[0:4]");
-  EXPECT_EQ(std::memcmp(a.data(), mine.memory[0].data(), 32), 0);
+  EXPECT_TRUE(std::ranges::equal(std::as_bytes(std::span(a)).first(32), std::span(mine.memory[0]).first(32)));
   EXPECT_EQ(std::vector<float>(b.begin(), b.begin() + 4), (std::vector<float>{1.0f, -3.140625f, 0x1p-100f, 65280.0f}));
   EXPECT_GE(H5Fclose(file), 0);
 }

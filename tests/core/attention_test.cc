@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "absl/strings/str_format.h"
 #include "core/ops/move.h"
 #include "tests/testing/op_checks.h"
 #include "tests/testing/shard_checks.h"

@@ -91,12 +91,12 @@ TEST(HangBlame, RanksThatWaitForEachOtherAreAllTold) {
                                        [&](World& world) -> absl::Status {
                                          ASSIGN_OR_RETURN(const auto a, world.Connect({"a", {0, 1}}));
                                          ASSIGN_OR_RETURN(const auto b, world.Connect({"b", {0, 1}}));
-                                         if (world.rank() == 1) std::this_thread::sleep_for(milliseconds(50));
+                                         if (world.rank() == 1) std::this_thread::sleep_for(milliseconds(250));
                                          return Barrier(world.rank() == 0 ? *a : *b);
                                        },
-                                       {milliseconds(150)});
+                                       {milliseconds(500)});
   EXPECT_TRUE(Says(status,
-                   "communicator a, call 1, barrier: rank 1 did not arrive within 150 ms; rank 1 waits for rank 0 in "
+                   "communicator a, call 1, barrier: rank 1 did not arrive within 500 ms; rank 1 waits for rank 0 in "
                    "communicator b, call 1, barrier"))
       << status;
 }
@@ -108,14 +108,14 @@ TEST(HangBlame, ThroughAReceive) {
                                          float x = 0;
                                          const int r = world.rank();
                                          const Collective receive{Collective::kRecv, {}, DType::kF32, 1, r + 1, &x, &x};
-                                         if (r == 1) std::this_thread::sleep_for(milliseconds(50));
+                                         if (r == 1) std::this_thread::sleep_for(milliseconds(250));
                                          if (r < 2) return chain->Issue({&receive, 1}, kStream);
                                          while (chain->Poll().ok()) std::this_thread::sleep_for(milliseconds(1));
                                          return chain->Poll();
                                        },
-                                       {milliseconds(150)});
+                                       {milliseconds(500)});
   EXPECT_TRUE(Says(status,
-                   "communicator chain, recv of 1 f32: rank 2 did not arrive within 150 ms; rank 0 waits for "
+                   "communicator chain, recv of 1 f32: rank 2 did not arrive within 500 ms; rank 0 waits for "
                    "rank 1 in communicator chain, recv of 1 f32"))
       << status;
 }

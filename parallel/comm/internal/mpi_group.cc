@@ -172,7 +172,7 @@ absl::Status MpiGroup::PointToPoint(std::span<const Collective> calls) {
       RETURN_IF_ERROR(Receive(c.out, bytes, c.peer, kPairData));
     }
   }
-  const absl::Status arrived = Wait(*last);
+  absl::Status arrived = Wait(*last);
   RETURN_IF_ERROR(CheckPairs(calls));  // says more than MPI's error about a message that is too long
   return arrived;
 }

@@ -82,7 +82,7 @@ absl::Status ThreadGroup::error() const {
   return cause_;
 }
 
-absl::Status ThreadGroup::Fail(absl::Status error) {
+absl::Status ThreadGroup::Fail(const absl::Status& error) {
   Abort(error);
   return this->error();
 }
@@ -91,7 +91,7 @@ absl::Status ThreadGroup::Read(int me, absl::FunctionRef<absl::Status()> fn) {
   members_[me].reading = true;
   absl::Status status = aborted_ ? error() : fn();
   members_[me].reading = false;
-  return status.ok() ? status : Fail(std::move(status));
+  return status.ok() ? status : Fail(status);
 }
 
 void ThreadGroup::WaitForReaders(int me) const {
@@ -190,7 +190,7 @@ void ThreadGroup::CopyFromPeers(int me, const Collective& c) const {
 absl::Status ThreadGroup::PointToPoint(int me, std::span<const Collective> calls) {
   for (const Collective& c : calls) {
     if (!IsPointToPoint(c)) continue;
-    if (absl::Status s = CheckPeer(spec_, c); !s.ok()) return Fail(std::move(s));
+    if (absl::Status s = CheckPeer(spec_, c); !s.ok()) return Fail(s);
   }
   std::vector<Cursor>& cursors = members_[me].cursors;
   for (int p = 0; p < size(); ++p) {

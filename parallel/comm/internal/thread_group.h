@@ -54,7 +54,7 @@ class ThreadGroup {
   absl::Status Wait(int me, absl::FunctionRef<bool()> ready, WaitLedger::Describe waiting);
   Outcome Sleep(absl::FunctionRef<bool()> ready);
   void Notify();  // after a change that someone may wait for
-  absl::Status Fail(absl::Status error);
+  absl::Status Fail(const absl::Status& error);
   absl::Status Read(int me, absl::FunctionRef<absl::Status()> fn);
   void WaitForReaders(int me) const;
   bool AllArrived(uint64_t barrier) const;
