@@ -37,8 +37,9 @@ struct TokenizerConfig {
 };
 
 struct DataConfig {
-  std::vector<WeightedPath> train;  // PREFIX of PREFIX.bin and PREFIX.idx; samples are taken in proportion to the weights
-  std::string valid;                // PREFIX; empty: no evaluation
+  std::vector<WeightedPath>
+      train;          // PREFIX of PREFIX.bin and PREFIX.idx; samples are taken in proportion to the weights
+  std::string valid;  // PREFIX; empty: no evaluation
   Packing packing = Packing::kConcat;
   int64_t prefetch = 2;  // batches
 

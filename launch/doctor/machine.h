@@ -30,7 +30,7 @@ struct MachineFacts {
   std::string mpirun;       // path; empty: not in PATH
   std::string gpu_driver;   // version line of NVIDIA's kernel driver; empty: none
   bool gpu_device = false;  // a device node is there
-  std::string gpu;          // what CUDA sees and has: "NVIDIA H200, 132 SMs, ..., cuDNN 9.19.0"; empty: none to compute on
+  std::string gpu;  // what CUDA sees and has: "NVIDIA H200, 132 SMs, ..., cuDNN 9.19.0"; empty: none to compute on
 };
 
 // Measures for about a second, and writes and removes one file of 64 MiB in `folder`.
