@@ -11,12 +11,7 @@
 namespace strata {
 namespace {
 
-constexpr int kHeldVecs = 8, kStreamThreads = 1024;
-
-template <typename T>
-constexpr int64_t Held(int threads) {  // elements that the registers of a block hold
-  return int64_t{threads} * kHeldVecs * Vec<T>::kSize;
-}
+constexpr int kHeldThreads = 512, kHeldVecs = 8, kStreamThreads = 1024;
 
 template <typename T>
 struct SoftmaxNll {
@@ -107,8 +102,8 @@ __device__ __forceinline__ void Forget(Vec<T> (&x)[kHeldVecs]) {
   }
 }
 
-template <typename T, int kThreads>
-__global__ void __launch_bounds__(kThreads, 1024 / kThreads) HeldRow(SoftmaxNll<T> a) {
+template <typename T>
+__global__ void __launch_bounds__(kHeldThreads, 2) HeldRow(SoftmaxNll<T> a) {
   constexpr int kSize = Vec<T>::kSize;
   __shared__ float shared[32];
   const float weight = WeightOf(a);
@@ -119,7 +114,7 @@ __global__ void __launch_bounds__(kThreads, 1024 / kThreads) HeldRow(SoftmaxNll<
   Vec<T> x[kHeldVecs];
 #pragma unroll
   for (int i = 0; i < kHeldVecs; ++i) {
-    const int v = threadIdx.x + i * kThreads;
+    const int v = threadIdx.x + i * kHeldThreads;
     if (v < vecs) x[i] = LoadVec(row + v * kSize);
   }
   float picked = 0;
@@ -127,7 +122,7 @@ __global__ void __launch_bounds__(kThreads, 1024 / kThreads) HeldRow(SoftmaxNll<
   MaxSum r{-FLT_MAX, 0};
 #pragma unroll
   for (int i = 0; i < kHeldVecs; ++i) {
-    if (threadIdx.x + i * kThreads >= vecs) continue;
+    if (threadIdx.x + i * kHeldThreads >= vecs) continue;
 #pragma unroll
     for (int j = 0; j < kSize; ++j) r.max = fmaxf(r.max, x[i][j]);
   }
@@ -135,7 +130,7 @@ __global__ void __launch_bounds__(kThreads, 1024 / kThreads) HeldRow(SoftmaxNll<
   Forget(x);
 #pragma unroll
   for (int i = 0; i < kHeldVecs; ++i) {
-    if (threadIdx.x + i * kThreads >= vecs) continue;
+    if (threadIdx.x + i * kHeldThreads >= vecs) continue;
 #pragma unroll
     for (int j = 0; j < kSize; ++j) r.sum += Exp<T>(x[i][j] - r.max);
   }
@@ -144,7 +139,7 @@ __global__ void __launch_bounds__(kThreads, 1024 / kThreads) HeldRow(SoftmaxNll<
   Forget(x);
 #pragma unroll
   for (int i = 0; i < kHeldVecs; ++i) {
-    const int v = threadIdx.x + i * kThreads;
+    const int v = threadIdx.x + i * kHeldThreads;
     if (v >= vecs) continue;
     Vec<T> dz;
 #pragma unroll
@@ -166,10 +161,8 @@ absl::Status Run(const KernelArgs& a, T* dz, const float* seed, float* loss) {  
   const cudaStream_t stream = StreamOf(a);
   const auto blocks = static_cast<unsigned>(rows);
   if (rows > 0) {
-    if (dz != nullptr && args.z.wide && z.shape.back() <= Held<T>(512)) {
-      HeldRow<T, 512><<<blocks, 512, 0, stream>>>(args);
-    } else if (dz != nullptr && args.z.wide && z.shape.back() <= Held<T>(1024)) {
-      HeldRow<T, 1024><<<blocks, 1024, 0, stream>>>(args);
+    if (dz != nullptr && args.z.wide && z.shape.back() <= int64_t{kHeldThreads} * kHeldVecs * Vec<T>::kSize) {
+      HeldRow<T><<<blocks, kHeldThreads, 0, stream>>>(args);
     } else {
       StreamRow<T><<<blocks, kStreamThreads, 0, stream>>>(args);
     }
