@@ -20,7 +20,7 @@ class SpoiledRows final : public RowSource {
  public:
   explicit SpoiledRows(float weight) : weight_(weight) {}
   absl::Status Row(int64_t index, const RowSpans& row) const override {
-    const absl::Status status = rows_.Row(index, row);
+    absl::Status status = rows_.Row(index, row);
     if (index == 22) row.weights[2] = weight_;
     return status;
   }

@@ -40,7 +40,7 @@ std::vector<Tensor> Operands(int64_t n, double norm) {
           v, Tensor::Of({}, {norm})};
 }
 
-GraphFn RunAdamW(double max_norm, std::vector<DecayRange> segments) {
+GraphFn RunAdamW(double max_norm, const std::vector<DecayRange>& segments) {
   return [=](GraphBuilder& g, const Values& in) {
     const AdamWSpec spec{.max_norm = max_norm, .segments = segments};
     const Value live = in.size() > 5 ? in[5] : Value{};
@@ -48,7 +48,7 @@ GraphFn RunAdamW(double max_norm, std::vector<DecayRange> segments) {
     return Values{r.weights, r.m, r.v};
   };
 }
-GraphFn RunSgd(bool nesterov, std::vector<DecayRange> segments) {
+GraphFn RunSgd(bool nesterov, const std::vector<DecayRange>& segments) {
   return [=](GraphBuilder& g, const Values& in) {
     const SgdSpec spec{.max_norm = 0.5, .nesterov = nesterov, .segments = segments};
     const Value live = in.size() > 4 ? in[4] : Value{};

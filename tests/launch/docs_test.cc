@@ -115,7 +115,7 @@ std::vector<std::string> Commands(const std::string& text) {
     if (std::regex_search(code, std::regex("^((mpirun|srun) .*)?[a-z/]*strata [a-z]"))) commands.push_back(code);
   }
   std::erase_if(commands, [](const std::string& c) {
-    return c.find('[') != std::string::npos && c.find("'") == std::string::npos;
+    return c.find('[') != std::string::npos && c.find('\'') == std::string::npos;
   });
   return commands;
 }

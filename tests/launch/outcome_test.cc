@@ -11,8 +11,6 @@
 namespace strata {
 namespace {
 
-using ::testing::HasSubstr;
-
 RankStatus Exited(int code, int64_t time_ns) { return {RankStatus::kExited, code, 1, time_ns}; }
 RankStatus Killed(int signal, int64_t time_ns) { return {RankStatus::kKilled, signal, 1, time_ns}; }
 const RankStatus kStopped{RankStatus::kRunning, 0, 1, 0};

@@ -48,7 +48,7 @@ class SmallRun {
   absl::Status Train(const Overrides& overrides = {}, const std::string& resume = "auto", Env& env = Env::Posix()) {
     const LoadedJob job = Load(overrides);
     testing::internal::CaptureStdout();
-    const absl::Status status = strata::Train(env, job, {.resume = resume});
+    absl::Status status = strata::Train(env, job, {.resume = resume});
     output = testing::internal::GetCapturedStdout();
     return status;
   }

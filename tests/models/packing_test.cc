@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "absl/strings/str_format.h"
 #include "core/base/philox.h"
 #include "core/base/status.h"
 #include "core/graph/autograd.h"

@@ -13,7 +13,6 @@
 namespace strata {
 namespace {
 
-using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using testing::Process;
 
