@@ -108,7 +108,7 @@ absl::Status CheckCharsMap(std::string_view map) {
   const uint32_t units = static_cast<uint32_t>(trie_bytes / 4);
   for (uint32_t i = 0; i < units; ++i) {
     const uint32_t unit = LoadU32(trie.substr(size_t{i} * 4));
-    if (IsLeaf(unit)) continue;
+    if (i > 0 && IsLeaf(unit)) continue;  // the root is walked from whatever it says
     const uint32_t children = i ^ Offset(unit);
     const bool inside = (children | 0xffu) < units;
     const uint32_t value = inside && HasLeaf(unit) ? LoadU32(trie.substr(size_t{children} * 4)) & 0x7fffffffu : 0;
