@@ -48,7 +48,8 @@ struct State {
   Role role = Role::kParam;
   TensorSpec spec;
   StateId storage = -1;        // view of this state ...
-  int64_t storage_offset = 0;  // ... from this element on, in LOCAL elements
+  int64_t storage_offset = 0;  // ... from this element on, in LOCAL elements of the whole (unsharded) flat state
+  Shape model_shape;  // where `spec.shape` is padded at the ends (a vocabulary): what checkpoints hold; else rank 0
 };
 
 enum class Phase : uint8_t { kForward, kInputGrad, kWeightGrad, kStep };  // F, I, W, once a step; B = I + W
@@ -60,6 +61,7 @@ struct Node {
   std::vector<Value> grad_of;  // per output: the forward value it is the gradient of, or none
   Phase phase = Phase::kForward;
   int16_t stage = 0, block = -1;  // pipeline stage; transformer block (unit of buckets, recompute, prefetch)
+  int16_t replica = 0;            // of the model, in a bidirectional pipeline
   uint64_t key = 0;               // hash(scope, ordinal): the same after every pass and cut; keys random numbers
   std::string scope;              // "blocks.3.attn.q"
   SourceLoc loc;

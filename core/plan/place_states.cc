@@ -66,7 +66,8 @@ absl::StatusOr<std::vector<PlannedState>> PlaceStates(std::span<const ProgramSpe
       } else {
         ref = placed[name] = place(state, box.shape.elements() * size);
       }
-      states.push_back({name, state.role, state.spec, box, ref, views});
+      const Shape& model = state.model_shape.rank > 0 ? state.model_shape : state.spec.shape;
+      states.push_back({name, state.role, state.spec, box, 0, box.shape.elements(), ref, views, model});
     }
   }
   return states;

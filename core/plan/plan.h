@@ -107,9 +107,13 @@ struct PlannedState {
   std::string name;
   Role role = Role::kParam;
   TensorSpec spec;
-  LocalBox box;  // this rank's part
-  Ref ref;
+  LocalBox box;  // this rank's part under spec.layout
+  // Of the box's elements in row-major order, those that this rank stores: all of them, but for a view into a flat state
+  // that is sharded (ZeRO). count may be 0.
+  int64_t first = 0, count = 0;
+  Ref ref;               // of element `first`
   bool is_view = false;  // a range of another state
+  Shape model_shape;     // State::model_shape, or spec.shape
 };
 
 struct Plan {
