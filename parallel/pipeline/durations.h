@@ -1,0 +1,28 @@
+#pragma once
+// What the simulator and the lowering know of time: how long a stage takes for one micro-batch, and how long a boundary
+// tensor takes from rank to rank. From a model of the job, from a table, or from a measurement. Any unit of time, as long as
+// it is the same throughout; seconds outside of tests.
+
+#include <limits>
+#include <vector>
+
+#include "core/plan/plan.h"
+
+namespace strata {
+
+struct StageDurations {
+  struct Stage {
+    double forward = 1, input_grad = 1, weight_grad = 1;  // B takes input_grad + weight_grad
+    double unshard = 0, reduce = 0;                       // collectives over the data-parallel ranks
+  };
+  std::vector<Stage> stages;    // [stage], alike for all replicas
+  double last_micro_batch = 1;  // its size beside the others', in (0, 1]: compute and transfers shrink alike
+  double pair = 1;              // an overlapped pair takes this part of its members' sum
+  double latency = 0;           // of a transfer between ranks, to which comes
+  double boundary_bytes = 0;    // the activation, or its gradient, of one micro-batch between two stages
+  double bytes_per_s = std::numeric_limits<double>::infinity();
+
+  static StageDurations Uniform(int stages, Stage stage) { return {.stages = std::vector<Stage>(stages, stage)}; }
+};
+
+}  // namespace strata

@@ -1,0 +1,61 @@
+#pragma once
+// From the compute order of a schedule to all that each pipeline rank does in a step: receives and sends placed by simulated
+// time, local copies, unshards and reshards (ZeRO-3), reductions, the update.
+//
+// All of it is one global order of events, a send and its receive being one event, a reduction of several ranks too; a
+// rank's list is its part of that order. So a rank may go through its list one action at a time, every communication
+// blocking until all its members are there, and nothing can deadlock. Source of receives by time: with a transfer of
+// 0.02 t_F, posting them in compute order costs an interleaved schedule most of its gain.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "parallel/pipeline/durations.h"
+#include "parallel/pipeline/schedule.h"
+
+namespace strata {
+
+// A tensor that goes from one stage to a neighbour, once a micro-batch of `replica`. Directed. from == to: a local copy.
+struct PipelineEdge {
+  enum Kind : uint8_t { kActivation, kGradient } kind = kActivation;
+  int from = 0, to = 0;  // ranks
+  int16_t replica = 0,
+          stage = 0;     // the sender's stage; the receiver's is stage + 1 for activations, stage - 1 for gradients
+  int16_t channel = -1;  // the communicator: one a (from, to, kind); -1 where from == to
+  int receiver() const { return kind == kActivation ? stage + 1 : stage - 1; }
+};
+
+struct LowerOptions {
+  int zero = 0;             // 3: parameters may be sharded between uses
+  int resident_stages = 0;  // with zero = 3: stages whose whole parameters a rank holds at a time, by kUnshard and
+                            // kReshard; 0: no such actions (segments gather blocks themselves)
+  // Stages that share a parameter (tied embeddings): {0, S - 1}. Their reductions meet, like those of replicas.
+  std::vector<std::vector<int>> tied;
+};
+
+// Lists of actions. kF, kB, kI, kW: as in the schedule.
+// kSend {replica, stage of the sender, micro_batch, edge}, kRecv {replica, stage of the receiver, micro_batch, edge}.
+// kCopyLocal {replica, stage of the sender, micro_batch, edge}: between two stages of this rank.
+// kUnshard, kReshard {stage}: of the rank's one copy. kReduce {replica, stage}: the stage's gradients are complete; over
+// the data-parallel ranks, and over all ranks that hold this stage in another replica or a tied one. kUpdate: last.
+// Neighbouring sends and receives carry equal non-zero `overlap`: they may be issued together, and need not be.
+struct LoweredSchedule {
+  std::vector<PipelineEdge> edges;
+  std::vector<std::string> channels;         // names: "edge 2->3 activation"
+  std::vector<std::vector<Action>> actions;  // [rank]
+  // [replica][stage]: micro-batches whose input or activations are held at a time. Micro-batch i uses slot
+  // OrdinalOf(i) % slots; ValidateLowered proves that no two that are alive share one.
+  std::vector<std::vector<int>> slots;
+  std::vector<std::vector<int>> gradient_slots;  // the same for the output gradient, from its receive to B, or to W
+};
+
+// Errors: those of ValidateSchedule; InvalidArgument for durations or options that do not fit the schedule.
+absl::StatusOr<LoweredSchedule> LowerSchedule(const Schedule& schedule, const StageDurations& durations,
+                                              const LowerOptions& options = {});
+
+// Slot of an action on a stage.
+inline int SlotOf(const Schedule& s, int micro_batch, int slots) { return OrdinalOf(s, micro_batch) % slots; }
+
+}  // namespace strata
