@@ -9,6 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "checkpoint/manifest.h"
 #include "core/base/crc32c.h"
+#include "core/base/json_text.h"
 #include "core/base/status.h"
 
 namespace strata {
@@ -53,26 +54,6 @@ std::string ChecksumDigits(const std::string& text_with_zeros) {
 }
 
 // ---- reading
-
-// Deepest nesting, counted before parsing so that no parser ever sees a deep text.
-int JsonDepth(std::string_view text) {
-  int depth = 0, deepest = 0;
-  bool in_string = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (in_string) {
-      if (c == '\\') ++i;
-      if (c == '"') in_string = false;
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '{' || c == '[') {
-      deepest = std::max(deepest, ++depth);
-    } else if (c == '}' || c == ']') {
-      --depth;
-    }
-  }
-  return deepest;
-}
 
 absl::StatusOr<Json> ParseJson(std::string_view text) {
   if (static_cast<int64_t>(text.size()) > kMaxManifestBytes) return absl::InvalidArgumentError("the text is too long");
