@@ -96,9 +96,12 @@ absl::StatusOr<Graph> Differentiate(const Graph& forward, Value loss, Value seed
   if (forward.spec(loss).shape.rank != 0 || forward.spec(seed).shape.rank != 0) {
     return absl::InvalidArgumentError("Differentiate: loss and seed must be scalars of shape []");
   }
+  return Differentiate(forward, {{loss, seed}}, wrt);
+}
+
+absl::StatusOr<Graph> Differentiate(const Graph& forward, Gradients grads, std::span<const Value> wrt) {
   GraphBuilder g(forward);
   g.set_phase(Phase::kInputGrad);
-  Gradients grads = {{loss, seed}};
   RETURN_IF_ERROR(Backward(g, 0, grads));
   for (size_t i = 0; i < wrt.size(); ++i) {
     if (const auto it = grads.find(wrt[i]); it != grads.end()) g.Output(absl::StrFormat("grad.%d", i), it->second);

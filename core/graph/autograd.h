@@ -18,6 +18,10 @@ namespace strata {
 // kInputGrad, or kWeightGrad where they only make gradients of `wrt`; Node::grad_of names each gradient's primal.
 absl::StatusOr<Graph> Differentiate(const Graph& forward, Value loss, Value seed, std::span<const Value> wrt);
 
+// The same from given gradients of any values of `forward`, as those that another pipeline stage sends.
+using Gradients = std::map<Value, Value>;
+absl::StatusOr<Graph> Differentiate(const Graph& forward, Gradients grads, std::span<const Value> wrt);
+
 // For every gradient output "grad.<i>", that of the parameter params[i]: declares the accumulator state
 // "grad.<state name>" (AccumulatorOf the parameter's dtype) and, right after the gradient's node and in its phase,
 // state := accumulate(state, gradient); on the first micro-batch that kernel overwrites. The outputs "grad.<i>" are dropped.
@@ -27,7 +31,6 @@ absl::StatusOr<Graph> AccumulateGradients(const Graph& graph, std::span<const St
 absl::StatusOr<Graph> DecomposeOps(const Graph& graph, const std::function<bool(const Op&)>& replace);
 
 // The step below Differentiate: from gradients of some values, those of all values that nodes [first, now) read.
-using Gradients = std::map<Value, Value>;
 absl::Status Backward(GraphBuilder& g, NodeId first, Gradients& grads);
 
 }  // namespace strata

@@ -1,6 +1,7 @@
 #include "core/graph/graph.h"
 
 #include <set>
+#include <tuple>
 
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
@@ -50,13 +51,15 @@ absl::Status Verify(const Graph& g) {
       if (!Exists(g, v)) return absl::InternalError(absl::StrFormat("%s names a value that does not exist", name));
     }
   }
-  std::set<StateId> updated;
+  std::set<std::tuple<StateId, int16_t, int16_t>> updated;
   for (const auto& [state, v] : g.updates) {
     if (state < 0 || state >= static_cast<StateId>(g.states.size()) || !Exists(g, v)) {
       return absl::InternalError("an update names a state or value that does not exist");
     }
     const State& s = g.states[state];
-    if (!updated.insert(state).second) return absl::InternalError(absl::StrFormat("state %s is updated twice", s.name));
+    const Node& by = g.nodes[v.node];
+    if (!updated.insert({state, by.replica, by.stage}).second)
+      return absl::InternalError(absl::StrFormat("state %s is updated twice", s.name));
     if (g.spec(v).dtype != s.spec.dtype || g.spec(v).shape != s.spec.shape) {
       return absl::InternalError(absl::StrFormat("the update of state %s is %s%s, the state %s%s", s.name,
                                                  Name(g.spec(v).dtype), ToString(g.spec(v).shape), Name(s.spec.dtype),

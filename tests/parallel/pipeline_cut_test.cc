@@ -1,0 +1,361 @@
+// Stages run one after the other, with what they send to each other, are the whole model: same losses, same gradients.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "core/base/philox.h"
+#include "core/base/status.h"
+#include "core/graph/autograd.h"
+#include "core/graph/builder.h"
+#include "core/ops/elementwise.h"
+#include "core/ops/linear.h"
+#include "models/model.h"
+#include "parallel/pipeline/cut.h"
+#include "parallel/pipeline/stage_layout.h"
+#include "tests/testing/interpreter.h"
+#include "tests/testing/small_job.h"
+
+namespace strata {
+namespace {
+
+using testing::Evaluate;
+using ::testing::HasSubstr;
+using testing::MaxAbs;
+using testing::MaxAbsDiff;
+using testing::Tensor;
+
+using Bindings = std::map<std::string, Tensor>;
+
+constexpr int kBlocks = 6;
+
+ModelConfig SmallModel(ModelArch arch, bool tied) {
+  ModelConfig model = testing::SmallJobOf(arch, 1, 1, 1).model;
+  model.layers = kBlocks;
+  model.dim = 8, model.heads = 2, model.kv_heads = 2, model.ffn = 12;
+  if (arch == ModelArch::kLlama) model.tied = tied;
+  return model;
+}
+
+struct Whole {
+  Graph forward, train;
+};
+
+absl::StatusOr<Graph> Plain(const Graph& graph) {
+  return DecomposeOps(graph, [](const Op& op) { return op.name() == "head_loss"; });
+}
+
+absl::StatusOr<Whole> BuildWhole(const ModelConfig& config) {
+  GraphBuilder g;
+  LossSpec spec{.batch = 2, .dtype = DType::kF64, .chunks = 2, .dropout = config.dropout};
+  if (config.arch == ModelArch::kGpt2) spec.packing = Packing::kIsolate;
+  const ModelLoss model = ModelOf(config.arch).loss(g, config, spec);
+  const StateId sum = g.Declare({"loss", Role::kBuffer, {DType::kF64, {}, {}}});
+  g.Update(sum, Accumulate(g, g.Read(sum), model.loss));
+  Whole whole;
+  ASSIGN_OR_RETURN(whole.forward, std::move(g).Build());
+  ASSIGN_OR_RETURN(Graph train, Differentiate(whole.forward, model.loss, model.loss_scale, model.params));
+  ASSIGN_OR_RETURN(train, AccumulateGradients(train, model.states));
+  ASSIGN_OR_RETURN(whole.train, Plain(train));
+  whole.forward.outputs["loss"] = model.loss;
+  return whole;
+}
+
+Bindings Bind(const Graph& g, const ModelConfig& config) {
+  Bindings b;
+  for (const State& s : g.states) {
+    b[s.name] = s.role == Role::kParam ? Tensor::Random(DType::kF64, s.spec.shape, HashName(s.name), 0.3)
+                                       : Tensor::Zeros(s.spec.dtype, s.spec.shape);
+  }
+  for (const auto& [name, v] : g.inputs) {
+    const TensorSpec& spec = g.spec(v);
+    b[name] = spec.dtype == DType::kI32 ? Tensor::RandomInts(spec.shape, 0, config.vocab, HashName(name))
+                                        : Tensor::Random(DType::kF64, spec.shape, HashName(name));
+    if (name == "weights" || name == "positions" || name == "document_starts") {
+      for (int64_t i = 0; i < b[name].size(); ++i)
+        b[name].set(i, name == "positions" ? i : name == "weights" ? i % 3 != 1 : i % config.seq / 3 * 3);
+    }
+  }
+  return b;
+}
+
+// What stages give each other and keep.
+struct Stage {
+  StageGraph graph;
+  Bindings bindings;
+  Bindings outputs;
+
+  absl::Status Run(const Bindings& received) {
+    for (const auto& [name, v] : graph.graph.inputs) {
+      const TensorSpec& spec = graph.graph.spec(v);
+      if (!absl::StartsWith(name, "recv.")) continue;
+      const auto it = received.find(name);
+      bindings[name] = it == received.end() ? Tensor::Zeros(spec.dtype, spec.shape) : it->second;
+    }
+    ASSIGN_OR_RETURN(const auto values, Evaluate(graph.graph, bindings, {.scalars = {.seed = 5, .step = 1}}));
+    for (const auto& [name, v] : graph.graph.outputs) outputs[name] = values[v.node][v.output];
+    return absl::OkStatus();
+  }
+};
+
+// Forward from stage to stage, then backward.
+absl::StatusOr<std::vector<Stage>> RunStages(const Graph& forward, const StageLayout& layout,
+                                             const Bindings& bindings) {
+  ASSIGN_OR_RETURN(const std::vector<StageGraph> cut, CutStages(forward, layout));
+  std::vector<Stage> stages;
+  for (const StageGraph& s : cut) {
+    ASSIGN_OR_RETURN(StageGraph stage, DifferentiateStage(s));
+    ASSIGN_OR_RETURN(stage.graph, Plain(stage.graph));
+    stages.push_back({std::move(stage), bindings, {}});
+    for (const State& state : stages.back().graph.graph.states) {
+      if (state.role == Role::kGrad) stages.back().bindings[state.name] = Tensor::Zeros(DType::kF64, state.spec.shape);
+    }
+  }
+  Bindings wires;
+  const auto pass_on = [&](size_t s, const char* kind, size_t to) {
+    const auto it = stages[s].outputs.find(absl::StrCat("send.", kind, ".0.", s));
+    if (it != stages[s].outputs.end()) wires[absl::StrCat("recv.", kind, ".0.", to)] = it->second;
+  };
+  for (size_t s = 0; s < stages.size(); ++s) {
+    RETURN_IF_ERROR(stages[s].Run(wires));
+    pass_on(s, "act", s + 1);
+  }
+  for (size_t s = stages.size(); s-- > 0;) {
+    RETURN_IF_ERROR(stages[s].Run(wires));
+    if (s > 0) pass_on(s, "grad", s - 1);
+  }
+  return stages;
+}
+
+struct CutCase {
+  const char* name;
+  ModelArch arch;
+  bool tied;
+  const char* layout;
+  int stages;
+};
+
+class Cut : public ::testing::TestWithParam<CutCase> {};
+
+TEST_P(Cut, EqualsTheWholeModel) {
+  const CutCase& c = GetParam();
+  const ModelConfig config = SmallModel(c.arch, c.tied);
+  const absl::StatusOr<Whole> whole = BuildWhole(config);
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  Bindings want = Bind(whole->train, config);
+  const Bindings start = want;
+  const auto ran = Evaluate(whole->train, want, {.scalars = {.seed = 5, .step = 1}});
+  ASSERT_TRUE(ran.ok()) << ran.status();
+  const absl::StatusOr<StageLayout> layout = ParseStageLayout(c.layout, kBlocks, c.stages);
+  ASSERT_TRUE(layout.ok()) << layout.status();
+  const absl::StatusOr<std::vector<Stage>> stages = RunStages(whole->forward, *layout, start);
+  ASSERT_TRUE(stages.ok()) << stages.status();
+
+  std::map<std::string, Tensor> gradients;  // of both owners together
+  for (const Stage& s : *stages) {
+    for (const State& state : s.graph.graph.states) {
+      if (state.role != Role::kGrad) continue;
+      const Tensor& part = s.bindings.at(state.name);
+      Tensor& sum = gradients.try_emplace(state.name, Tensor::Zeros(DType::kF64, part.shape)).first->second;
+      for (int64_t i = 0; i < part.size(); ++i) sum.set(i, sum.at(i) + part.at(i));
+    }
+  }
+  EXPECT_EQ(stages->back().bindings.at("loss").at(0), want.at("loss").at(0));
+  size_t compared = 0;
+  for (const State& state : whole->train.states) {
+    if (state.role != Role::kGrad) continue;
+    ASSERT_TRUE(gradients.contains(state.name)) << state.name;
+    EXPECT_GT(MaxAbs(want.at(state.name)), 0) << state.name;
+    EXPECT_LE(MaxAbsDiff(gradients.at(state.name), want.at(state.name)),
+              1e-12 * std::max(1.0, MaxAbs(want.at(state.name))))
+        << state.name;
+    ++compared;
+  }
+  EXPECT_EQ(compared, gradients.size());
+}
+
+// I of a stage: what is left when only the gradient of its input is wanted.
+TEST_P(Cut, InputGradientsNeedNoWeightGradients) {
+  const CutCase& c = GetParam();
+  const absl::StatusOr<Whole> whole = BuildWhole(SmallModel(c.arch, c.tied));
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  const absl::StatusOr<std::vector<StageGraph>> cut =
+      CutStages(whole->forward, *ParseStageLayout(c.layout, kBlocks, c.stages));
+  ASSERT_TRUE(cut.ok()) << cut.status();
+  for (const StageGraph& s : *cut) {
+    absl::StatusOr<StageGraph> stage = DifferentiateStage(s);
+    ASSERT_TRUE(stage.ok()) << stage.status();
+    const Graph& g = stage->graph;
+    int input_products = 0, weight_products = 0;
+    for (const Node& n : g.nodes) {
+      for (Value v : n.inputs) {
+        EXPECT_FALSE(g.nodes[v.node].phase > n.phase && n.phase != Phase::kStep) << n.op->name() << " in " << n.scope;
+      }
+      input_products += n.op->name() == "linear_dx" && n.phase == Phase::kInputGrad;
+      weight_products += n.op->name() == "linear_dw" && n.phase == Phase::kWeightGrad;
+      EXPECT_FALSE(n.op->name() == "linear_dw" && n.phase == Phase::kInputGrad);
+      EXPECT_FALSE(n.op->name() == "linear_dx" && n.phase == Phase::kWeightGrad) << n.scope;
+    }
+    EXPECT_EQ(input_products, weight_products);
+    Graph only_input = g;
+    only_input.updates.clear();
+    for (const Node& n : Prune(only_input).nodes) EXPECT_NE(n.phase, Phase::kWeightGrad) << n.op->name() << n.scope;
+  }
+}
+
+TEST_P(Cut, EveryNodeIsInOneStage) {
+  const CutCase& c = GetParam();
+  const absl::StatusOr<Whole> whole = BuildWhole(SmallModel(c.arch, c.tied));
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  const absl::StatusOr<std::vector<StageGraph>> cut =
+      CutStages(whole->forward, *ParseStageLayout(c.layout, kBlocks, c.stages));
+  ASSERT_TRUE(cut.ok()) << cut.status();
+  std::multiset<uint64_t> keys;
+  for (const StageGraph& s : *cut) {
+    for (const Node& n : s.graph.nodes) {
+      if (n.scope.rfind("recv.", 0) != 0) keys.insert(n.key);
+    }
+  }
+  for (const Node& n : whole->forward.nodes) {
+    const bool shared = AsInput(n) != nullptr || AsRead(n) != nullptr || n.op->name() == "document_positions";
+    EXPECT_GE(keys.count(n.key), 1u) << n.op->name() << " in " << n.scope;
+    EXPECT_TRUE(shared || keys.count(n.key) == 1) << n.op->name() << " in " << n.scope;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Cut,
+                         ::testing::Values(CutCase{"llama2", ModelArch::kLlama, false, "E,0-2|3-5,H", 2},
+                                           CutCase{"llama_tied_uneven", ModelArch::kLlama, true, "E | 0-3 | 4 | 5,H",
+                                                   4},
+                                           CutCase{"llama_tied_one_stage", ModelArch::kLlama, true, "E,0-5,H", 1},
+                                           CutCase{"llama_all_apart", ModelArch::kLlama, false, "E|0|1|2|3|4|5|H", 8},
+                                           CutCase{"gpt2_dropout", ModelArch::kGpt2, true, "E,0|1-4|5,H", 3},
+                                           CutCase{"bert_dropout", ModelArch::kBert, true, "E,0-1|2-5|H", 3}),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST(StagesOfARank, AreMerged) {
+  const absl::StatusOr<Whole> whole = BuildWhole(SmallModel(ModelArch::kLlama, true));
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  const absl::StatusOr<std::vector<StageGraph>> cut =
+      CutStages(whole->forward, *ParseStageLayout("E,0|1-4|5,H", kBlocks, 3));
+  ASSERT_TRUE(cut.ok()) << cut.status();
+  std::vector<StageGraph> mine;
+  for (const int s : {0, 2}) mine.push_back(*DifferentiateStage((*cut)[s]));
+  const absl::StatusOr<Graph> rank = MergeStages(mine);
+  ASSERT_TRUE(rank.ok()) << rank.status();
+  EXPECT_EQ(rank->nodes.size(), mine[0].graph.nodes.size() + mine[1].graph.nodes.size());
+  std::map<std::string, int> states;
+  for (const State& s : rank->states) ++states[s.name];
+  EXPECT_EQ(states["embed.weight"], 1);
+  EXPECT_EQ(states["grad.embed.weight"], 1);  // which both stages add to
+  int additions = 0;
+  for (const auto& [state, v] : rank->updates) additions += rank->states[state].name == "grad.embed.weight";
+  EXPECT_EQ(additions, 2);
+  EXPECT_EQ(states.count("blocks.1.wq"), 0u);
+  for (const char* input : {"positions", "positions@0.2", "recv.act.0.2", "recv.grad.0.0"}) {
+    ASSERT_TRUE(rank->inputs.contains(input)) << input;
+    const Node& n = rank->nodes[rank->inputs.at(input).node];
+    EXPECT_EQ(n.stage, std::string_view(input).back() == '2' ? 2 : 0) << input;
+  }
+  EXPECT_EQ(AsInput(rank->nodes[rank->inputs.at("positions@0.2").node])->input(), "positions");
+}
+
+TEST(CutErrors, RefusesWhatIsNotTheResidualStream) {
+  GraphBuilder g;
+  const Value x = g.Input("x", {DType::kF64, {2, 3, 4}, {}});
+  const auto block = [&](int i, Value in, Value skip) {
+    g.Push(absl::StrCat("blocks.", i), i);
+    const StateId w = g.Declare({absl::StrCat("w.", i), Role::kParam, {DType::kF64, {4, 4}, {}}});
+    Value y = Linear(g, in, g.Read(w));
+    if (skip.valid()) y = Add(g, y, skip);
+    y = Identity(g, y);
+    g.Name("residual", y);
+    g.Pop();
+    return y;
+  };
+  const Value a = block(0, x, {}), b = block(1, a, {}), c = block(2, b, a);
+  g.Output("loss", c);
+  const absl::StatusOr<Graph> graph = std::move(g).Build();
+  ASSERT_TRUE(graph.ok()) << graph.status();
+  EXPECT_TRUE(CutStages(*graph, {{{0, 1}, {1, 3}}}).ok());
+  const absl::Status skips = CutStages(*graph, {{{0, 1}, {1, 2}, {2, 3}}}).status();
+  EXPECT_EQ(skips.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(skips.message()), HasSubstr("blocks.2 is in stage 2 and reads a value of stage 0"));
+  EXPECT_THAT(std::string(CutStages(*graph, {{{0, 2}, {2, 3}}}).status().message()), HasSubstr("residual stream"));
+}
+
+TEST(StageLayouts, PrintAndParse) {
+  for (const char* text : {"E,0-3 | 4-7 | 8-10 | 11,H", "E | 0-5 | 6-11 | H", "E,0-11,H"}) {
+    const int stages = 1 + static_cast<int>(std::count(text, text + strlen(text), '|'));
+    const absl::StatusOr<StageLayout> layout = ParseStageLayout(text, 12, stages);
+    ASSERT_TRUE(layout.ok()) << layout.status();
+    EXPECT_EQ(ToString(*layout), text);
+    EXPECT_EQ(layout->num_blocks(), 12);
+  }
+  EXPECT_TRUE(ParseStageLayout(" E ,0-3|4-7,H ", 8, 2).ok());
+}
+
+TEST(StageLayouts, ErrorsNameALegalOne) {
+  const auto error = [](const char* text, int blocks, int stages) {
+    return std::string(ParseStageLayout(text, blocks, stages).status().message());
+  };
+  EXPECT_THAT(error("E,0-3|4-7,H", 8, 4), HasSubstr("2 stages where the schedule has 4; legal would be \"E,0-1 | 2-3"));
+  EXPECT_THAT(error("E,0-3|5-7,H", 8, 2), HasSubstr("block 5 where block 4 is next"));
+  EXPECT_THAT(error("E,0-3|4-6,H", 8, 2), HasSubstr("ends with block 6, the model with block 7"));
+  EXPECT_THAT(error("0-3|4-7,H", 8, 2), HasSubstr("E must be in the first stage"));
+  EXPECT_THAT(error("E,0-3|4-7", 8, 2), HasSubstr("H must be in the last stage"));
+  EXPECT_THAT(error("E,0-3||4-7,H", 8, 3), HasSubstr("is none of E"));
+  EXPECT_THAT(error("E,0-3|x|4-7,H", 8, 3), HasSubstr("\"x\" is none of E"));
+  EXPECT_THAT(error("E,3-0|4-7,H", 8, 2), HasSubstr("\"3-0\" is none of"));
+  EXPECT_THAT(error("E,0|1,H", 2, 2), "");
+  EXPECT_THAT(error("E|0|1|2|H", 2, 5), HasSubstr("5 stages are more than the 4 parts of the model"));
+}
+
+TEST(StageLayouts, BalanceByWork) {
+  const auto balanced = [](double embedding, std::vector<double> blocks, double head, int stages) {
+    return ToString(*BalancedLayout({embedding, head, std::move(blocks)}, stages));
+  };
+  EXPECT_EQ(balanced(0, std::vector<double>(8, 1), 0, 4), "E,0-1 | 2-3 | 4-5 | 6-7,H");
+  EXPECT_EQ(balanced(0, std::vector<double>(8, 1), 2, 2), "E,0-4 | 5-7,H");
+  EXPECT_EQ(balanced(0, std::vector<double>(7, 1), 3, 4), "E,0-1 | 2-3 | 4-6 | H");
+  EXPECT_EQ(balanced(0, {4, 1, 1, 1, 1}, 0, 2), "E,0 | 1-4,H");
+  EXPECT_EQ(balanced(0, {1, 1}, 0, 4), "E | 0 | 1 | H");
+  EXPECT_FALSE(BalancedLayout({0, 0, {1, 1}}, 5).ok());
+  // No layout has a faster slowest stage: all of them are tried.
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    std::vector<double> cost;
+    for (int i = 0; i < 8; ++i) cost.push_back(1 + static_cast<double>(Philox(seed, 1, i)[0] % 100));
+    const std::vector<double> blocks(cost.begin() + 1, cost.end() - 1);
+    const StageLayout layout = *BalancedLayout({cost.front(), cost.back(), blocks}, 3);
+    const auto slowest = [&](int a, int b) {  // items [0, a), [a, b), [b, 8)
+      double worst = 0, sum[3] = {};
+      for (int i = 0; i < 8; ++i) sum[i < a ? 0 : i < b ? 1 : 2] += cost[i];
+      for (const double s : sum) worst = std::max(worst, s);
+      return worst;
+    };
+    double best = 1e9;
+    for (int a = 1; a < 7; ++a) {
+      for (int b = a + 1; b < 8; ++b) best = std::min(best, slowest(a, b));
+    }
+    EXPECT_DOUBLE_EQ(slowest(layout.stages[0].end + 1, layout.stages[1].end + 1), best) << ToString(layout);
+  }
+}
+
+TEST(StageLayouts, CostsComeFromTheGraph) {
+  const absl::StatusOr<Whole> whole = BuildWhole(SmallModel(ModelArch::kLlama, true));
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  const ModelCosts costs = CostsOf(whole->train);
+  ASSERT_EQ(costs.blocks.size(), static_cast<size_t>(kBlocks));
+  EXPECT_EQ(costs.embedding, 0);
+  EXPECT_EQ(costs.blocks[0], costs.blocks[5]);
+  const ModelConfig c = SmallModel(ModelArch::kLlama, true);
+  EXPECT_EQ(costs.head, 3 * 2.0 * 2 * c.seq * c.dim * c.vocab);  // logits, dx, dw: 2 flops, batch 2
+}
+
+}  // namespace
+}  // namespace strata
