@@ -1,5 +1,5 @@
-# The GPU back end: STRATA_HAVE_CUDA, language CUDA, and the headers of cuBLASLt and cuDNN. Both libraries are opened at run
-# time (core/exec/cuda_libraries.h), so that a binary starts where they are missing, and starts fast.
+# The GPU back end: STRATA_HAVE_CUDA, language CUDA, and the headers of cuBLASLt, cuDNN and NCCL. The libraries are opened
+# at run time, so that a binary starts where they are missing, and starts fast.
 
 set(STRATA_HAVE_CUDA OFF)
 if(NOT STRATA_CUDA STREQUAL "OFF")
@@ -21,7 +21,15 @@ if(NOT STRATA_CUDA STREQUAL "OFF")
   endif()
 endif()
 set(STRATA_HAVE_CUDA ${STRATA_HAVE_CUDA} CACHE INTERNAL "the GPU back end is built")
-message(STATUS "GPU back end: ${STRATA_HAVE_CUDA}")
+set(STRATA_HAVE_NCCL OFF)
+if(STRATA_HAVE_CUDA)
+  find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+  if(NCCL_INCLUDE_DIR)
+    set(STRATA_HAVE_NCCL ON)
+    target_include_directories(strata_options SYSTEM INTERFACE ${NCCL_INCLUDE_DIR})
+  endif()
+endif()
+message(STATUS "GPU back end: ${STRATA_HAVE_CUDA}, NCCL: ${STRATA_HAVE_NCCL}")
 
 if(STRATA_HAVE_CUDA)
   set(CMAKE_CUDA_STANDARD 20)

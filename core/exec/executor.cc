@@ -113,6 +113,10 @@ absl::Status Executor::Run(std::string_view name, const StepScalars& scalars, co
     if (!s.ok()) return Fail(s);
   }
   if (absl::Status s = deps_.device.Drain(); !s.ok()) return Fail(s);
+  for (auto& c : comms_) {  // a collective that was aborted lets the device drain
+    if (c == nullptr) continue;
+    if (absl::Status s = c->Poll(); !s.ok()) return Fail(s);
+  }
   return absl::OkStatus();
 }
 

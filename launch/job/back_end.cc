@@ -12,11 +12,6 @@ namespace {
 std::string NotOnGpu(const JobConfig& c) {
   if (c.precision.compute == DType::kF64) return "precision.compute = \"float64\" runs on the CPU only";
   if (c.data.packing == Packing::kIsolate) return "data.packing = \"isolate\" runs on the CPU only";
-  if (c.parallel.ranks() > 1) {
-    return absl::StrFormat(
-        "parallel.dp * parallel.tp = %d: GPUs run one rank, collectives between them are not built yet",
-        c.parallel.ranks());
-  }
   return "";
 }
 
@@ -25,7 +20,7 @@ std::string NotOnGpu(const JobConfig& c) {
 absl::StatusOr<BackEnd> BackEndOf(const JobConfig& c) {
   const std::string why_not = NotOnGpu(c);
   const bool cuda = c.run.device == DeviceKind::kCuda ||
-                    (c.run.device == DeviceKind::kAuto && why_not.empty() && CudaDeviceCount() > 0);
+                    (c.run.device == DeviceKind::kAuto && why_not.empty() && CudaDeviceCount() >= c.parallel.ranks());
   if (!cuda) return BackEnd{DeviceKind::kCpu, CpuKernels()};
   if (!why_not.empty()) return absl::InvalidArgumentError("run.device = \"cuda\": " + why_not);
   BackEnd back_end{DeviceKind::kCuda, CudaKernels(c.run.deterministic ? Determinism::kBitExact : Determinism::kFast)};

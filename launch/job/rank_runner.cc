@@ -9,6 +9,7 @@
 #include "core/base/status.h"
 #include "launch/job/init_parameters.h"
 #include "optim/schedule.h"
+#include "parallel/comm/nccl_world.h"
 
 namespace strata {
 namespace {
@@ -35,8 +36,14 @@ absl::StatusOr<std::unique_ptr<RankRunner>> RankRunner::Create(const Job& job, c
                                                                World& world, Device& device, ThreadPool* pool,
                                                                Executor::Freed freed) {
   std::unique_ptr<RankRunner> r(new RankRunner(job, pool));
+  World* plan_world = &world;  // of collectives on the device's memory
+  if (!device.host_addressable() && world.size() > 1) {
+    ASSIGN_OR_RETURN(r->device_world_,
+                     MakeNcclWorld(world, {.deadline = std::chrono::seconds(job.config.guard.hang_timeout)}));
+    plan_world = r->device_world_.get();
+  }
   absl::StatusOr<std::unique_ptr<Executor>> executor =
-      Executor::Create(plan, {.device = device, .world = world, .pool = pool, .freed = freed});
+      Executor::Create(plan, {.device = device, .world = *plan_world, .pool = pool, .freed = freed});
   if (absl::IsResourceExhausted(executor.status())) {
     return absl::ResourceExhaustedError(absl::StrFormat("%s\n%s", executor.status().message(), Print(*plan)));
   }

@@ -80,6 +80,7 @@ class RankRunner {
 
   const Job& job_;
   ThreadPool* const pool_;
+  std::unique_ptr<World> device_world_;  // of the plan's collectives where they are on a GPU's memory; else null
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<Communicator> data_;  // the ranks that hold other rows; null where there are none
   std::vector<Buffer> train_, eval_, logits_;

@@ -125,9 +125,9 @@ class Bench {
     std::sort(m.seconds.begin(), m.seconds.end());
     const double median = m.seconds[m.seconds.size() / 2], tokens = static_cast<double>(c.batch.tokens);
     const double rate = FlopsPerToken(c.model) * tokens / median, peak = PeakFlops(m.device) * job.ranks;
-    int64_t arenas = 0;
-    for (const Plan& p : plans) arenas += p.arena_bytes[0];
     const bool gpu = m.device != "cpu";
+    int64_t arenas = 0;  // on this machine's memory, or on the GPU of rank 0
+    for (const Plan& p : plans) arenas += gpu && &p != plans.data() ? 0 : p.arena_bytes[0];
     std::string text = absl::StrFormat(
         "{\"engine\": \"strata\", \"device\": \"%s\", \"gemm\": \"%s\", \"ranks\": %d, \"threads\": %d, \"step_s\": "
         "%.6f, "

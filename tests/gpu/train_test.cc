@@ -13,12 +13,14 @@ namespace {
 
 constexpr int kSteps = 6;  // segments are captured at their second run and replayed from the third on
 
-absl::StatusOr<JobRun> Train(JobConfig config, DType dtype, const KernelTable& kernels, Device* device) {
+absl::StatusOr<std::unique_ptr<Device>> OpenGpu(int rank) { return CudaDevice::Open(rank); }
+
+absl::StatusOr<JobRun> Train(JobConfig config, DType dtype, const KernelTable& kernels, const OpenRankDevice& open) {
   config.precision.compute = dtype;
   std::vector<int> steps(kSteps);
   std::iota(steps.begin(), steps.end(), 1);
   return RunJob(config, steps, TableRows(config.model.vocab, 3), std::numeric_limits<double>::infinity(), kernels,
-                nullptr, device);
+                nullptr, open);
 }
 
 // ||a - b|| / ||b|| over all parameters.
@@ -45,9 +47,7 @@ void ExpectTrainsAlike(const JobConfig& config) {
   ASSERT_TRUE(want.ok()) << want.status();
   for (const Determinism determinism : {Determinism::kFast, Determinism::kBitExact}) {
     for (const auto& [dtype, loss, parameters] : kTolerances) {
-      auto device = CudaDevice::Open(0);
-      ASSERT_TRUE(device.ok()) << device.status();
-      const auto run = Train(config, dtype, CudaKernels(determinism), device->get());
+      const auto run = Train(config, dtype, CudaKernels(determinism), OpenGpu);
       ASSERT_TRUE(run.ok()) << run.status();
       for (int s = 0; s < kSteps; ++s) {
         EXPECT_NEAR(run->steps[s].loss / want->steps[s].loss, 1, loss) << Name(dtype) << " step " << s + 1;
@@ -102,13 +102,34 @@ TEST(CudaTrain, Bert) {
   ExpectTrainsAlike(Sized(ModelArch::kBert, 2));
 }
 
+// Two ranks with a GPU each, over NCCL. float64 on one CPU rank is the measure, as above.
+TEST(CudaTrain, TwoGpus) {
+  STRATA_NEEDS_GPUS(2);
+  for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kGpt2, ModelArch::kBert}) {
+    for (const bool tensor : {false, true}) {
+      JobConfig c = Sized(arch, 2);
+      const auto want = Train(c, DType::kF64, CpuKernels(), nullptr);
+      ASSERT_TRUE(want.ok()) << want.status();
+      c.parallel.dp = tensor ? 1 : 2;
+      c.parallel.tp = tensor ? 2 : 1;
+      c.batch.micro = tensor ? 4 : 2;
+      for (const auto& [dtype, loss, parameters] : kTolerances) {
+        const auto run = Train(c, dtype, CudaKernels(Determinism::kFast), OpenGpu);
+        ASSERT_TRUE(run.ok()) << run.status();
+        for (int s = 0; s < kSteps; ++s) {
+          EXPECT_NEAR(run->steps[s].loss / want->steps[s].loss, 1, loss) << Name(dtype) << " step " << s + 1;
+        }
+        EXPECT_LE(Distance(*run, *want), parameters) << Name(dtype) << (tensor ? " tp 2" : " dp 2");
+      }
+    }
+  }
+}
+
 TEST(CudaTrain, BitExactRunsRepeatTheirBits) {
   STRATA_NEEDS_GPU();
   std::vector<JobRun> runs;
   for (int i = 0; i < 2; ++i) {
-    auto device = CudaDevice::Open(0);
-    ASSERT_TRUE(device.ok()) << device.status();
-    auto run = Train(Sized(ModelArch::kLlama, 2), DType::kBF16, CudaKernels(Determinism::kBitExact), device->get());
+    auto run = Train(Sized(ModelArch::kLlama, 2), DType::kBF16, CudaKernels(Determinism::kBitExact), OpenGpu);
     ASSERT_TRUE(run.ok()) << run.status();
     runs.push_back(*std::move(run));
   }

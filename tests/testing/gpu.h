@@ -5,18 +5,22 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
-#include <string_view>
+#include <string>
 
 #include "core/exec/cuda_device.h"
 #include "tests/testing/op_checks.h"
 
-#define STRATA_NEEDS_GPU()                                                                      \
-  do {                                                                                          \
-    if (CudaDeviceCount() == 0) {                                                               \
-      const char* required = std::getenv("STRATA_REQUIRE_GPU");                                 \
-      if (required != nullptr && std::string_view(required) == "1") FAIL() << CudaStatusLine(); \
-      GTEST_SKIP() << CudaStatusLine();                                                         \
-    }                                                                                           \
+#define STRATA_NEEDS_GPU() STRATA_NEEDS_GPUS(1)
+// The same of several GPUs; STRATA_REQUIRE_GPU says how many there must be.
+#define STRATA_NEEDS_GPUS(n)                                                                                   \
+  do {                                                                                                         \
+    if (CudaDeviceCount() < (n)) {                                                                             \
+      const char* required = std::getenv("STRATA_REQUIRE_GPU");                                                \
+      const std::string what =                                                                                 \
+          std::to_string(n) + " needed, " + std::to_string(CudaDeviceCount()) + " found: " + CudaStatusLine(); \
+      if (required != nullptr && std::atoi(required) >= (n)) FAIL() << what;                                   \
+      GTEST_SKIP() << what;                                                                                    \
+    }                                                                                                          \
   } while (false)
 
 namespace strata::testing {

@@ -83,7 +83,7 @@ absl::StatusOr<JobRun> RunJob(const JobConfig& config, int steps) {
 
 absl::StatusOr<JobRun> RunJob(const JobConfig& config, std::span<const int> steps, const RowSource& source,
                               double max_loss, const KernelTable& kernels,
-                              const std::function<void(const Job&)>& inspect, Device* device) {
+                              const std::function<void(const Job&)>& inspect, const OpenRankDevice& open) {
   ASSIGN_OR_RETURN(const Job job, CompileTraining(config, kernels));
   if (inspect != nullptr) inspect(job);
   ASSIGN_OR_RETURN(std::vector<Plan> plans, PlanRanks(job, kernels));
@@ -106,9 +106,12 @@ absl::StatusOr<JobRun> RunJob(const JobConfig& config, std::span<const int> step
   };
   RETURN_IF_ERROR(RunRanks(job.ranks, [&](World& thread_world) -> absl::Status {
     CountingWorld world(thread_world);
-    CpuDevice cpu;
+    std::unique_ptr<Device> device = std::make_unique<CpuDevice>();
+    if (open != nullptr) {
+      ASSIGN_OR_RETURN(device, open(world.rank()));
+    }
     const auto plan = std::make_shared<const Plan>(plans[world.rank()]);
-    ASSIGN_OR_RETURN(auto runner, RankRunner::Create(job, plan, world, device != nullptr ? *device : cpu, nullptr));
+    ASSIGN_OR_RETURN(auto runner, RankRunner::Create(job, plan, world, *device, nullptr));
     RETURN_IF_ERROR(runner->InitParameters(static_cast<uint64_t>(config.run.seed)));
     for (const int s : steps) {
       world.Reset();

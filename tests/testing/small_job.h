@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -40,10 +41,14 @@ struct JobRun {
 // Trains on thread ranks on TableRows (by the model's objective), then evaluates 5 rows. Fails if a replicated part of a parameter differs between ranks.
 absl::StatusOr<JobRun> RunJob(const JobConfig& config, int steps);
 
-// The same with other rows, and of the steps named, in their order; with other kernels, on another device (jobs of
-// one rank); `inspect` sees the compiled job. A loss above max_loss skips its update.
+// Opens the device of a rank, on its thread; null: the CPU.
+using OpenRankDevice = std::function<absl::StatusOr<std::unique_ptr<Device>>(int rank)>;
+
+// The same with other rows, and of the steps named, in their order; with other kernels, on other devices; `inspect` sees
+// the compiled job. A loss above max_loss skips its update.
 absl::StatusOr<JobRun> RunJob(const JobConfig& config, std::span<const int> steps, const RowSource& rows,
                               double max_loss, const KernelTable& kernels = CpuKernels(),
-                              const std::function<void(const Job&)>& inspect = nullptr, Device* device = nullptr);
+                              const std::function<void(const Job&)>& inspect = nullptr,
+                              const OpenRankDevice& open = nullptr);
 
 }  // namespace strata::testing

@@ -1,0 +1,11 @@
+#include "parallel/comm/nccl_world.h"
+
+namespace strata {
+
+absl::StatusOr<std::unique_ptr<World>> MakeNcclWorld(World&, const NcclWorldOptions&) {
+  return absl::FailedPreconditionError("several ranks on GPUs need NCCL, without which this strata was built");
+}
+
+std::string NcclStatusLine() { return "built without NCCL"; }
+
+}  // namespace strata
