@@ -4,8 +4,10 @@
 // it is the same throughout; seconds outside of tests.
 
 #include <limits>
+#include <string_view>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "core/plan/plan.h"
 
 namespace strata {
@@ -23,6 +25,17 @@ struct StageDurations {
   double bytes_per_s = std::numeric_limits<double>::infinity();
 
   static StageDurations Uniform(int stages, Stage stage) { return {.stages = std::vector<Stage>(stages, stage)}; }
+
+  // Of one action of a step of `micro_batches`; 0 for what takes no time of its own.
+  double Of(const Action& a, int micro_batches) const;
+  double Transfer(int micro_batch, int micro_batches) const;
 };
+
+// InvalidArgument unless there is one Stage for each of `stages`, its compute positive and finite, and the rest in range.
+absl::Status CheckDurations(const StageDurations& durations, int stages);
+
+// A table with the header "stage,forward,input_grad,weight_grad" and a line a stage, in seconds; optionally "unshard" and
+// "reduce" too, columns in any order. Errors: InvalidArgument with the line.
+absl::StatusOr<std::vector<StageDurations::Stage>> ParseDurations(std::string_view csv);
 
 }  // namespace strata

@@ -45,10 +45,15 @@ struct LoweredSchedule {
   std::vector<PipelineEdge> edges;
   std::vector<std::string> channels;         // names: "edge 2->3 activation"
   std::vector<std::vector<Action>> actions;  // [rank]
-  // [replica][stage]: micro-batches whose input or activations are held at a time. Micro-batch i uses slot
-  // OrdinalOf(i) % slots; ValidateLowered proves that no two that are alive share one.
+  // Micro-batches that a stage holds at a time, [replica][stage]: from the arrival of the input, or F where there is none,
+  // to B or W. Micro-batch i uses slot SlotOf(i); ValidateLowered proves that no two that are alive share one.
   std::vector<std::vector<int>> slots;
-  std::vector<std::vector<int>> gradient_slots;  // the same for the output gradient, from its receive to B, or to W
+  // The same from F on, for what F leaves to its backward apart from the input: the schedule's peak in flight. (One fewer,
+  // mostly: the next input arrives while its stage is still full.)
+  std::vector<std::vector<int>> activation_slots;
+  std::vector<std::vector<int>> gradient_slots;  // the same for the output gradient, from its arrival to B or W
+  // [stage]: stages of equal number are reduced together: replicas of one stage always, tied stages too.
+  std::vector<int> reduce_group;
 };
 
 // Errors: those of ValidateSchedule; InvalidArgument for durations or options that do not fit the schedule.

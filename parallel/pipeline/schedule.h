@@ -37,10 +37,11 @@ inline int OrdinalOf(const Schedule& s, int micro_batch) { return micro_batch / 
 struct ScheduleSpec {
   std::string name = "1f1b";
   int ranks = 1;
-  int chunks = 0;  // 0: the fewest that the schedule can have
+  int chunks = 0;  // 0: as many as is usual for the schedule, 1 or 2
   int micro_batches = 1;
   int group = 0;          // interleaved: micro-batches a chunk takes in a row; 0: ranks
-  double memory_cap = 0;  // greedy: activations a rank may hold, counted in whole layers-per-rank; 0: ranks + 1
+  int replicas = 1;       // greedy: 1, or 2 in opposite directions. Of the others each has its own number
+  double memory_cap = 0;  // greedy: activations a rank may hold, one being all its chunks of a replica; 0: 1.5 ranks
 };
 
 // Errors: InvalidArgument for an unknown name, and for (ranks, chunks, micro_batches) that the schedule cannot have, naming
