@@ -69,8 +69,12 @@ absl::Status Verify(const Graph& g) {
   return absl::OkStatus();
 }
 
+const char* Name(Phase phase) {
+  constexpr const char* kName[] = {"F", "I", "W", "unshard", "reduce", "step"};
+  return kName[static_cast<int>(phase)];
+}
+
 std::string Print(const Graph& g, const Mesh* mesh) {
-  constexpr const char* kPhase[] = {"F", "I", "W", "step"};
   const auto spec = [&](const TensorSpec& t) {
     return absl::StrFormat("%s%s%s", Name(t.dtype), ToString(t.shape),
                            mesh == nullptr ? "" : " " + ToString(t.layout, *mesh));
@@ -86,8 +90,8 @@ std::string Print(const Graph& g, const Mesh* mesh) {
     for (const TensorSpec& t : n.outputs) outs += (outs.empty() ? "" : ", ") + spec(t);
     const std::string attributes = n.op->attributes();
     absl::StrAppendFormat(&text, "%%%d = %s%s(%s) %s | %s%s\n", i, n.op->name(),
-                          attributes.empty() ? "" : "{" + attributes + "}", args, outs,
-                          kPhase[static_cast<int>(n.phase)], n.scope.empty() ? "" : " " + n.scope);
+                          attributes.empty() ? "" : "{" + attributes + "}", args, outs, Name(n.phase),
+                          n.scope.empty() ? "" : " " + n.scope);
   }
   for (const auto& [name, v] : g.outputs) absl::StrAppendFormat(&text, "output %s = %s\n", name, value(v));
   for (const auto& [s, v] : g.updates) absl::StrAppendFormat(&text, "update %s := %s\n", g.states[s].name, value(v));

@@ -52,7 +52,10 @@ struct State {
   Shape model_shape;  // where `spec.shape` is padded at the ends (a vocabulary): what checkpoints hold; else rank 0
 };
 
-enum class Phase : uint8_t { kForward, kInputGrad, kWeightGrad, kStep };  // F, I, W, once a step; B = I + W
+// F, I, W of a micro-batch (B = I + W); then what runs less often: before a stage is used by several micro-batches, once
+// all micro-batches of a stage are done, and once a step.
+enum class Phase : uint8_t { kForward, kInputGrad, kWeightGrad, kUnshard, kReduce, kStep };
+const char* Name(Phase phase);  // "F", "I", "W", "unshard", "reduce", "step"
 
 struct Node {
   std::shared_ptr<const Op> op;

@@ -30,14 +30,27 @@ struct Action {
     kGradNorm,
     kUpdate
   } kind = kF;
-  int16_t replica = 0, stage = 0;
+  int16_t replica = 0, stage = 0;  // kSend, kCopyLocal: the sender's stage; kRecv: the receiver's
   int32_t micro_batch = -1;
-  int16_t edge = -1;    // kSend, kRecv: a directed edge of the plan
-  int16_t overlap = 0;  // equal and non-zero on neighbours: issued together
+  int16_t edge = -1;    // kSend, kRecv, kCopyLocal: of Program::edges
+  int16_t overlap = 0;  // equal and non-zero on neighbours: may be issued together
 };
-std::string ToString(const Action& a);  // "F0.3": stage 0, micro-batch 3
+std::string ToString(const Action& a);  // "F0.3": stage 0, micro-batch 3; "recv1.3"; "F0.3 of replica 1"
 
-// address = base(tier) + region.offset + slot * bytes + ref.offset; the slot belongs to the running action's micro-batch.
+// What goes once a micro-batch from a stage to its neighbour: the activation to stage + 1, or the gradient to stage - 1. Of
+// the sender's graph it is the output "send.act.R.S" or "send.grad.R.S" (replica R, stage S); of the receiver's, the input
+// "recv.act.R.S+1" or "recv.grad.R.S-1".
+struct Edge {
+  enum Kind : uint8_t { kActivation, kGradient } kind = kActivation;
+  int from = 0, to = 0;            // global ranks; equal: a copy within the rank
+  int16_t replica = 0, stage = 0;  // the sender's stage
+  int receiver() const { return kind == kActivation ? stage + 1 : stage - 1; }
+};
+std::string ToString(const Edge& e);  // "edge 2->3 activation": also the name of its communicator
+std::string SendName(const Edge& e);  // "send.act.0.1"
+std::string RecvName(const Edge& e);  // "recv.act.0.2"
+
+// address = base(tier) + region.offset + slot * bytes + ref.offset; the slot is that of the running action (Slots).
 struct Region {
   enum Kind : uint8_t { kStatic, kSlot, kTransient, kComm, kWorkspace } kind = kStatic;
   Tier tier = Tier::kDevice;
@@ -76,8 +89,9 @@ struct Step {  // one line of `strata plan --steps`
   Collective call{};
 };
 
-// The code of one kind of action on one stage, replayed for every micro-batch with its slot. On the first micro-batch,
-// accumulating kernels overwrite. `frees`: what is dead after a step (poisoned in debug builds).
+// The code of one kind of action on one stage, replayed for every micro-batch with its slot. An accumulating kernel
+// overwrites where no earlier action of the program has written its accumulator. `frees`: what is dead after a step
+// (poisoned in debug builds).
 struct Segment {
   struct Free {
     int32_t after_step;
@@ -85,7 +99,7 @@ struct Segment {
     int64_t bytes;
   };
   Action::Kind kind = Action::kF;
-  int16_t stage = 0;
+  int16_t replica = 0, stage = 0, edge = -1;
   std::vector<Step> steps;
   std::vector<Free> frees;
 };
@@ -94,13 +108,32 @@ struct Port {  // a graph input or output; view holds the rank's local shape and
   std::string name;
   Operand operand;
   TensorSpec spec;
+  int16_t replica = 0, stage = 0;  // of an input: the stage that reads it, fed with its F; one port for each such stage
+};
+
+// Which slot of a region each action works on: what a micro-batch leaves for later actions of its stage stays in one slot
+// from its first action there (the receive, or F) to its last.
+struct Slots {
+  struct Use {
+    int16_t slot = -1;  // -1: the action does not touch the region
+    bool last = false;  // the slot is free after this action
+  };
+  int16_t region = -1;
+  int16_t replica = 0, stage = 0;
+  std::vector<Use> by_action;
 };
 
 struct Program {
   std::string name;
   std::vector<Segment> segments;
   std::vector<Action> actions;
+  std::vector<Edge> edges;
+  std::vector<Slots> slots;  // one a kSlot region
   std::vector<Port> inputs, outputs;
+
+  int SegmentOf(const Action& a) const;  // index; -1: the action has no code
+  int SlotOf(int16_t region, size_t action) const;
+  std::string Describe(const Action& a) const;  // "train recv1.3 over edge 0->1 activation"
 };
 
 struct PlannedState {
@@ -133,20 +166,30 @@ struct ProgramSpec {
   std::string name;
   Graph graph;  // after the shard, bucket and optimizer passes; layouts are set
   std::vector<Action> actions;
+  std::vector<Edge> edges;
 };
 
-// Lowers graphs to steps and places every byte. States of one name are one tensor. One stream, one stage.
-// Errors: NotFound for a missing kernel; InvalidArgument for a dim that does not divide; Internal for a malformed graph.
+// Lowers graphs to steps and places every byte. States of one name are one tensor. One stream. The graph holds all stages of
+// the rank: Node::replica and Node::stage say which one a node belongs to, and between them values travel over edges only.
+// A segment is made for each kind of action that occurs; nodes of Phase::kReduce without such an action join the update.
+// Errors: NotFound for a missing kernel; InvalidArgument for a dim that does not divide; Internal for a malformed graph, or
+// actions that leave nodes out.
 absl::StatusOr<Plan> BuildPlan(std::span<const ProgramSpec> programs, const Mesh& mesh, const KernelTable& kernels);
+
+// Orders the communicators of all ranks of a job, so that each rank connects those of its list one after the other, and no
+// two of one position share a rank. A position where a rank has none holds a communicator of itself alone.
+void AlignCommunicators(std::span<Plan> plans);
 
 // F, B a micro-batch, then the update; or F alone.
 std::vector<Action> TrainActions(int micro_batches);
 std::vector<Action> ForwardActions();
 
 // Without a device: (1) operands that overlap in memory, one written, are ordered by streams and events; (2) nothing is
-// read before it is written, nor after it was overwritten by something else; (3) members of a communicator issue equal
-// sequences; (4) sends meet receives. One plan a distinct rank, in rank order; for a single plan 3 and 4 are skipped.
-// Errors: Internal naming program, action, step and scope.
+// read before it is written, nor after it was overwritten by something else, such as another micro-batch; (3) members of a
+// communicator issue equal sequences; (4) sends meet receives of their size, in order; (5) ranks that go through their
+// lists one call at a time, each waiting for its members, come to the end. One plan a distinct rank, in rank order; for a
+// single plan 3 to 5 are skipped. Errors: Internal naming program, action, step and scope; for 5 the ranks that wait for
+// each other.
 absl::Status VerifyPlans(std::span<const Plan> plans);
 
 enum class PrintDetail : uint8_t { kSummary, kSteps };

@@ -37,10 +37,9 @@ std::vector<CollectiveTotal> CountCollectives(const Graph& graph, const Mesh& me
 }
 
 std::string ToString(const std::vector<CollectiveTotal>& totals, const Mesh& mesh) {
-  constexpr const char* kPhase[] = {"F", "I", "W", "step"};
   std::string text;
   for (const CollectiveTotal& t : totals) {
-    absl::StrAppendFormat(&text, "%s %s %s %d (%.0f B)\n", kPhase[static_cast<int>(t.phase)], mesh.Name(t.axes),
+    absl::StrAppendFormat(&text, "%s %s %s %d (%.0f B)\n", Name(t.phase), mesh.Name(t.axes),
                           CollectiveOp(t.kind, 0, {}, {}).name(), t.count, t.bytes);
   }
   return text;
