@@ -26,6 +26,16 @@ Value MarkPartial(GraphBuilder& g, Value v, AxisSet axes) {
   return v;
 }
 
+AxisSet Without(AxisSet axes, AxisSet others) { return axes & static_cast<AxisSet>(~others); }
+
+// As its shard is: a value of a flat state in the part of it that this rank updates.
+Value MarkSharded(GraphBuilder& g, Value v, const Bucket& b) {
+  for (int a = 0; v.valid() && a < kMaxAxes; ++a) {
+    if ((b.shard_axes >> a & 1) != 0) g.mutable_graph().nodes[v.node].outputs[v.output].layout[a] = Shard(0);
+  }
+  return v;
+}
+
 Value AddTo(GraphBuilder& g, Value sum, Value v) { return sum.valid() ? Add(g, sum, v) : v; }
 
 Value GradNorm(GraphBuilder& g, const Bucketed& b, const Mesh& mesh) {
@@ -33,7 +43,7 @@ Value GradNorm(GraphBuilder& g, const Bucketed& b, const Mesh& mesh) {
   for (size_t i = 0; i < b.buckets.size(); ++i) {
     std::map<AxisSet, std::vector<FlatRange>> ranges;
     for (const Bucket::Entry& e : b.buckets[i].entries) {
-      ranges[WithoutSingles(e.model_axes, mesh)].push_back({e.offset, e.count});
+      ranges[WithoutSingles(e.model_axes | b.buckets[i].shard_axes, mesh)].push_back({e.offset, e.count});
     }
     for (auto& [axes, r] : ranges) {
       const Value squares = MarkPartial(g, SumSquares(g, b.grads[i], std::move(r)), axes);
@@ -47,10 +57,14 @@ Value GradNorm(GraphBuilder& g, const Bucketed& b, const Mesh& mesh) {
   return Sqrt(g, total);
 }
 
-// A flat state in the element ranges of the bucket, and every parameter's view of it.
+// A flat state in the element ranges of the bucket, sharded as its updates are, and every parameter's view of it.
 StateId DeclareFlat(GraphBuilder& g, const Bucket& b, Role role, const std::string& what) {
   const DType dtype = AccumulatorOf(b.live);
-  const StateId flat = g.Declare({"bucket." + b.name + "." + what, role, {dtype, {b.padded}, {}}});
+  Layout layout{};
+  for (int a = 0; a < kMaxAxes; ++a) {
+    if ((b.shard_axes >> a & 1) != 0) layout[a] = Shard(0);
+  }
+  const StateId flat = g.Declare({"bucket." + b.name + "." + what, role, {dtype, {b.padded}, layout}});
   for (const Bucket::Entry& e : b.entries) {
     const State param = g.graph().states[e.param];
     g.Declare({param.name + "." + what, role, {dtype, param.spec.shape, param.spec.layout}, flat, e.offset});
@@ -67,20 +81,34 @@ std::vector<DecayRange> DecayOf(const Graph& graph, const Bucket& b, const Optim
   return segments;
 }
 
-// The states that an update reads and writes.
+// What an update reads and writes: the weights in the accumulator dtype, and the bf16 live ones where those are a master.
 struct Weights {
-  StateId whole;  // in the accumulator dtype
-  Value live;     // bf16, of which `whole` is the master; or invalid
+  StateId master = -1;  // -1: the live weights are updated themselves
+  Value whole, live{};
 };
 
-Weights WeightsOf(GraphBuilder& g, const Bucket& b) {
-  if (b.live == AccumulatorOf(b.live)) return {b.params, {}};
-  return {DeclareFlat(g, b, Role::kMaster, "master"), g.Read(b.params)};
+// This rank's part of the live weights: a slice of them in place.
+Value LiveShard(GraphBuilder& g, const Bucket& b) {
+  const Value live = g.Read(b.params);
+  const AxisSet axes = Without(b.shard_axes, b.weight_axes);
+  return axes == 0 ? live : Convert(g, live, axes, Replicate(), Shard(0), CollectiveOp::Storage::kInPlace);
 }
 
+Weights WeightsOf(GraphBuilder& g, const Bucket& b) {
+  if (b.live == AccumulatorOf(b.live)) return {.whole = LiveShard(g, b)};
+  const StateId master = DeclareFlat(g, b, Role::kMaster, "master");
+  return {.master = master, .whole = g.Read(master), .live = LiveShard(g, b)};
+}
+
+// The live weights are gathered in place from the ranks' parts, the innermost axis first.
 void UpdateWeights(GraphBuilder& g, const Bucket& b, const Weights& w, Value whole, Value live) {
-  g.Update(w.whole, whole);
-  if (w.live.valid()) g.Update(b.params, live);
+  if (w.master >= 0) g.Update(w.master, MarkSharded(g, whole, b));
+  Value v = MarkSharded(g, w.master >= 0 ? live : whole, b);
+  for (int a = kMaxAxes - 1; a >= 0; --a) {
+    const AxisSet axis = Without(b.shard_axes, b.weight_axes) & static_cast<AxisSet>(1 << a);
+    if (axis != 0) v = Convert(g, v, axis, Shard(0), Replicate(), CollectiveOp::Storage::kInPlace);
+  }
+  g.Update(b.params, v);
 }
 
 void AppendAdamW(GraphBuilder& g, const Bucket& b, Value grads, Value norm, const OptimConfig& c) {
@@ -89,12 +117,11 @@ void AppendAdamW(GraphBuilder& g, const Bucket& b, Value grads, Value norm, cons
   const StateId m = DeclareFlat(g, b, Role::kMoment1, "exp_avg");
   const StateId v = DeclareFlat(g, b, Role::kMoment2, "exp_avg_sq");
   const Weights w = WeightsOf(g, b);
-  const AdamWResults next =
-      AdamW(g, spec,
-            {.weights = g.Read(w.whole), .grads = grads, .m = g.Read(m), .v = g.Read(v), .norm = norm, .live = w.live});
+  const AdamWResults next = AdamW(
+      g, spec, {.weights = w.whole, .grads = grads, .m = g.Read(m), .v = g.Read(v), .norm = norm, .live = w.live});
   UpdateWeights(g, b, w, next.weights, next.live);
-  g.Update(m, next.m);
-  g.Update(v, next.v);
+  g.Update(m, MarkSharded(g, next.m, b));
+  g.Update(v, MarkSharded(g, next.v, b));
 }
 
 void AppendSgd(GraphBuilder& g, const Bucket& b, Value grads, Value norm, const OptimConfig& c) {
@@ -103,9 +130,9 @@ void AppendSgd(GraphBuilder& g, const Bucket& b, Value grads, Value norm, const 
   const StateId u = DeclareFlat(g, b, Role::kMoment1, "momentum");
   const Weights w = WeightsOf(g, b);
   const SgdResults next =
-      Sgd(g, spec, {.weights = g.Read(w.whole), .grads = grads, .u = g.Read(u), .norm = norm, .live = w.live});
+      Sgd(g, spec, {.weights = w.whole, .grads = grads, .u = g.Read(u), .norm = norm, .live = w.live});
   UpdateWeights(g, b, w, next.weights, next.live);
-  g.Update(u, next.u);
+  g.Update(u, MarkSharded(g, next.u, b));
 }
 
 using Append = void (*)(GraphBuilder&, const Bucket&, Value grads, Value norm, const OptimConfig&);

@@ -255,7 +255,7 @@ absl::StatusOr<TensorRef> Executor::ReadOutput(std::string_view program, std::st
 }
 
 std::span<std::byte> Executor::StateBytes(const PlannedState& state) {
-  return {Address(state.ref, 0), static_cast<size_t>(state.box.shape.elements() * SizeOf(state.spec.dtype))};
+  return {Address(state.ref, 0), static_cast<size_t>(state.count * SizeOf(state.spec.dtype))};
 }
 
 absl::StatusOr<TensorRef> Executor::Output(std::string_view program, std::string_view name) {

@@ -53,7 +53,8 @@ class Executor {
   absl::StatusOr<std::vector<TimedStep>> Profile(std::string_view program, const StepScalars& scalars,
                                                  const Feed& feed);
 
-  // Between steps, for initial values and checkpoints: a state's bytes from and to host memory of its local size.
+  // Between steps, for initial values and checkpoints: the bytes of a state that this rank stores (PlannedState::count
+  // elements), from and to host memory.
   absl::Status ReadState(const PlannedState& state, std::span<std::byte> host);
   absl::Status WriteState(const PlannedState& state, std::span<const std::byte> host);
   // What the last Run() made of an output: its bytes in `host`, and its shape there (data = host).

@@ -66,7 +66,7 @@ absl::Status RunUpdate(const KernelArgs& a, const Rule& rule, std::span<const De
   for (int s = 0; s < Rule::kStates; ++s) b.state[s] = a.out[1 + s].as<float>();
   b.norm = a.in[kNorm].as<const float>();
   b.live = a.out.size() > kLive ? a.out[kLive].as<CudaBF16>() : nullptr;
-  LaunchUpdate(StreamOf(a), rule, b, a.scalars, a.out[0].shape.elements(), segments);
+  LaunchUpdate(StreamOf(a), rule, b, a.scalars, a.out[0].origin[0], a.out[0].shape.elements(), segments);
   return Launched("optimizer update");
 }
 
@@ -80,8 +80,8 @@ absl::Status RunSgd(const KernelArgs& a) {
 }
 
 absl::Status RunSumSquares(const KernelArgs& a) {
-  LaunchSumSquares(StreamOf(a), a.in[0].as<const float>(), SumSquaresRanges(a.op),
-                   reinterpret_cast<double*>(a.workspace.data()), a.out[0].as<float>());
+  LaunchSumSquares(StreamOf(a), a.in[0].as<const float>(), a.in[0].origin[0], a.in[0].shape.elements(),
+                   SumSquaresRanges(a.op), reinterpret_cast<double*>(a.workspace.data()), a.out[0].as<float>());
   return Launched("sum_squares");
 }
 

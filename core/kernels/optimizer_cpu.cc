@@ -35,11 +35,11 @@ template <typename T>
 absl::Status RunSumSquares(const KernelArgs& a) {
   const T* x = a.in[0].as<const T>();
   T* sums = reinterpret_cast<T*>(a.workspace.data());
-  const int64_t n = a.in[0].shape.elements(), tiles = NumTiles(n);
+  const int64_t n = a.in[0].shape.elements(), tiles = NumTiles(n), origin = a.in[0].origin[0];
   ForTiles(a.pool, n, kFlatTile, [&](int64_t begin, int64_t end) {
     T sum = 0;
     for (const FlatRange& r : SumSquaresRanges(a.op)) {
-      const int64_t from = std::max(begin, r.offset), to = std::min(end, r.offset + r.count);
+      const int64_t offset = r.offset - origin, from = std::max(begin, offset), to = std::min(end, offset + r.count);
       if (from < to) sum += SumSquaresOf(x + from, to - from);
     }
     sums[begin / kFlatTile] = sum;
@@ -133,11 +133,12 @@ absl::Status RunUpdate(const KernelArgs& a, T norm, const Step& step, std::span<
                        State*... states) {
   if (a.scalars->skip_update != 0 || !std::isfinite(norm)) return absl::OkStatus();
   constexpr size_t kLive = 1 + sizeof...(State);
+  const int64_t origin = a.out[0].origin[0];
   ForTiles(a.pool, a.out[0].shape.elements(), kFlatTile, [&](int64_t begin, int64_t end) {
     int64_t at = begin;
     for (const DecayRange& segment : segments) {
-      const int64_t from = std::max(at, segment.range.offset),
-                    to = std::min(end, segment.range.offset + segment.range.count);
+      const int64_t offset = segment.range.offset - origin, from = std::max(at, offset),
+                    to = std::min(end, offset + segment.range.count);
       if (from >= to) continue;
       UpdateRange<T>(a, step, 0, at, from, states...);
       UpdateRange<T>(a, step, segment.decay, from, to, states...);

@@ -56,17 +56,20 @@ inline int64_t SumSquaresWorkspace(std::span<const FlatRange> ranges) {  // byte
   return SquareLaunches(ranges) * kSquareBlocks * static_cast<int64_t>(sizeof(double));
 }
 
-inline void LaunchSumSquares(cudaStream_t stream, const float* x, std::span<const FlatRange> ranges, double* sums,
-                             float* out) {
+// x: elements [origin, origin + count) of the flat tensor that the ranges are of.
+inline void LaunchSumSquares(cudaStream_t stream, const float* x, int64_t origin, int64_t count,
+                             std::span<const FlatRange> ranges, double* sums, float* out) {
   const int64_t launches = SquareLaunches(ranges);
   for (int64_t l = 0; l < launches; ++l) {
     SquareRanges part;
     part.first_tile[0] = 0;
     for (const FlatRange& r : ranges.subspan(l * SquareRanges::kMax)) {
       if (part.count == SquareRanges::kMax) break;
-      part.offset[part.count] = r.offset;
-      part.size[part.count] = r.count;
-      part.first_tile[part.count + 1] = part.first_tile[part.count] + Ceil(r.count, kSquareTile);
+      const int64_t begin = std::clamp<int64_t>(r.offset - origin, 0, count);
+      const int64_t end = std::clamp<int64_t>(r.offset + r.count - origin, 0, count);
+      part.offset[part.count] = begin;
+      part.size[part.count] = end - begin;
+      part.first_tile[part.count + 1] = part.first_tile[part.count] + Ceil(end - begin, kSquareTile);
       ++part.count;
     }
     SquareTiles<kSquareThreads>

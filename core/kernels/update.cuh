@@ -99,24 +99,28 @@ __global__ void __launch_bounds__(kUpdateThreads)
   }
 }
 
+// The buckets hold elements [origin, origin + count) of what the ranges are of.
 template <typename Rule>
 void LaunchUpdate(cudaStream_t stream, const Rule& rule, const Buckets<Rule::kStates>& b, const StepScalars* now,
-                  int64_t count, std::span<const DecayRange> ranges) {
+                  int64_t origin, int64_t count, std::span<const DecayRange> ranges) {
   bool wide = Aligned16({b.w, b.grad, b.live});
   for (const float* s : b.state) wide = wide && Aligned16({s});
-  const auto end_of = [&](size_t r) { return ranges[r].range.offset + ranges[r].range.count; };
+  const auto begin_of = [&](size_t r) { return std::clamp<int64_t>(ranges[r].range.offset - origin, 0, count); };
+  const auto end_of = [&](size_t r) {
+    return std::clamp<int64_t>(ranges[r].range.offset + ranges[r].range.count - origin, 0, count);
+  };
   size_t next = 0;
   for (int64_t begin = 0; begin < count;) {
     while (next > 0 && end_of(next - 1) > begin) --next;
     DecaySegments segments;
     for (; next < ranges.size() && segments.count < DecaySegments::kMax; ++next) {
-      if (ranges[next].range.count == 0) continue;
-      segments.begin[segments.count] = ranges[next].range.offset;
+      if (begin_of(next) == end_of(next)) continue;
+      segments.begin[segments.count] = begin_of(next);
       segments.end[segments.count] = end_of(next);
       segments.decay[segments.count++] = static_cast<float>(ranges[next].decay);
     }
     // Ranges that are left over begin in the next launch, at a whole vector.
-    const int64_t end = next < ranges.size() ? ranges[next].range.offset / 4 * 4 : count;
+    const int64_t end = next < ranges.size() ? begin_of(next) / 4 * 4 : count;
     const auto blocks = static_cast<unsigned>(std::min(Ceil(end - begin, kUpdateTile), kUpdateBlocks));
     if (wide) {
       UpdateKernel<Rule, true><<<blocks, kUpdateThreads, 0, stream>>>(rule, segments, b, now, begin, end);

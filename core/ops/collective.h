@@ -11,7 +11,9 @@ namespace strata {
 class CollectiveOp final : public Op {
  public:
   enum class Kind : uint8_t { kAllReduce, kAllGather, kReduceScatter, kAllToAll, kSlice };
-  enum class Storage : uint8_t { kNew, kInPlace };  // kInPlace: an all-reduce into its input's storage
+  // kInPlace: the result lies in its input's storage. A flat tensor's shard is its own slice of the whole, so that a
+  // reduce-scatter leaves it there, an all-gather fills the rest in around it, and a slice moves nothing.
+  enum class Storage : uint8_t { kNew, kInPlace };
   CollectiveOp(Kind kind, AxisSet axes, Placement from, Placement to, Storage storage = Storage::kNew)
       : kind_(kind), axes_(axes), from_(from), to_(to), storage_(storage) {}
   std::string_view name() const override;   // "all_reduce", "all_gather", ...
@@ -19,7 +21,9 @@ class CollectiveOp final : public Op {
   absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override;
   std::vector<ShardRule> ShardRules(std::span<const TensorSpec>) const override { return {}; }
   int Aliases(int) const override { return storage_ == Storage::kInPlace ? 0 : -1; }
+  bool IsView() const override { return kind_ == Kind::kSlice && storage_ == Storage::kInPlace; }
   bool MayOverwrite(int) const override { return kind_ == Kind::kAllReduce; }
+  bool in_place() const { return storage_ == Storage::kInPlace; }
 
   Kind kind() const { return kind_; }
   AxisSet axes() const { return axes_; }

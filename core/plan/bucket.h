@@ -12,24 +12,29 @@ namespace strata {
 // shards * 128 elements. Live weights, gradients, master weights and moments share the element ranges. Buckets are made of
 // LOCAL (post-tp) tensors. Each of those is a flat State of spec {dtype, [padded]}; every parameter's own state is a view
 // (State::storage) into it.
+// ZeRO: a flat state is Shard(0) on a set of data-parallel axes, so a rank holds a range of it in place. The sets nest,
+// weight_axes in grad_axes in shard_axes, each a prefix of the next in the order of the mesh.
 struct Bucket {
   struct Entry {
     StateId param = -1, grad = -1;  // view states; global shape and layout of the parameter
-    int64_t offset = 0, count = 0;  // local elements
+    int64_t offset = 0, count = 0;  // local elements of the whole bucket
     AxisSet model_axes = 0;  // axes that shard the parameter: its square sum is partial there; replicated elsewhere
   };
   std::string name;  // "blocks.3"
   DType live = DType::kF32;
   std::vector<Entry> entries;
   int64_t padded = 0;
-  AxisSet reduce_axes = 0;          // the gradient is Partial on these until the step's all-reduce
+  AxisSet reduce_axes = 0;          // the gradient of a micro-batch is Partial on these
+  AxisSet shard_axes = 0;           // master weights, moments and the step's reduced gradient are sharded on these
+  AxisSet grad_axes = 0;            // the accumulator: reduced at every micro-batch (ZeRO-2)
+  AxisSet weight_axes = 0;          // live weights, but while they are used (ZeRO-3)
   StateId params = -1, grads = -1;  // flat: live dtype, AccumulatorOf(live)
 };
 
 struct Bucketed {
   Graph graph;
   std::vector<Bucket> buckets;
-  std::vector<Value> grads;  // per bucket: the reduced flat gradient, a kStep value
+  std::vector<Value> grads;  // per bucket: the reduced flat gradient, a kStep value, Shard(0) on shard_axes
 };
 
 }  // namespace strata

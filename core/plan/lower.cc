@@ -7,6 +7,7 @@
 #include "core/graph/builder.h"
 #include "core/graph/op.h"
 #include "core/ops/collective.h"
+#include "core/ops/flat.h"
 #include "core/plan/memory.h"
 #include "core/plan/swap_blocks.h"
 
@@ -56,9 +57,22 @@ class Lowering {
   }
 
  private:
-  // While lowering, Operand::ref.offset is an index into storages_; Place() turns it into an address.
-  Operand Draft(int storage, const TensorRef& view, int64_t content) {
-    return {Ref{-1, storage}, view, storages_[storage].kind == Storage::kState ? Operand::kAnything : content};
+  // Where a value lies: in a storage, from a byte on.
+  struct Location {
+    int storage = 0;
+    int64_t offset = 0;
+  };
+  // While lowering, Operand::ref.offset is an index into locations_; Place() turns it into an address.
+  Operand Draft(Location at, const TensorRef& view, int64_t content) {
+    locations_.push_back(at);
+    return {Ref{-1, static_cast<int64_t>(locations_.size()) - 1}, view,
+            storages_[at.storage].kind == Storage::kState ? Operand::kAnything : content};
+  }
+  Storage& StorageOf(const Operand& draft) { return storages_[locations_[draft.ref.offset].storage]; }
+  Ref Address(Location at) const {
+    Ref ref = storages_[at.storage].ref;
+    ref.offset += at.offset;
+    return ref;
   }
   absl::StatusOr<TensorRef> View(const TensorSpec& spec) const {
     ASSIGN_OR_RETURN(const LocalBox box, LocalBoxOf(spec.shape, spec.layout, context_.mesh));
@@ -67,7 +81,7 @@ class Lowering {
   int64_t Content(Value v) const { return (int64_t{program_index_} << 48) | (int64_t{v.node} << 8) | v.output; }
   absl::StatusOr<Operand> OperandOf(Value v) {
     ASSIGN_OR_RETURN(const TensorRef view, View(graph_.spec(v)));
-    return Draft(storage_[v.node][v.output], view, content_[v.node][v.output]);
+    return Draft({storage_[v.node][v.output], offset_[v.node][v.output]}, view, content_[v.node][v.output]);
   }
   int NewStorage(Storage::Kind kind, int64_t bytes) {
     storages_.push_back({.kind = kind, .bytes = bytes});
@@ -80,6 +94,7 @@ class Lowering {
     for (NodeId id = 0; id < static_cast<NodeId>(graph_.nodes.size()); ++id) {
       const Node& n = graph_.nodes[id];
       storage_.emplace_back();
+      offset_.emplace_back();
       content_.emplace_back();
       for (size_t k = 0; k < n.outputs.size(); ++k) {
         const Value v{id, static_cast<int32_t>(k)};
@@ -88,9 +103,13 @@ class Lowering {
         if (alias >= 0) {
           const Value root = n.inputs[alias];
           storage_[id].push_back(storage_[root.node][root.output]);
+          ASSIGN_OR_RETURN(const int64_t shift, ShiftOf(n));
+          offset_[id].push_back(offset_[root.node][root.output] + shift);
+          RETURN_IF_ERROR(CheckInside(v));
           continue;
         }
         ASSIGN_OR_RETURN(const TensorRef view, View(n.outputs[k]));
+        offset_[id].push_back(0);
         if (AsRead(n) == nullptr) {
           storage_[id].push_back(NewStorage(Storage::kTransient, view.bytes()));
           continue;
@@ -110,6 +129,23 @@ class Lowering {
     for (const auto& [name, v] : graph_.inputs) storages_[storage_[v.node][v.output]].Touch({kForward, -1});
     ReuseDyingInputs();
     return absl::OkStatus();
+  }
+
+  // Bytes from the start of its aliased input to that of an output: a shard of a flat tensor in place is a slice of the whole.
+  absl::StatusOr<int64_t> ShiftOf(const Node& n) const {
+    const int64_t size = SizeOf(n.outputs[0].dtype);
+    if (const FlatViewOp* view = AsFlatView(n)) return view->offset() * size;
+    if (AsCollective(n) == nullptr || n.outputs[0].shape.rank != 1) return 0;
+    ASSIGN_OR_RETURN(const TensorRef in, View(graph_.spec(n.inputs[0])));
+    ASSIGN_OR_RETURN(const TensorRef out, View(n.outputs[0]));
+    return (out.origin[0] - in.origin[0]) * size;
+  }
+  absl::Status CheckInside(Value v) const {
+    ASSIGN_OR_RETURN(const TensorRef view, View(graph_.spec(v)));
+    const int64_t offset = offset_[v.node][v.output];
+    if (offset >= 0 && offset + view.bytes() <= storages_[storage_[v.node][v.output]].bytes) return absl::OkStatus();
+    return absl::InternalError(absl::StrFormat("%s: %s does not lie in the storage that it shares",
+                                               graph_.nodes[v.node].scope, graph_.nodes[v.node].op->name()));
   }
 
   // An output takes the storage of an input that dies at its node, where the op allows it.
@@ -135,7 +171,8 @@ class Lowering {
         const int from = storage_[n.inputs[i].node][n.inputs[i].output], to = storage_[id][0];
         const Storage &dying = storages_[from], &fresh = storages_[to];
         if (!n.op->MayOverwrite(static_cast<int>(i)) || last_read[from] != Position{SegmentOf(n.phase), id} ||
-            dying.kind != Storage::kTransient || fresh.kind != Storage::kTransient || dying.bytes != fresh.bytes) {
+            dying.kind != Storage::kTransient || fresh.kind != Storage::kTransient || dying.bytes != fresh.bytes ||
+            offset_[n.inputs[i].node][n.inputs[i].output] != 0) {
           continue;
         }
         taken[to] = storage_[id][0] = from;
@@ -148,7 +185,7 @@ class Lowering {
   void Emit(int segment, Step step) {
     const std::pair<int, int> at{segment, static_cast<int>(segments_[segment].steps.size())};
     for (const auto* operands : {&step.in, &step.out}) {
-      for (const Operand& o : *operands) storages_[o.ref.offset].Touch(at);
+      for (const Operand& o : *operands) StorageOf(o).Touch(at);
     }
     segments_[segment].steps.push_back(std::move(step));
   }
@@ -227,7 +264,7 @@ class Lowering {
 
   Operand Temporary(DType dtype, const Shape& shape) {
     const int64_t content = Content({static_cast<NodeId>(graph_.nodes.size()), 0}) + (int64_t{++temporaries_} << 8);
-    return Draft(NewStorage(Storage::kTransient, shape.elements() * SizeOf(dtype)), Contiguous(nullptr, dtype, shape),
+    return Draft({NewStorage(Storage::kTransient, shape.elements() * SizeOf(dtype))}, Contiguous(nullptr, dtype, shape),
                  content);
   }
 
@@ -255,15 +292,15 @@ class Lowering {
   absl::Status LowerUpdates() {
     for (const auto& [state, v] : graph_.updates) {
       const PlannedState& s = *context_.states.at(graph_.states[state].name);
-      const Storage& from = storages_[storage_[v.node][v.output]];
-      if (from.kind == Storage::kState && from.ref == s.ref) continue;
+      const Location from{storage_[v.node][v.output], offset_[v.node][v.output]};
+      if (storages_[from.storage].kind == Storage::kState && Address(from) == s.ref) continue;
       const Node& n = graph_.nodes[v.node];
       Step step{.kind = Step::kCopy, .node = v.node, .scope = n.scope};
       ASSIGN_OR_RETURN(const Operand in, OperandOf(v));
       const int target = NewStorage(Storage::kState, in.view.bytes());
       storages_[target].ref = s.ref;
       step.in = {in};
-      step.out = {Draft(target, in.view, Operand::kAnything)};
+      step.out = {Draft({target}, in.view, Operand::kAnything)};
       Emit(SegmentOf(n.phase), std::move(step));
     }
     return absl::OkStatus();
@@ -321,7 +358,7 @@ class Lowering {
       for (Step& step : segment.steps) {
         step.workspace = {workspace, 0};
         for (auto* operands : {&step.in, &step.out}) {
-          for (Operand& o : *operands) o.ref = storages_[o.ref.offset].ref;
+          for (Operand& o : *operands) o.ref = Address(locations_[o.ref.offset]);
         }
       }
     }
@@ -340,7 +377,7 @@ class Lowering {
   void MakePorts() {
     const auto port = [&](const std::string& name, Value v) {
       Operand o = *OperandOf(v);  // the same call succeeded in AssignStorage
-      o.ref = storages_[storage_[v.node][v.output]].ref;
+      o.ref = Address(locations_[o.ref.offset]);
       return Port{name, o, graph_.spec(v)};
     };
     for (const auto& [name, v] : graph_.inputs) {
@@ -356,7 +393,9 @@ class Lowering {
   Program program_;
   std::vector<Segment> segments_;
   std::vector<Storage> storages_;
+  std::vector<Location> locations_;            // of operands
   std::vector<std::vector<int>> storage_;      // [node][output]
+  std::vector<std::vector<int64_t>> offset_;   // [node][output], bytes
   std::vector<std::vector<int64_t>> content_;  // [node][output]
   int64_t workspace_bytes_ = 0;
   int temporaries_ = 0;

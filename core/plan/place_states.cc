@@ -1,5 +1,7 @@
 #include "core/plan/place_states.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
 #include "core/plan/memory.h"
@@ -35,13 +37,31 @@ absl::StatusOr<std::map<std::string, Declared>> Collect(std::span<const ProgramS
   return all;
 }
 
+// What of a state's box this rank stores, and where: elements [first, first + count) from `offset` of the storage on.
+struct Extent {
+  int64_t first = 0, count = 0, offset = 0;
+};
+
+// Of a view into the range of the flat state that this rank holds. A view of the flat state's own shape is that state under
+// another layout (the shard of a bucket that is whole): it lies where its box lies.
+absl::StatusOr<Extent> ExtentIn(const PlannedState& flat, const State& view, const LocalBox& box) {
+  const int64_t begin = flat.box.origin[0], end = begin + flat.box.shape[0];
+  const bool same = view.spec.shape == flat.spec.shape;
+  const int64_t from = same ? box.origin[0] : view.storage_offset, count = box.shape.elements();
+  if (same && (from < begin || from + count > end)) {
+    return absl::InternalError(absl::StrFormat("%s: the rank holds less of %s", view.name, flat.name));
+  }
+  const int64_t stored = std::clamp(from, begin, end), last = std::clamp(from + count, begin, end);
+  return Extent{stored - from, last - stored, stored - begin};
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<PlannedState>> PlaceStates(std::span<const ProgramSpec> programs, const Mesh& mesh,
                                                       std::vector<Region>& regions) {
   std::vector<std::string> order;
   ASSIGN_OR_RETURN(auto declared, Collect(programs, order));
-  std::map<std::string, Ref> placed;
+  std::map<std::string, PlannedState> placed;  // what has storage of its own
   const auto place = [&](const State& s, int64_t bytes) -> Ref {
     const std::string name = kRegionName[static_cast<int>(s.role)];
     size_t r = 0;
@@ -57,17 +77,21 @@ absl::StatusOr<std::vector<PlannedState>> PlaceStates(std::span<const ProgramSpe
       const auto& [state, storage] = declared[name];
       if (storage.empty() == views) continue;
       ASSIGN_OR_RETURN(LocalBox box, LocalBoxOf(state.spec.shape, state.spec.layout, mesh));
-      const int64_t size = SizeOf(state.spec.dtype);
-      Ref ref;
-      if (views) {
-        if (!placed.contains(storage)) return absl::InternalError(absl::StrFormat("%s: no storage %s", name, storage));
-        ref = placed[storage];
-        ref.offset += state.storage_offset * size;
-      } else {
-        ref = placed[name] = place(state, box.shape.elements() * size);
-      }
       const Shape& model = state.model_shape.rank > 0 ? state.model_shape : state.spec.shape;
-      states.push_back({name, state.role, state.spec, box, 0, box.shape.elements(), ref, views, model});
+      PlannedState planned{name, state.role, state.spec, box, 0, box.shape.elements(), {}, views, model};
+      if (views) {
+        const auto flat = placed.find(storage);
+        if (flat == placed.end()) return absl::InternalError(absl::StrFormat("%s: no storage %s", name, storage));
+        ASSIGN_OR_RETURN(const Extent e, ExtentIn(flat->second, state, box));
+        planned.first = e.first;
+        planned.count = e.count;
+        planned.ref = flat->second.ref;
+        planned.ref.offset += e.offset * SizeOf(state.spec.dtype);
+      } else {
+        planned.ref = place(state, box.shape.elements() * SizeOf(state.spec.dtype));
+        placed.emplace(name, planned);
+      }
+      states.push_back(std::move(planned));
     }
   }
   return states;

@@ -4,6 +4,8 @@
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
 #include "core/graph/op.h"
+#include "core/ops/collective.h"
+#include "core/ops/flat.h"
 #include "core/plan/plan.h"
 #include "core/plan/shadow_memory.h"
 
@@ -83,6 +85,17 @@ class Replay {
                                : memory_.Write(begin, end, o.content, stream, now);
   }
 
+  // Bytes from input i to output k where a collective on flat tensors works in place, or pack finds a part in its place;
+  // -1 where they must be apart.
+  static int64_t InPlaceShift(const Step& step, size_t k, size_t i) {
+    const int64_t size = SizeOf(step.in[i].view.dtype);
+    if (const PackOp* pack = dynamic_cast<const PackOp*>(step.op.get())) return -pack->offsets()[i] * size;
+    const auto* collective = dynamic_cast<const CollectiveOp*>(step.op.get());
+    const Shape &in = step.in[i].view.origin, &out = step.out[k].view.origin;
+    if (collective == nullptr || !collective->in_place() || in.rank != 1) return -1;
+    return (out[0] - in[0]) * size;
+  }
+
   // An output may share bytes with an input only where the op says so, or where a collective works in place.
   std::string CheckOverlap(const Step& step) {
     for (size_t k = 0; k < step.out.size(); ++k) {
@@ -93,6 +106,7 @@ class Replay {
         const bool shared = step.op != nullptr && (step.op->Aliases(static_cast<int>(k)) == static_cast<int>(i) ||
                                                    (k == 0 && step.op->MayOverwrite(static_cast<int>(i))));
         if (shared && ib == ob && ie == oe) continue;
+        if (ob - ib == InPlaceShift(step, k, i)) continue;
         return absl::StrFormat("output %d overlaps input %d", k, i);
       }
       for (size_t j = 0; j < k; ++j) {

@@ -163,6 +163,7 @@ void PrecisionConfig::Describe(ConfigFields& f) {
 void ParallelConfig::Describe(ConfigFields& f) {
   f.Add("dp", dp, {.doc = "data-parallel ranks", .min = 1, .max = kMaxRanks});
   f.Add("tp", tp, {.doc = "tensor-parallel ranks; must divide heads, ffn and vocab", .min = 1, .max = kMaxRanks});
+  zero.Describe(f);
 }
 
 void CheckpointConfig::Describe(ConfigFields& f) {

@@ -11,6 +11,7 @@
 #include "models/model_config.h"
 #include "models/packing.h"
 #include "optim/config.h"
+#include "parallel/zero/zero_config.h"
 
 namespace strata {
 
@@ -70,6 +71,7 @@ struct PrecisionConfig {
 struct ParallelConfig {
   int64_t dp = 1;
   int64_t tp = 1;
+  ZeroConfig zero;
   int64_t ranks() const { return dp * tp; }
 
   void Describe(ConfigFields& f);

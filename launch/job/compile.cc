@@ -66,7 +66,7 @@ absl::StatusOr<Graph> TrainGraph(const Job& job, const Mesh& mesh, const KernelT
   ASSIGN_OR_RETURN(graph, Place(graph, job, mesh));
   ASSIGN_OR_RETURN(graph, ReduceBuffers(std::move(graph)));
   const Value loss = graph.outputs.at("loss");  // passes below append, so it stays where it is
-  ASSIGN_OR_RETURN(Bucketed bucketed, BucketPass(std::move(graph), mesh));
+  ASSIGN_OR_RETURN(Bucketed bucketed, BucketPass(std::move(graph), mesh, AxesOf(job.config.parallel.zero, mesh)));
   ASSIGN_OR_RETURN(graph, ApplyOptimizer(std::move(bucketed), mesh, job.config.optim, loss));
   return FuseOps(std::move(graph), mesh, kernels);
 }

@@ -88,7 +88,9 @@ absl::Status RankRunner::InitParameters(uint64_t seed) {
     if (!HasInitialValue(s)) continue;
     host.resize(static_cast<size_t>(s.box.shape.elements() * SizeOf(s.spec.dtype)));
     InitState(s, job_.config.model, seed, host, pool_);
-    RETURN_IF_ERROR(executor_->WriteState(s, host));
+    const int64_t size = SizeOf(s.spec.dtype);
+    RETURN_IF_ERROR(executor_->WriteState(
+        s, std::span(host).subspan(static_cast<size_t>(s.first * size), static_cast<size_t>(s.count * size))));
   }
   return absl::OkStatus();
 }

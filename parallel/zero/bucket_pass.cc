@@ -47,9 +47,31 @@ Value Reduced(GraphBuilder& g, StateId state, AxisSet axes) {
   return axes == 0 ? v : Convert(g, v, axes, Partial(), Replicate(), CollectiveOp::Storage::kInPlace);
 }
 
+// The step's gradient of a bucket, in place: this rank's shard by one reduce-scatter an axis, the outermost (the fast links of
+// a node) first, so that what crosses the next is a shard already; then summed over the axes that do not shard it.
+Value ReducedGrads(GraphBuilder& g, const Bucket& b) {
+  Value v = g.Read(b.grads);
+  const auto left = [&](AxisSet set) { return static_cast<AxisSet>(set & ~b.grad_axes); };
+  for (int a = 0; a < kMaxAxes; ++a) {
+    const AxisSet axis = left(b.shard_axes) & static_cast<AxisSet>(1 << a);
+    if (axis != 0) v = Convert(g, v, axis, Partial(), Shard(0), CollectiveOp::Storage::kInPlace);
+  }
+  const AxisSet rest = b.reduce_axes & static_cast<AxisSet>(~b.shard_axes);
+  return rest == 0 ? v : Convert(g, v, rest, Partial(), Replicate(), CollectiveOp::Storage::kInPlace);
+}
+
+Layout ShardedOn(AxisSet shard, AxisSet partial) {
+  Layout layout{};
+  for (int a = 0; a < kMaxAxes; ++a) {
+    if ((partial >> a & 1) != 0) layout[a] = Partial();
+    if ((shard >> a & 1) != 0) layout[a] = Shard(0);
+  }
+  return layout;
+}
+
 }  // namespace
 
-absl::StatusOr<Bucketed> BucketPass(Graph local, const Mesh& mesh) {
+absl::StatusOr<Bucketed> BucketPass(Graph local, const Mesh& mesh, const ZeroAxes& zero) {
   const std::map<std::string, StateId> ids = StatesByName(local);
   const std::map<StateId, std::string> groups = GroupNames(local);
   Bucketed result;
@@ -61,7 +83,12 @@ absl::StatusOr<Bucketed> BucketPass(Graph local, const Mesh& mesh) {
     const AxisSet reduce = AxesWhere(local.states[grad->second].spec.layout, Placement::kPartial);
     const std::string& group = groups.at(static_cast<StateId>(i));
     const auto [at, fresh] = index.try_emplace({group, param.spec.dtype, reduce}, result.buckets.size());
-    if (fresh) result.buckets.push_back({.name = group, .live = param.spec.dtype, .reduce_axes = reduce});
+    if (fresh) {
+      result.buckets.push_back({.name = group,
+                                .live = param.spec.dtype,
+                                .reduce_axes = reduce,
+                                .shard_axes = static_cast<AxisSet>(zero.states & reduce)});
+    }
     Bucket& b = result.buckets[at->second];
     ASSIGN_OR_RETURN(const LocalBox box, LocalBoxOf(param.spec.shape, param.spec.layout, mesh));
     const int64_t offset = AlignTo(b.padded, kEntryAlignment), count = box.shape.elements();
@@ -75,12 +102,11 @@ absl::StatusOr<Bucketed> BucketPass(Graph local, const Mesh& mesh) {
   std::map<std::string, int> used;
   for (Bucket& b : result.buckets) {
     if (const int n = used[b.name]++; n > 0) b.name += absl::StrFormat(".%d", n);
-    b.padded = AlignTo(b.padded, kBucketAlignment);
-    Layout partial{};
-    for (int a = 0; a < kMaxAxes; ++a) partial[a] = (b.reduce_axes >> a & 1) != 0 ? Partial() : Replicate();
+    b.padded = AlignTo(b.padded, kBucketAlignment * mesh.size(b.shard_axes));
     const std::string name = "bucket." + b.name;
-    b.params = g.Declare({name + ".params", Role::kParam, {b.live, {b.padded}, {}}});
-    b.grads = g.Declare({name + ".grads", Role::kGrad, {AccumulatorOf(b.live), {b.padded}, partial}});
+    b.params = g.Declare({name + ".params", Role::kParam, {b.live, {b.padded}, ShardedOn(b.weight_axes, 0)}});
+    b.grads = g.Declare(
+        {name + ".grads", Role::kGrad, {AccumulatorOf(b.live), {b.padded}, ShardedOn(b.grad_axes, b.reduce_axes)}});
     for (const Bucket::Entry& e : b.entries) {
       for (const auto& [view, flat] : {std::pair(e.param, b.params), std::pair(e.grad, b.grads)}) {
         g.mutable_graph().states[view].storage = flat;
@@ -88,7 +114,7 @@ absl::StatusOr<Bucketed> BucketPass(Graph local, const Mesh& mesh) {
       }
     }
     g.Push(name);
-    result.grads.push_back(Reduced(g, b.grads, b.reduce_axes));
+    result.grads.push_back(ReducedGrads(g, b));
     g.Pop();
   }
   ASSIGN_OR_RETURN(result.graph, std::move(g).Build());

@@ -65,7 +65,8 @@ bool Merge(const PlannedState& s, std::span<const std::byte> bytes, std::vector<
   whole.resize(s.spec.shape.elements());
   set.resize(whole.size());
   ForEachElement(s.box, s.spec.shape, [&](int64_t local, int64_t global) {
-    const double v = Element(bytes, s.spec.dtype, local);
+    if (local < s.first || local >= s.first + s.count) return;
+    const double v = Element(bytes, s.spec.dtype, local - s.first);
     equal &= !set[global] || whole[global] == v;
     whole[global] = v;
     set[global] = true;
@@ -122,7 +123,10 @@ absl::StatusOr<JobRun> RunJob(const JobConfig& config, std::span<const int> step
     if (world.rank() == 0) {
       for (const auto& [name, kinds] : world.counts()) {
         for (size_t k = 0; k < kinds.size(); ++k) {
-          if (kinds[k].calls > 0) run.calls[name + " " + Name(static_cast<Collective::Kind>(k))] = kinds[k].calls;
+          if (kinds[k].calls == 0) continue;
+          const std::string call = name + " " + Name(static_cast<Collective::Kind>(k));
+          run.calls[call] = kinds[k].calls;
+          run.bytes[call] = kinds[k].bytes;
         }
       }
     }

@@ -37,6 +37,7 @@ struct JobRun {
   int64_t eval_tokens = 0;
   std::map<std::string, std::vector<double>> parameters;  // whole tensors, put together from all ranks
   std::map<std::string, int64_t> calls;                   // "dp all-reduce" -> calls of rank 0 in ONE train step
+  std::map<std::string, double> bytes;                    // ... -> bytes it sends
 };
 // Trains on thread ranks on TableRows (by the model's objective), then evaluates 5 rows. Fails if a replicated part of a parameter differs between ranks.
 absl::StatusOr<JobRun> RunJob(const JobConfig& config, int steps);

@@ -1,0 +1,18 @@
+#include "parallel/zero/zero_config.h"
+
+namespace strata {
+
+void ZeroConfig::Describe(ConfigFields& f) {
+  f.Add("zero", stage,
+        {.doc = "shard over dp: 1 = optimizer states, 2 = and gradients, 3 = and weights; 0 = nothing",
+         .min = 0,
+         .max = 3});
+}
+
+ZeroAxes AxesOf(const ZeroConfig& config, const Mesh& mesh) {
+  const AxisSet data = mesh.Find("dp");
+  const auto from = [&](int64_t stage) { return config.stage >= stage ? data : AxisSet{0}; };
+  return {.states = from(1), .gradients = from(2), .weights = from(3)};
+}
+
+}  // namespace strata

@@ -1,0 +1,120 @@
+// ZeRO: whatever is sharded over the data-parallel ranks, a run is the run of one rank.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/testing/small_job.h"
+
+namespace strata {
+namespace {
+
+using testing::JobRun;
+using testing::RunJob;
+using testing::SmallJob;
+using testing::SmallJobOf;
+
+constexpr int kSteps = 5;
+constexpr double kTolerance = 1e-10;  // of max|a-b| / max(max|b|, 1)
+
+double Difference(const std::vector<double>& a, const std::vector<double>& b) {
+  double diff = a.size() == b.size() ? 0 : 1e9, scale = 1;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    diff = std::max(diff, std::abs(a[i] - b[i]));
+    scale = std::max(scale, std::abs(b[i]));
+  }
+  return diff / scale;
+}
+
+void ExpectEqualRuns(const JobRun& run, const JobRun& want, double tolerance) {
+  ASSERT_EQ(run.steps.size(), want.steps.size());
+  for (size_t s = 0; s < want.steps.size(); ++s) {
+    EXPECT_NEAR(run.steps[s].loss, want.steps[s].loss, tolerance * want.steps[s].loss) << s;
+    EXPECT_NEAR(run.steps[s].grad_norm, want.steps[s].grad_norm, tolerance * std::max(1.0, want.steps[s].grad_norm));
+  }
+  EXPECT_NEAR(run.eval_nats, want.eval_nats, tolerance * want.eval_nats);
+  ASSERT_EQ(run.parameters.size(), want.parameters.size());
+  for (const auto& [name, values] : want.parameters) {
+    EXPECT_LE(Difference(run.parameters.at(name), values), tolerance) << name;
+  }
+}
+
+struct Case {
+  std::string name;
+  int64_t dp = 2, tp = 1, accumulate = 1;
+  OptimizerType optimizer = OptimizerType::kAdamW;
+  bool tied = false;
+  ModelArch arch = ModelArch::kLlama;
+  int64_t dim = 16;
+};
+
+JobConfig ConfigOf(const Case& c, int64_t dp, int64_t tp, int64_t accumulate) {
+  JobConfig config = SmallJobOf(c.arch, dp, tp, accumulate);
+  if (c.arch == ModelArch::kLlama) config.model = SmallJob(1, 1, 1).model;
+  config.model.tied = c.tied;
+  config.model.dim = c.dim;
+  config.optim.type = c.optimizer;
+  config.optim.clip = 0.5;  // below every norm
+  return config;
+}
+
+absl::StatusOr<JobRun> RunStage(JobConfig config, int64_t stage) {
+  config.parallel.zero.stage = stage;
+  return RunJob(config, kSteps);
+}
+
+class Zero : public ::testing::TestWithParam<Case> {};
+
+TEST_P(Zero, EveryStageEqualsOneRank) {
+  const Case c = GetParam();
+  const absl::StatusOr<JobRun> want = RunStage(ConfigOf(c, 1, 1, 1), 0);
+  ASSERT_TRUE(want.ok()) << want.status();
+  for (const StepReport& s : want->steps) EXPECT_GT(s.grad_norm, 0.5);
+  for (int64_t stage = 1; stage <= 1; ++stage) {
+    const absl::StatusOr<JobRun> run = RunStage(ConfigOf(c, c.dp, c.tp, c.accumulate), stage);
+    ASSERT_TRUE(run.ok()) << "stage " << stage << ": " << run.status();
+    SCOPED_TRACE(stage);
+    ExpectEqualRuns(*run, *want, kTolerance);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Zero,
+                         ::testing::Values(Case{"dp2"}, Case{"dp4_accumulate2", 4, 1, 2}, Case{"dp8", 8},
+                                           Case{"dp2_tp2", 2, 2, 2}, Case{"dp2_tp4_factored", 2, 4, 1},
+                                           Case{"sgd", 2, 2, 2, OptimizerType::kSgd},
+                                           Case{"tied", 4, 1, 2, OptimizerType::kAdamW, true},
+                                           Case{"tied_tp2", 2, 2, 1, OptimizerType::kAdamW, true},
+                                           Case{"gpt2", 2, 2, 2, OptimizerType::kAdamW, false, ModelArch::kGpt2},
+                                           Case{"bert", 4, 1, 1, OptimizerType::kSgd, false, ModelArch::kBert},
+                                           Case{"wider", 4, 1, 2, OptimizerType::kAdamW, false, ModelArch::kLlama, 64}),
+                         [](const auto& info) { return info.param.name; });
+
+// Collectives add in the same order whatever is sharded, so without clipping, for which the norm is added up in another, the
+// bits are those of plain data parallelism: the bf16 weights too, of which a rank updates a shard of the float32 master.
+TEST(ZeroPrecision, BitsAreThoseOfDataParallelism) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const auto& [dp, tp, accumulate] : {std::tuple(2, 1, 2), std::tuple(4, 1, 1), std::tuple(2, 2, 1)}) {
+      JobConfig config = SmallJob(dp, tp, accumulate);
+      config.precision.compute = dtype;
+      config.optim.clip = 0;
+      const absl::StatusOr<JobRun> want = RunStage(config, 0);
+      ASSERT_TRUE(want.ok()) << want.status();
+      for (int64_t stage = 1; stage <= 1; ++stage) {
+        const absl::StatusOr<JobRun> run = RunStage(config, stage);
+        ASSERT_TRUE(run.ok()) << run.status();
+        EXPECT_EQ(run->parameters, want->parameters) << Name(dtype) << " dp " << dp << " tp " << tp << " " << stage;
+        EXPECT_EQ(run->eval_nats, want->eval_nats);
+      }
+    }
+  }
+}
+
+TEST(ZeroLayout, OneDataParallelRankShardsNothing) {
+  const absl::StatusOr<JobRun> plain = RunStage(SmallJob(1, 2, 2), 0), sharded = RunStage(SmallJob(1, 2, 2), 3);
+  ASSERT_TRUE(plain.ok() && sharded.ok()) << sharded.status();
+  EXPECT_EQ(plain->parameters, sharded->parameters);
+  EXPECT_EQ(plain->calls, sharded->calls);
+}
+
+}  // namespace
+}  // namespace strata
