@@ -37,9 +37,9 @@ TEST(ConfigErrors, UnknownKey) {
   EXPECT_EQ(Errors("[optim]\n  steps = 4\n"),
             "error[E0107]: unknown key `steps` in [optim]\n"
             "  --> run.toml:2:3    did you mean `steps` in [schedule]?");
-  EXPECT_EQ(Errors("[parallel]\nbanana = 4\n"),
-            "error[E0107]: unknown key `banana` in [parallel]\n"
-            "  --> run.toml:2:1    the keys of [parallel] are dp, tp");
+  EXPECT_EQ(Errors("[eval]\nbanana = 4\n"),
+            "error[E0107]: unknown key `banana` in [eval]\n"
+            "  --> run.toml:2:1    the keys of [eval] are every, batches");
   EXPECT_EQ(Errors("lr = 4\n"),
             "error[E0107]: unknown key `lr` outside of any section\n"
             "  --> run.toml:1:1    did you mean `lr` in [optim]?");

@@ -76,6 +76,7 @@ compute = "bf16"
 [parallel]
 dp = 2
 tp = 2
+zero = 2
 [checkpoint]
 every = 7
 keep = 5
@@ -127,7 +128,7 @@ JobConfig Full() {
                 .scaling = LrScaling::kLinear,
                 .base_tokens = 256};
   c.precision = {.compute = DType::kBF16};
-  c.parallel = {.dp = 2, .tp = 2};
+  c.parallel = {.dp = 2, .tp = 2, .zero = {.stage = 2}};
   c.checkpoint = {.every = 7, .keep = 5};
   c.log = {.every = 3, .sinks = {"prometheus", "jsonl"}};
   c.eval = {.every = 11, .batches = 13};
@@ -216,8 +217,9 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
     check(precision, a);
   }
   {
-    auto& [a, b] = parallel;
-    check(parallel, a, b);
+    auto& [a, b, zero] = parallel;
+    auto& [c] = zero;
+    check(parallel, a, b, c);
   }
   {
     auto& [a, b] = checkpoint;
