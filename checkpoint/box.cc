@@ -73,6 +73,28 @@ absl::Status ForEachRun(const Shape& from_offset, const Shape& from_size, const 
   }
 }
 
+// Greedy: from `first` on always the largest box that is left. It grows up to the dim where the range is widest and shrinks
+// again: one box a dim on each way, and one in between.
+void ForEachBoxOfRange(const Shape& size, int64_t first, int64_t count, BoxFn fn) {
+  while (count > 0) {
+    int d = size.rank;  // the box holds dims [d, rank) whole, `row` elements
+    int64_t row = 1;
+    while (d > 0 && first % (row * size[d - 1]) == 0 && row * size[d - 1] <= count) row *= size[--d];
+    Shape offset = size, box = size;
+    std::fill_n(offset.dim, size.rank, 0);
+    int64_t index = first / row;
+    for (int i = d - 1; i >= 0; --i) {
+      offset[i] = index % size[i];
+      index /= size[i];
+      box[i] = i < d - 1 ? 1 : std::min(count / row, size[i] - offset[i]);
+    }
+    fn(offset, box);
+    const int64_t taken = box.elements();
+    first += taken;
+    count -= taken;
+  }
+}
+
 std::string BoxName(const Shape& offset, const Shape& size) {
   std::string text = "[";
   for (int i = 0; i < size.rank; ++i) {

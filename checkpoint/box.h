@@ -35,6 +35,11 @@ using RunFn = absl::FunctionRef<absl::Status(int64_t, int64_t, int64_t)>;
 absl::Status ForEachRun(const Shape& from_offset, const Shape& from_size, const Shape& to_offset, const Shape& to_size,
                         int64_t element_bytes, RunFn fn);
 
+// The boxes whose elements are elements [first, first + count) of a tensor of shape `size`, row-major: in that order, each
+// box in one run, at most 2 rank - 1 of them. The range must lie in the tensor.
+using BoxFn = absl::FunctionRef<void(const Shape& offset, const Shape& size)>;
+void ForEachBoxOfRange(const Shape& size, int64_t first, int64_t count, BoxFn fn);
+
 std::string BoxName(const Shape& offset, const Shape& size);  // "[0:4, 8:16]"
 
 }  // namespace strata
