@@ -25,10 +25,15 @@ CheckpointReader::CheckpointReader(Env& env, std::string dir, Manifest manifest)
   for (const TensorRecord& tensor : manifest_->tensors) index_.emplace(tensor.name, &tensor);
 }
 
+const TensorRecord* CheckpointReader::Find(std::string_view name) const {
+  const auto it = index_.find(name);
+  return it == index_.end() ? nullptr : it->second;
+}
+
 absl::Status CheckpointReader::CheckWanted(const TensorBox& want, int64_t out_bytes) const {
-  const auto it = index_.find(want.name);
-  if (it == index_.end()) return absl::NotFoundError(absl::StrFormat("%s: no tensor %s", dir_, want.name));
-  const TensorRecord& tensor = *it->second;
+  const TensorRecord* found = Find(want.name);
+  if (found == nullptr) return absl::NotFoundError(absl::StrFormat("%s: no tensor %s", dir_, want.name));
+  const TensorRecord& tensor = *found;
   if (tensor.dtype != want.dtype || tensor.global != want.global) {
     return absl::InvalidArgumentError(absl::StrFormat("%s: %s is %s%s there, not %s%s", dir_, want.name,
                                                       Name(tensor.dtype), ToString(tensor.global), Name(want.dtype),
@@ -43,7 +48,7 @@ absl::Status CheckpointReader::CheckWanted(const TensorBox& want, int64_t out_by
 
 absl::Status CheckpointReader::Read(const TensorBox& want, std::span<std::byte> out) {
   RETURN_IF_ERROR(CheckWanted(want, std::ssize(out)));
-  for (const StoredBox& box : index_.at(want.name)->boxes) {
+  for (const StoredBox& box : Find(want.name)->boxes) {
     const auto copy = [&](int64_t from, int64_t to, int64_t bytes) {
       return ReadBytes(box.file, box.byte_offset + from, out.subspan(to, bytes));
     };
@@ -55,25 +60,35 @@ absl::Status CheckpointReader::Read(const TensorBox& want, std::span<std::byte> 
 
 absl::Status CheckpointReader::ReadBytes(int file, int64_t offset, std::span<std::byte> out) {
   while (!out.empty()) {
-    RETURN_IF_ERROR(LoadBlock(file, offset / kBlockBytes));
-    const int64_t begin = offset % kBlockBytes, n = std::min(std::ssize(out), std::ssize(block_) - begin);
-    std::memcpy(out.data(), block_.data() + begin, n);
+    ASSIGN_OR_RETURN(const std::span<const std::byte> block, Block(file, offset / kBlockBytes));
+    const int64_t begin = offset % kBlockBytes, n = std::min(std::ssize(out), std::ssize(block) - begin);
+    std::memcpy(out.data(), block.data() + begin, n);
     out = out.subspan(n);
     offset += n;
   }
   return absl::OkStatus();
 }
 
-absl::Status CheckpointReader::LoadBlock(int file, int64_t index) {
-  if (file == block_file_ && index == block_index_) return absl::OkStatus();
+absl::StatusOr<std::span<const std::byte>> CheckpointReader::Block(int file, int64_t index) {
+  ++uses_;
+  for (CachedBlock& block : cache_) {
+    if (block.file != file || block.index != index) continue;
+    block.used = uses_;
+    return std::span<const std::byte>(block.bytes);
+  }
   if (!files_[file]) {
     ASSIGN_OR_RETURN(files_[file], internal::BlockFile::Open(*env_, dir_, manifest_->files[file]));
   }
-  block_file_ = -1;
-  RETURN_IF_ERROR(files_[file]->ReadBlock(index, block_));
-  block_file_ = file;
-  block_index_ = index;
-  return absl::OkStatus();
+  if (cache_.size() < kCachedBlocks) cache_.emplace_back();
+  CachedBlock& oldest =
+      *std::min_element(cache_.begin(), cache_.end(), [](auto& a, auto& b) { return a.used < b.used; });
+  oldest.file = -1;  // until it is read
+  oldest.used = 0;
+  RETURN_IF_ERROR(files_[file]->ReadBlock(index, oldest.bytes));
+  oldest.file = file;
+  oldest.index = index;
+  oldest.used = uses_;
+  return std::span<const std::byte>(oldest.bytes);
 }
 
 }  // namespace strata

@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -17,6 +18,8 @@ namespace strata {
 
 inline constexpr char kManifestName[] = "manifest.json";
 
+inline constexpr size_t kCachedBlocks = 16;
+
 // Not thread-safe: one reader a thread; several may read the same checkpoint. `env` must outlive it.
 class CheckpointReader {
  public:
@@ -24,13 +27,16 @@ class CheckpointReader {
   // manifest is damaged), InvalidArgument (it says what a checkpoint cannot be, or is of another version).
   static absl::StatusOr<CheckpointReader> Open(Env& env, const std::string& dir);
 
+  const std::string& dir() const { return dir_; }
   int64_t step() const { return manifest_->step; }
   const CheckpointMeta& meta() const { return manifest_->meta; }
   const std::vector<TensorRecord>& tensors() const { return manifest_->tensors; }
   const Manifest& manifest() const { return *manifest_; }
+  const TensorRecord* Find(std::string_view name) const;  // null if there is none
 
   // Copies the wanted box to `out`, row-major, exactly its bytes. Every byte comes from a block whose checksum was found
-  // right just before. One block is kept, so small tensors read in file order cost one read of a block.
+  // right when it was read. The last kCachedBlocks are kept: tensors read in the order in which they were saved, of that
+  // many files, cost one read of each block.
   // Errors: NotFound (no such tensor), InvalidArgument (dtype, global shape, box or out size differ), DataLoss.
   absl::Status Read(const TensorBox& want, std::span<std::byte> out);
 
@@ -38,16 +44,21 @@ class CheckpointReader {
   CheckpointReader(Env& env, std::string dir, Manifest manifest);
   absl::Status CheckWanted(const TensorBox& want, int64_t out_bytes) const;
   absl::Status ReadBytes(int file, int64_t offset, std::span<std::byte> out);
-  absl::Status LoadBlock(int file, int64_t index);
+  struct CachedBlock {
+    int file = -1;
+    int64_t index = -1;
+    uint64_t used = 0;  // when last: a count of uses
+    std::vector<std::byte> bytes;
+  };
+  absl::StatusOr<std::span<const std::byte>> Block(int file, int64_t index);
 
   Env* env_;
   std::string dir_;
   std::unique_ptr<const Manifest> manifest_;  // on the heap: files_ point into it
-  std::unordered_map<std::string, const TensorRecord*> index_;
+  std::unordered_map<std::string_view, const TensorRecord*> index_;
   std::vector<std::optional<internal::BlockFile>> files_;  // opened at first use
-  int block_file_ = -1;                                    // what block_ holds
-  int64_t block_index_ = -1;
-  std::vector<std::byte> block_;
+  std::vector<CachedBlock> cache_;                         // at most kCachedBlocks
+  uint64_t uses_ = 0;
 };
 
 }  // namespace strata

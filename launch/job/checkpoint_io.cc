@@ -4,48 +4,34 @@
 
 #include "absl/strings/str_format.h"
 #include "checkpoint/commit.h"
+#include "checkpoint/pieces.h"
 #include "core/base/status.h"
 #include "launch/config/print_config.h"
 #include "launch/job/gather.h"
 
 namespace strata {
-namespace {
-
-bool IsSaved(const PlannedState& s) {
-  const bool flat = s.name.compare(0, 7, "bucket.") == 0;
-  return !flat && s.role != Role::kGrad && s.role != Role::kBuffer;
-}
-
-TensorBox BoxOf(const PlannedState& s) { return {s.name, s.spec.dtype, s.spec.shape, s.box.origin, s.box.shape}; }
-
-}  // namespace
-
 std::string MeshText(const Job& job) {
   std::string text;
   for (const MeshAxis& a : job.axes) text += absl::StrFormat("%s%s=%d", text.empty() ? "" : " ", a.name, a.size);
   return text.empty() ? "one rank" : text;
 }
 
-absl::StatusOr<Snapshot> BoxesToSave(const Job& job, Executor& executor, int rank) {
-  ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, rank));
+absl::StatusOr<Snapshot> BoxesToSave(Executor& executor, std::span<const PlannedState> states) {
   Snapshot snapshot;
-  for (const PlannedState& s : executor.plan().states) {
-    bool owner = IsSaved(s);
-    for (int a = 0; a < mesh.num_axes(); ++a) owner &= s.spec.layout[a].is_shard() || mesh.Coord(a) == 0;
-    if (!owner) continue;
+  for (const PlannedState& s : states) {
     const std::byte* data = executor.StateBytes(s).data();
     if (!executor.host_addressable()) {
       std::vector<std::byte>& copy = snapshot.copies.emplace_back(executor.StateBytes(s).size());
       RETURN_IF_ERROR(executor.ReadState(s, copy));
       data = copy.data();
     }
-    snapshot.boxes.push_back({BoxOf(s), data});
+    for (Piece& piece : PiecesOf(s)) snapshot.boxes.push_back({std::move(piece.box), data + piece.byte_offset});
   }
   return snapshot;
 }
 
-absl::StatusOr<std::string> SaveCheckpoint(Env& env, const Job& job, Executor& executor, int rank,
-                                           Communicator& control, int64_t step, int64_t next_sample) {
+absl::StatusOr<std::string> SaveCheckpoint(Env& env, const Job& job, std::span<const Plan> plans, Executor& executor,
+                                           int rank, Communicator& control, int64_t step, int64_t next_sample) {
   const std::string root = job.config.run.out + "/checkpoints";
   absl::StatusOr<std::string> begun = "";
   if (rank == 0) begun = BeginSave(env, root, step);
@@ -53,7 +39,7 @@ absl::StatusOr<std::string> SaveCheckpoint(Env& env, const Job& job, Executor& e
   ASSIGN_OR_RETURN(const std::string folder, BroadcastText(control, *begun));
 
   const absl::StatusOr<ShardRecord> record = [&]() -> absl::StatusOr<ShardRecord> {
-    ASSIGN_OR_RETURN(const Snapshot snapshot, BoxesToSave(job, executor, rank));
+    ASSIGN_OR_RETURN(const Snapshot snapshot, BoxesToSave(executor, StatesToSave(plans, rank)));
     return WriteShard(env, folder, rank, snapshot.boxes);
   }();
   RETURN_IF_ERROR(AgreeOn(control, record.status()));
@@ -83,18 +69,17 @@ absl::StatusOr<std::string> SaveCheckpoint(Env& env, const Job& job, Executor& e
   return BroadcastText(control, *path);
 }
 
-absl::Status LoadStates(CheckpointReader& reader, const Job& job, Executor& executor, Match match) {
-  if (match == Match::kLayout && reader.meta().mesh != MeshText(job)) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "the checkpoint was written with %s, this job runs with %s; resuming needs the same layout: set "
-        "parallel.dp and parallel.tp as they were, or start a new run with --resume never",
-        reader.meta().mesh, MeshText(job)));
-  }
+absl::Status LoadStates(CheckpointReader& reader, std::span<const Plan> plans, Executor& executor, LoadFor purpose) {
+  RETURN_IF_ERROR(CheckLoads(reader, plans, purpose));
   std::vector<std::byte> host;
   for (const PlannedState& s : executor.plan().states) {
-    if (!IsSaved(s)) continue;
-    host.resize(static_cast<size_t>(s.box.shape.elements() * SizeOf(s.spec.dtype)));
-    RETURN_IF_ERROR(reader.Read(BoxOf(s), host));
+    if (!IsSaved(s) || s.count == 0) continue;
+    if (executor.host_addressable()) {
+      RETURN_IF_ERROR(LoadState(reader, s, executor.StateBytes(s)));
+      continue;
+    }
+    host.resize(static_cast<size_t>(s.count * SizeOf(s.spec.dtype)));
+    RETURN_IF_ERROR(LoadState(reader, s, host));
     RETURN_IF_ERROR(executor.WriteState(s, host));
   }
   return absl::OkStatus();

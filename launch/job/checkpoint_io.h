@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "checkpoint/load_states.h"
 #include "checkpoint/reader.h"
 #include "checkpoint/writer.h"
 #include "core/base/env.h"
@@ -15,21 +16,20 @@ namespace strata {
 
 std::string MeshText(const Job& job);  // "dp=2 tp=2", "one rank"
 
-// What this rank saves: parameters, master weights and moments, by parameter; where a tensor is replicated along an axis,
-// the rank at coordinate 0 saves it.
+// What a rank saves (StatesToSave), as boxes.
 struct Snapshot {
   std::vector<SavedBox> boxes;
   std::vector<std::vector<std::byte>> copies;  // of what the host cannot read by address
 };
-absl::StatusOr<Snapshot> BoxesToSave(const Job& job, Executor& executor, int rank);
+absl::StatusOr<Snapshot> BoxesToSave(Executor& executor, std::span<const PlannedState> states);
 
-// A checkpoint of all ranks. `control` spans the world. Collective; the same status on every rank. Returns its path.
-absl::StatusOr<std::string> SaveCheckpoint(Env& env, const Job& job, Executor& executor, int rank,
-                                           Communicator& control, int64_t step, int64_t next_sample);
+// A checkpoint of all ranks, of which `plans` are. `control` spans the world. Collective; the same status on every rank.
+// Returns its path.
+absl::StatusOr<std::string> SaveCheckpoint(Env& env, const Job& job, std::span<const Plan> plans, Executor& executor,
+                                           int rank, Communicator& control, int64_t step, int64_t next_sample);
 
-// Reads every state of the plan that a checkpoint holds. Errors: InvalidArgument where the checkpoint was written in
-// another layout (`match` kLayout), also where a tensor differs; NotFound where one is missing, DataLoss.
-enum class Match : uint8_t { kLayout, kAny };
-absl::Status LoadStates(CheckpointReader& reader, const Job& job, Executor& executor, Match match);
+// Reads every state of the executor's plan that a checkpoint holds, in whatever layout it was saved; each rank reads what
+// it stores, replicas too. `plans` are the job's: all ranks'. Errors: those of CheckLoads; DataLoss.
+absl::Status LoadStates(CheckpointReader& reader, std::span<const Plan> plans, Executor& executor, LoadFor purpose);
 
 }  // namespace strata

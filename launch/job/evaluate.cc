@@ -33,7 +33,7 @@ absl::StatusOr<EvalReport> EvaluateCheckpoint(Env& env, const JobConfig& config,
   RETURN_IF_ERROR(RunRanks(1, [&](World& world) -> absl::Status {
     ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, OpenDevice(back_end, 0));
     ASSIGN_OR_RETURN(const auto runner, RankRunner::Create(job, plan, world, *device, &pool));
-    RETURN_IF_ERROR(LoadStates(reader, job, runner->executor(), Match::kAny));
+    RETURN_IF_ERROR(LoadStates(reader, {plan.get(), 1}, runner->executor(), LoadFor::kForward));
     const WindowRows windows(loader);
     ASSIGN_OR_RETURN(sum, runner->Evaluate(rows, ObjectiveRows(windows, config.model, config.run.seed)));
     return runner->Close();

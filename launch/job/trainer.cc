@@ -129,8 +129,9 @@ class RankTraining {
     }
     const absl::Status loaded = [&]() -> absl::Status {
       ASSIGN_OR_RETURN(CheckpointReader reader, CheckpointReader::Open(run_.env, resume_from_));
-      RETURN_IF_ERROR(LoadStates(reader, run_.job, runner_->executor(), Match::kLayout));
+      RETURN_IF_ERROR(LoadStates(reader, run_.plans, runner_->executor(), LoadFor::kTraining));
       first_step_ = reader.step() + 1;
+      done_steps_ = reader.step();
       next_sample_ = reader.meta().next_sample;
       saved_step_ = reader.step();
       saved_path_ = resume_from_;
@@ -151,6 +152,7 @@ class RankTraining {
     ASSIGN_OR_RETURN(const StepReport report, runner_->TrainStep(step, next_sample_, rows, guard_.MaxLoss()));
     RETURN_IF_ERROR(Guard(step, report));
     next_sample_ += runner_->rows_per_step();
+    done_steps_ = step;
     const double step_s = Seconds(begun);
     since_log_.steps_s += step_s;
     since_log_.data_wait_s += report.data_wait_s;
@@ -220,14 +222,13 @@ class RankTraining {
     progress_.Print(absl::StrFormat(
         "%s: validation loss %.4f nats a token on %d tokens%s", when, loss, sum.tokens,
         when == "untrained" ? absl::StrFormat(" (ln(vocab) = %.4f)", std::log(config_.model.vocab)) : ""));
-    const int64_t step = next_sample_ / runner_->rows_per_step();
-    return log_->Write(std::vector<Metric>{{"step", step}, {"valid_loss", loss}, {"valid_tokens", sum.tokens}});
+    return log_->Write(std::vector<Metric>{{"step", done_steps_}, {"valid_loss", loss}, {"valid_tokens", sum.tokens}});
   }
 
   absl::Status Save(int64_t step) {
     const auto begun = Clock::now();
-    ASSIGN_OR_RETURN(saved_path_, SaveCheckpoint(run_.env, run_.job, runner_->executor(), world_.rank(), *control_,
-                                                 step, next_sample_));
+    ASSIGN_OR_RETURN(saved_path_, SaveCheckpoint(run_.env, run_.job, run_.plans, runner_->executor(), world_.rank(),
+                                                 *control_, step, next_sample_));
     saved_step_ = step;
     if (!first()) return absl::OkStatus();
     return log_->Write(
@@ -263,7 +264,7 @@ class RankTraining {
   std::unique_ptr<Communicator> control_;
   std::string resume_from_;       // a checkpoint's folder, or empty
   std::unique_ptr<LogSink> log_;  // rank 0
-  int64_t first_step_ = 1, next_sample_ = 0, saved_step_ = -1;
+  int64_t first_step_ = 1, done_steps_ = 0, next_sample_ = 0, saved_step_ = -1;
   std::string saved_path_;
   struct {
     double steps_s = 0, data_wait_s = 0;

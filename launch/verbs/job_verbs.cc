@@ -91,7 +91,7 @@ absl::Status RunGenerate(const GenerateOptions& options) {
     ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, OpenDevice(back_end, 0));
     ASSIGN_OR_RETURN(const auto runner,
                      RankRunner::Create(job, std::make_shared<const Plan>(plans[0]), world, *device, &pool));
-    RETURN_IF_ERROR(LoadStates(reader, job, runner->executor(), Match::kAny));
+    RETURN_IF_ERROR(LoadStates(reader, plans, runner->executor(), LoadFor::kForward));
     RETURN_IF_ERROR(Generate(options, c, *inputs.tokenizer, *runner));
     return runner->Close();
   });

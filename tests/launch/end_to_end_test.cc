@@ -168,14 +168,48 @@ TEST_F(EndToEnd, InterruptSavesAndTheSameCommandGoesOn) {
   EXPECT_NE(resumed.out.find(absl::StrCat("step ", step, " of ", step + 2)), std::string::npos) << resumed.out;
 }
 
-TEST_F(EndToEnd, AnotherLayoutIsRefusedAndDamageIsNamedAndSkipped) {
-  ASSERT_EQ(Strata("train " + Path("job.toml")).code, 0);
-  Write("job.toml", Config("run", 4, 1));
-  const Ended other = Strata("train " + Path("job.toml"));
-  EXPECT_EQ(other.code, 64);
-  EXPECT_NE(other.out.find("written with dp=2 tp=2, this job runs with dp=4"), std::string::npos) << other.out;
+// The final validation losses that a run printed.
+std::string FinalLoss(const std::string& out) {
+  std::smatch at;
+  return std::regex_search(out, at, std::regex("final: validation loss ([0-9.]+)")) ? std::string(at[1]) : out;
+}
 
-  Write("job.toml", Config("run", 2, 2));
+TEST_F(EndToEnd, GoesOnInAnotherLayoutWithAnotherBatch) {
+  const Ended whole = Strata("train " + Path("job.toml") + " --set precision.compute=float64");
+  ASSERT_EQ(whole.code, 0) << whole.out;
+  std::filesystem::remove_all(Path("out-run/checkpoints/step-0000000012"));
+  std::filesystem::copy(Path("out-run"), Path("out-other"), std::filesystem::copy_options::recursive);
+  Write("job.toml", Config("other", 4, 1));
+  const Ended other = Strata("train " + Path("job.toml") + " --set precision.compute=float64");
+  ASSERT_EQ(other.code, 0) << other.out;
+  EXPECT_NE(other.out.find("step 8 of 12"), std::string::npos) << other.out;
+  EXPECT_EQ(FinalLoss(other.out), FinalLoss(whole.out));
+
+  // The cursor counts samples, not steps: half the batch goes on where the whole one ended.
+  std::filesystem::remove_all(Path("out-other/checkpoints/step-0000000012"));
+  const Ended half = Strata("train " + Path("job.toml") + " --set precision.compute=float64 --set batch.tokens=64" +
+                            " --set batch.micro=1");
+  ASSERT_EQ(half.code, 0) << half.out;
+  const Ended list = Strata("ckpt ls " + Path("out-other/checkpoints"));
+  EXPECT_NE(list.out.find("next sample 80"), std::string::npos) << list.out;  // 8 * 8 + 4 * 4
+}
+
+TEST_F(EndToEnd, AnotherModelOrOptimizerIsRefused) {
+  ASSERT_EQ(Strata("train " + Path("job.toml")).code, 0);
+  const std::set<std::string> before = Files(Path("out-run/checkpoints"));
+  const Ended model = Strata("train " + Path("job.toml") + " --set model.layers=3");
+  EXPECT_EQ(model.code, 64) << model.out;
+  EXPECT_NE(model.out.find("blocks.2.attn_norm.weight is not in it"), std::string::npos) << model.out;
+  const Ended optimizer = Strata("train " + Path("job.toml") + " --set optim.type=sgd");
+  EXPECT_EQ(optimizer.code, 64) << optimizer.out;
+  EXPECT_NE(optimizer.out.find("holds exp_avg, exp_avg_sq of each parameter, this job needs momentum"),
+            std::string::npos)
+      << optimizer.out;
+  EXPECT_EQ(Files(Path("out-run/checkpoints")), before);
+}
+
+TEST_F(EndToEnd, DamageIsNamedAndSkipped) {
+  ASSERT_EQ(Strata("train " + Path("job.toml")).code, 0);
   const std::string file = Path("out-run/checkpoints/step-0000000012/data-00002.h5");
   std::string bytes = Read(file);
   bytes[bytes.size() / 2] ^= 1;

@@ -45,7 +45,7 @@ TEST(Evaluate, ErrorsNameWhatIsWrong) {
   EXPECT_THAT(message(job.config, run.checkpoint(6), run.dir().path("none")), HasSubstr("none.idx"));
   EXPECT_THAT(message(job.config, run.checkpoint(5), job.config.data.valid), HasSubstr("step-0000000005"));
   EXPECT_THAT(message(run.Load({"model.layers=2"}).config, run.checkpoint(6), job.config.data.valid),
-              HasSubstr("no tensor blocks.1."));
+              HasSubstr("of another model: blocks.1."));
 }
 
 }  // namespace
