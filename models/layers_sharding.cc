@@ -9,10 +9,11 @@ std::vector<MeshAxis> LayersAxes(const ModelConfig&, int dp, int tp) {
   return axes;
 }
 
-std::vector<Pin> LayersPins(const ModelConfig&, int) {
+std::vector<Pin> LayersPins(const ModelConfig&, const TensorParallel& tp) {
   std::vector<Pin> pins = {
-      {"*.residual", "dp", Shard(0)}, {"*.residual", "tp", Replicate()}, {"logits", "tp", Replicate()},
-      {"*.wo", "tp", Shard(1)},       {"*.down", "tp", Shard(1)},
+      {"*.residual", "dp", Shard(0)}, {"*.residual", "tp", tp.sequence ? Shard(1) : Replicate()},
+      {"logits", "tp", Replicate()},  {"*.wo", "tp", Shard(1)},
+      {"*.down", "tp", Shard(1)},
   };
   for (const char* rows : {"tokens", "targets", "weights", "samples", "document_starts"})
     pins.push_back({rows, "dp", Shard(0)});

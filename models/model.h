@@ -40,6 +40,12 @@ struct InitSpec {  // normal(mean, std)
   double mean = 0, std = 0;
 };
 
+// How the tensors of a model are laid out on the axis tp.
+struct TensorParallel {
+  int size = 1;
+  bool sequence = false;  // the residual stream is sharded along the sequence, not replicated
+};
+
 // What the rows of data are made to teach.
 enum class Objective : uint8_t { kNextToken, kMaskedToken };
 
@@ -51,7 +57,7 @@ struct Model {
   Value (*logits)(GraphBuilder& g, const ModelConfig& config, int64_t batch, DType dtype) = nullptr;
   // Mesh axes, outermost first, without those of size 1; and the placement table on them.
   std::vector<MeshAxis> (*axes)(const ModelConfig& config, int dp, int tp) = nullptr;
-  std::vector<Pin> (*pins)(const ModelConfig& config, int tp) = nullptr;
+  std::vector<Pin> (*pins)(const ModelConfig& config, const TensorParallel& tp) = nullptr;
   InitSpec (*init)(const ModelConfig& config, std::string_view parameter) = nullptr;
   ModelSize (*size)(const ModelConfig& config) = nullptr;
 };

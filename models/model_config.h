@@ -15,6 +15,7 @@ inline constexpr std::string_view kModelArchNames[] = {"llama", "gpt2", "bert"};
 struct ModelConfig {
   ModelArch arch = ModelArch::kLlama;
   int64_t vocab = 2048;
+  int64_t padded_vocab = 0;  // no key: rows of the tables over the vocabulary, the last ones zero; 0: vocab
   int64_t layers = 4;
   int64_t dim = 256;
   int64_t heads = 8;
@@ -28,6 +29,7 @@ struct ModelConfig {
   int64_t mask_token = 0;  // bert
   double init_std = 0.02;
 
+  int64_t table_rows() const { return padded_vocab > 0 ? padded_vocab : vocab; }
   int64_t head_dim() const { return dim / heads; }
   int64_t key_heads() const { return arch == ModelArch::kLlama ? kv_heads : heads; }
   // Weights of the whole model. No overflow within the limits of Describe.

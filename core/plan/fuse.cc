@@ -90,7 +90,7 @@ struct Packed {
   std::vector<Value> products, weights, biases;  // a product with its bias, where there are biases
   // Backward: d products[i], the sum of the products' dx, the accumulations of their weights' gradients, the biases' gradients.
   std::vector<Value> grads, accs, sums, bias_grads;
-  Value dx;
+  Value dx, dw_x;  // dw_x: the copy of x that the weights' gradients read: x, or x recomputed or gathered again
 };
 
 std::optional<Packed> MatchForward(const Rewrite& r, const Mesh& mesh, std::vector<Value> products) {
@@ -125,8 +125,9 @@ bool MatchBackward(const Rewrite& r, const Mesh& mesh, std::vector<Value> grads,
       const Node& n = r.old().nodes[id];
       if (Is(n, "linear_dx") && n.inputs[1] == p.weights[i]) {
         dx.insert({id, 0});
-      } else if (Is(n, "linear_dw_acc") && n.inputs.size() == 3 && n.inputs[2] == p.x &&
+      } else if (Is(n, "linear_dw_acc") && n.inputs.size() == 3 && (!p.dw_x.valid() || n.inputs[2] == p.dw_x) &&
                  !FusedAttributesOf(*n.op).always_add) {
+        p.dw_x = n.inputs[2];
         p.accs.push_back(n.inputs[0]);
         p.sums.push_back({id, 0});
       } else if (Is(n, "bias_grad") && !p.biases.empty()) {
@@ -175,7 +176,7 @@ Value EmitForward(Rewrite& r, GraphBuilder& g, const Packed& p) {
 
 void EmitBackward(Rewrite& r, GraphBuilder& g, const Packed& p, Value dy) {
   r.Replace(p.dx, LinearPackedDx(g, dy, NewAll(r, p.weights)));
-  const std::vector<Value> sums = LinearDwAcc(g, NewAll(r, p.accs), dy, r.New(p.x), false);
+  const std::vector<Value> sums = LinearDwAcc(g, NewAll(r, p.accs), dy, r.New(p.dw_x), false);
   for (size_t i = 0; i < p.sums.size(); ++i) r.Replace(p.sums[i], sums[i]);
   if (p.bias_grads.empty()) return;
   const Value all = BiasGrad(g, dy);
@@ -198,22 +199,45 @@ NodeId ReaderOf(const Rewrite& r, Value v, std::string_view op, std::span<const 
   return -1;
 }
 
+// The swiglus of one gate and up (the first of them, and where backward recomputes it another one), and their gradient.
+struct SwigluUses {
+  std::vector<NodeId> swiglus;
+  NodeId bwd = -1;
+};
+std::optional<SwigluUses> MatchSwiglu(const Rewrite& r, const std::vector<Value>& gate_up) {
+  SwigluUses uses;
+  for (NodeId id : r.Users(gate_up[0])) {
+    if (id < 0) return std::nullopt;
+    const Node& n = r.old().nodes[id];
+    if (Is(n, "swiglu") && n.inputs == gate_up) {
+      uses.swiglus.push_back(id);
+    } else if (Is(n, "swiglu_dx") && uses.bwd < 0 && std::equal(gate_up.begin(), gate_up.end(), n.inputs.begin() + 1)) {
+      uses.bwd = id;
+    } else {
+      return std::nullopt;
+    }
+  }
+  if (r.Users(gate_up[1]) != r.Users(gate_up[0])) return std::nullopt;
+  return uses;
+}
+
 absl::StatusOr<Graph> FuseSwiglu(const Graph& old, const Mesh& mesh) {
   Rewrite r(old);
   for (NodeId id = 0; id < static_cast<NodeId>(old.nodes.size()); ++id) {
     const Node& n = old.nodes[id];
     if (!Is(n, "swiglu")) continue;
+    const std::optional<SwigluUses> uses = MatchSwiglu(r, n.inputs);
+    if (!uses || uses->swiglus[0] != id || old.spec(n.inputs[0]).shape != old.spec(n.inputs[1]).shape) continue;
     std::optional<Packed> p = MatchForward(r, mesh, {n.inputs[0], n.inputs[1]});
-    if (!p || old.spec(n.inputs[0]).shape != old.spec(n.inputs[1]).shape) continue;
-    const NodeId bwd = ReaderOf(r, n.inputs[0], "swiglu_dx", n.inputs, 1);
-    if (r.Users(n.inputs[0]).size() != (bwd >= 0 ? 2 : 1) || r.Users(n.inputs[1]).size() != (bwd >= 0 ? 2 : 1))
-      continue;
-    if (bwd >= 0 && !MatchBackward(r, mesh, {{bwd, 0}, {bwd, 1}}, *p)) continue;
+    const NodeId bwd = uses->bwd;
+    if (!p || (bwd >= 0 && !MatchBackward(r, mesh, {{bwd, 0}, {bwd, 1}}, *p))) continue;
     auto y = std::make_shared<Value>();
-    r.At(id, [&r, y, p = *p, id](GraphBuilder& g) {
-      *y = EmitForward(r, g, p);
-      r.Replace({id, 0}, SwigluPacked(g, *y));
-    });
+    for (NodeId swiglu : uses->swiglus) {
+      r.At(swiglu, [&r, y, p = *p, swiglu](GraphBuilder& g) {
+        if (!y->valid()) *y = EmitForward(r, g, p);
+        r.Replace({swiglu, 0}, SwigluPacked(g, *y));
+      });
+    }
     if (bwd < 0) continue;
     r.At(bwd, [&r, y, p = *p, bwd](GraphBuilder& g) {
       const Value dy = SwigluPackedDx(g, r.New(r.old().nodes[bwd].inputs[0]), *y);

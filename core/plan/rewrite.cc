@@ -39,7 +39,7 @@ void Rewrite::At(NodeId id, Emit emit) { emits_[id].push_back(std::move(emit)); 
 
 Value Rewrite::New(Value old) {
   if (!old.valid()) return {};
-  if (!map_.contains(old) && AsRead(old_.nodes[old.node]) != nullptr) Copy(old.node);
+  if (!map_.contains(old) && (AsRead(old_.nodes[old.node]) != nullptr || old.node > at_)) Copy(old.node);
   const auto it = map_.find(old);
   if (it == map_.end()) {
     g_.Fail(absl::InternalError("a rewrite uses a value before it is made"), old_.nodes[old.node].loc);
@@ -71,6 +71,7 @@ void Rewrite::Copy(NodeId id) {
 absl::StatusOr<Graph> Rewrite::Run() && {
   for (NodeId id = 0; id < static_cast<NodeId>(old_.nodes.size()); ++id) {
     const Node& n = old_.nodes[id];
+    at_ = id;
     if (const auto it = emits_.find(id); it != emits_.end()) {
       g_.PushLike(n);
       g_.set_phase(n.phase);

@@ -26,7 +26,7 @@ class Rewrite {
   // values and says with Replace() what they stand for. Old nodes that nothing needs any more are left out.
   using Emit = std::function<void(GraphBuilder&)>;
   void At(NodeId id, Emit emit);
-  Value New(Value old);  // reads may lie ahead: they are copied on demand
+  Value New(Value old);  // what lies ahead is copied on demand, with what it reads
   // `fresh`, with the layout of `old`, stands for `old` from here on.
   void Replace(Value old, Value fresh);
   void SetLayout(Value fresh, const Layout& layout);
@@ -43,6 +43,7 @@ class Rewrite {
   std::map<Value, std::vector<NodeId>> users_;  // an output or an update counts as reader -1
   std::map<NodeId, std::vector<Emit>> emits_;
   std::map<Value, Value> map_;
+  NodeId at_ = -1;  // the old node that is being copied
 };
 
 }  // namespace strata

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "core/base/bytes.h"
 #include "launch/config/batch.h"
 #include "launch/config/nearest.h"
 #include "models/model.h"
@@ -20,40 +21,43 @@ constexpr double kMinShare = 1e-9;  // of a source's weight; the mixture counts 
 static_assert(static_cast<int>(DType::kF64) == 0 && static_cast<int>(DType::kF32) == 1 &&
               static_cast<int>(DType::kBF16) == 2);
 
-// What tp cuts evenly: the number it must divide, by key.
-std::vector<KeyedInt> CutByTp(const ModelConfig& model) {
-  return {{"model.heads", model.heads}, {"model.ffn", model.ffn}, {"model.vocab", model.vocab}};
+// What tp cuts evenly: the number it must divide, by key. Key and value heads that it does not divide are replicated.
+std::vector<KeyedInt> CutByTp(const JobConfig& job) {
+  const ModelConfig& m = job.model;
+  std::vector<KeyedInt> cut = {{"model.heads", m.heads}, {"model.ffn", m.ffn}, {"model.vocab", m.vocab}};
+  if (job.parallel.sequence_parallel) cut.push_back({"model.seq", m.seq});
+  return cut;
 }
 
-// A rank holds whole kv heads, or several ranks share one.
-bool KvHeadsFit(int64_t kv_heads, int64_t tp) { return kv_heads % tp == 0 || tp % kv_heads == 0; }
-
-bool TpFits(const ModelConfig& model, int64_t tp) {
-  for (const KeyedInt& number : CutByTp(model)) {
-    if (number.value % tp != 0) return false;
-  }
-  return KvHeadsFit(model.key_heads(), tp);
-}
-
-int64_t NearestTp(const ModelConfig& model, int64_t tp) {
-  while (!TpFits(model, tp)) --tp;  // 1 always fits
+int64_t NearestTp(std::span<const KeyedInt> cut, int64_t tp) {
+  const auto fits = [&](const KeyedInt& number) { return number.value % tp == 0; };
+  while (!std::all_of(cut.begin(), cut.end(), fits)) --tp;  // 1 always fits
   return tp;
 }
 
 void CheckTp(const JobConfig& job, ConfigChecks& c) {
   const int64_t tp = job.parallel.tp;
   if (!c.Ok({"parallel.tp"})) return;
-  const bool sizes_ok = c.Ok({"model.heads", "model.kv_heads", "model.ffn", "model.vocab"});
-  const std::string nearest = sizes_ok ? absl::StrCat(NearestTp(job.model, tp)) : "";
-  for (const KeyedInt& number : CutByTp(job.model)) {
+  const std::vector<KeyedInt> cut = CutByTp(job);
+  const bool sizes_ok = std::all_of(cut.begin(), cut.end(), [&](auto& number) { return c.Ok({number.key}); });
+  const std::string nearest = sizes_ok ? absl::StrCat(NearestTp(cut, tp)) : "";
+  for (const KeyedInt& number : cut) {
     if (number.value % tp == 0 || !c.Ok({number.key})) continue;
+    const char* const why = number.key == "model.seq" ? " (parallel.sequence_parallel is on)" : "";
     c.Add(ConfigErrorKind::kIndivisible, "parallel.tp", absl::StrCat(tp),
-          absl::StrFormat("must divide %s = %d", number.key, number.value), nearest);
+          absl::StrFormat("must divide %s = %d%s", number.key, number.value, why), nearest);
   }
-  if (c.Ok({"model.kv_heads"}) && !KvHeadsFit(job.model.key_heads(), tp)) {
-    c.Add(ConfigErrorKind::kIndivisible, "parallel.tp", absl::StrCat(tp),
-          absl::StrFormat("must divide model.kv_heads = %d, or be a multiple of it", job.model.kv_heads), nearest);
+}
+
+void CheckRecompute(const JobConfig& job, ConfigChecks& c) {
+  const MemoryConfig& m = job.memory;
+  if (m.recompute == Recompute::kAuto && m.limit.empty() && c.Ok({"memory.limit", "memory.recompute"})) {
+    c.Add(ConfigErrorKind::kContradiction, "memory.recompute", "\"auto\"",
+          "is the least recompute within memory.limit, which is not set");
   }
+  if (!c.Ok({"memory.recompute_blocks", "model.layers"}) || m.recompute_blocks <= job.model.layers) return;
+  c.Add(ConfigErrorKind::kOutOfRange, "memory.recompute_blocks", absl::StrCat(m.recompute_blocks),
+        absl::StrFormat("must be at most model.layers = %d", job.model.layers), absl::StrCat(job.model.layers));
 }
 
 void CheckRanks(const JobConfig& job, ConfigChecks& c) {
@@ -163,7 +167,31 @@ void PrecisionConfig::Describe(ConfigFields& f) {
 void ParallelConfig::Describe(ConfigFields& f) {
   f.Add("dp", dp, {.doc = "data-parallel ranks", .min = 1, .max = kMaxRanks});
   f.Add("tp", tp, {.doc = "tensor-parallel ranks; must divide heads, ffn and vocab", .min = 1, .max = kMaxRanks});
+  f.Add("sequence_parallel", sequence_parallel,
+        {.doc = "between the products of a block, tp ranks share out the sequence; tp must divide seq"});
+  f.Add("keep_gathered", keep_gathered,
+        {.doc = "with sequence_parallel: backward reuses the whole sequences that forward gathered; else it gathers "
+                "again, in less memory"});
   zero.Describe(f);
+}
+
+void MemoryConfig::Describe(ConfigFields& f) {
+  f.Add("limit", limit, {.doc = "what the plan of a rank may take at most: \"16GiB\"; empty = no limit"});
+  f.AddChoice("recompute", recompute, kRecomputeNames,
+              {.doc = "backward redoes activations instead of keeping them: norms and activation functions "
+                      "(\"selective\"), all of a block but its input (\"block\"), the least within limit (\"auto\")"});
+  f.Add("recompute_blocks", recompute_blocks,
+        {.doc = "recompute in so many blocks, the first ones; 0 = all", .min = 0, .max = 4096});
+}
+
+int64_t MemoryConfig::limit_bytes() const { return limit.empty() ? 0 : ParseBytes(limit).value_or(0); }
+
+void MemoryConfig::Check(ConfigChecks& c) const {
+  if (limit.empty()) return;
+  const absl::StatusOr<int64_t> bytes = ParseBytes(limit);
+  if (bytes.ok() && *bytes > 0) return;
+  c.Add(ConfigErrorKind::kOutOfRange, "memory.limit", absl::StrFormat("\"%s\"", limit),
+        "must be a number of B, KiB, MiB, GiB, TiB, kB, MB, GB or TB, above 0: \"16GiB\"");
 }
 
 void CheckpointConfig::Describe(ConfigFields& f) {
@@ -226,6 +254,8 @@ std::vector<ConfigSection> DescribeJob(JobConfig& job) {
       {"schedule", "The learning rate over the steps.", DescribeFields(job.schedule)},
       {"precision", "Number formats.", DescribeFields(job.precision)},
       {"parallel", "How many ranks, and what they share out. Ranks in all: dp * tp.", DescribeFields(job.parallel)},
+      {"memory", "The memory of a rank, as `strata plan` prints it, and what is given up for less of it.",
+       DescribeFields(job.memory)},
       {"checkpoint", "Saving the state of training.", DescribeFields(job.checkpoint)},
       {"log", "Metrics and progress.", DescribeFields(job.log)},
       {"eval", "Loss on the validation tokens.", DescribeFields(job.eval)},
@@ -247,7 +277,9 @@ void CompleteJob(JobConfig& job, ConfigChecks& checks) {
   job.schedule.Check(checks);
   job.log.Check(checks);
   job.data.Check(checks);
+  job.memory.Check(checks);
   CheckTp(job, checks);
+  CheckRecompute(job, checks);
   CheckRanks(job, checks);
   CompleteBatch(job, checks);
   CheckEval(job, checks);

@@ -11,6 +11,7 @@
 #include "models/model_config.h"
 #include "models/packing.h"
 #include "optim/config.h"
+#include "parallel/recompute/options.h"
 #include "parallel/zero/zero_config.h"
 
 namespace strata {
@@ -71,11 +72,24 @@ struct PrecisionConfig {
 struct ParallelConfig {
   int64_t dp = 1;
   int64_t tp = 1;
+  bool sequence_parallel = false;
+  bool keep_gathered = false;
   ZeroConfig zero;
   int64_t ranks() const { return dp * tp; }
 
   void Describe(ConfigFields& f);
   bool operator==(const ParallelConfig&) const = default;
+};
+
+struct MemoryConfig {
+  std::string limit;  // of one rank: "16GiB"; empty: none
+  Recompute recompute = Recompute::kNone;
+  int64_t recompute_blocks = 0;
+
+  int64_t limit_bytes() const;  // 0: none; of a checked config
+  void Describe(ConfigFields& f);
+  void Check(ConfigChecks& c) const;
+  bool operator==(const MemoryConfig&) const = default;
 };
 
 struct CheckpointConfig {
@@ -129,6 +143,7 @@ struct JobConfig {
   ScheduleConfig schedule;
   PrecisionConfig precision;
   ParallelConfig parallel;
+  MemoryConfig memory;
   CheckpointConfig checkpoint;
   LogConfig log;
   EvalConfig eval;

@@ -6,8 +6,10 @@
 #include "core/graph/op.h"
 #include "core/ops/elementwise.h"
 #include "core/plan/fuse.h"
+#include "launch/job/memory_limit.h"
 #include "models/model.h"
 #include "optim/optimizer_pass.h"
+#include "parallel/recompute/recompute_pass.h"
 #include "parallel/shard/shard_pass.h"
 #include "parallel/zero/bucket_pass.h"
 
@@ -34,9 +36,16 @@ Job MakeJob(const JobConfig& config, int dp, int tp) {
 
 constexpr int64_t kLogitBytes = int64_t{2} << 30;
 
+TensorParallel TensorParallelOf(const ParallelConfig& p) {
+  return {.size = static_cast<int>(p.tp), .sequence = p.sequence_parallel && p.tp > 1};
+}
+
 int Chunks(const JobConfig& c, const KernelTable& kernels) {
   const bool fused = kernels.Has("softmax_nll_grad");
-  return fused ? LossChunksWithin(c.model, c.batch.micro, kLogitBytes) : LossChunks(c.model);
+  int chunks = fused ? LossChunksWithin(c.model, c.batch.micro, kLogitBytes) : LossChunks(c.model);
+  const TensorParallel tp = TensorParallelOf(c.parallel);
+  while (tp.sequence && c.model.seq / chunks % tp.size != 0) chunks /= 2;  // each chunk is sharded as the sequence is
+  return chunks;
 }
 
 ModelLoss BuildLoss(GraphBuilder& g, const Job& job, const KernelTable& kernels, double dropout) {
@@ -52,7 +61,10 @@ ModelLoss BuildLoss(GraphBuilder& g, const Job& job, const KernelTable& kernels,
 
 absl::StatusOr<Graph> Place(const Graph& graph, const Job& job, const Mesh& mesh) {
   const ModelConfig& m = job.config.model;
-  return ShardPass(graph, mesh, ModelOf(m.arch).pins(m, static_cast<int>(job.config.parallel.tp)));
+  const ParallelConfig& p = job.config.parallel;
+  ShardOptions options;
+  options.keep_gathered = p.keep_gathered;
+  return ShardPass(graph, mesh, ModelOf(m.arch).pins(m, TensorParallelOf(p)), options);
 }
 
 absl::StatusOr<Graph> TrainGraph(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
@@ -64,6 +76,7 @@ absl::StatusOr<Graph> TrainGraph(const Job& job, const Mesh& mesh, const KernelT
   ASSIGN_OR_RETURN(graph, AccumulateGradients(graph, model.states));
   ASSIGN_OR_RETURN(graph, Legalize(graph, kernels));
   ASSIGN_OR_RETURN(graph, Place(graph, job, mesh));
+  ASSIGN_OR_RETURN(graph, RecomputePass(graph, job.recompute));
   ASSIGN_OR_RETURN(graph, ReduceBuffers(std::move(graph)));
   const Value loss = graph.outputs.at("loss");  // passes below append, so it stays where it is
   ASSIGN_OR_RETURN(Bucketed bucketed, BucketPass(std::move(graph), mesh, AxesOf(job.config.parallel.zero, mesh)));
@@ -89,12 +102,17 @@ absl::StatusOr<ProgramSpec> EvalProgram(const Job& job, const Mesh& mesh, const 
   return ProgramSpec{"eval", std::move(eval), std::move(actions)};
 }
 
-}  // namespace
+RecomputeBlocks RecomputeOf(const JobConfig& c) {
+  const int64_t blocks = c.memory.recompute_blocks > 0 ? c.memory.recompute_blocks : c.model.layers;
+  const int n = static_cast<int>(blocks);
+  if (c.memory.recompute == Recompute::kSelective) return {.selective = n};
+  return {.whole = c.memory.recompute == Recompute::kBlock ? n : 0};
+}
 
-absl::StatusOr<Mesh> MeshOf(const Job& job, int rank) { return Mesh::Make(job.axes, job.ranks, rank); }
-
-absl::StatusOr<Job> CompileTraining(const JobConfig& config, const KernelTable& kernels) {
+absl::StatusOr<Job> CompileRecomputing(const JobConfig& config, const KernelTable& kernels,
+                                       const RecomputeBlocks& blocks) {
   Job job = MakeJob(config, static_cast<int>(config.parallel.dp), static_cast<int>(config.parallel.tp));
+  job.recompute = blocks;
   job.batch_rows = config.batch.micro * config.parallel.dp;
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, 0));
   ASSIGN_OR_RETURN(Graph train, TrainGraph(job, mesh, kernels));
@@ -103,9 +121,20 @@ absl::StatusOr<Job> CompileTraining(const JobConfig& config, const KernelTable& 
   return job;
 }
 
+}  // namespace
+
+absl::StatusOr<Mesh> MeshOf(const Job& job, int rank) { return Mesh::Make(job.axes, job.ranks, rank); }
+
+absl::StatusOr<Job> CompileTraining(const JobConfig& config, const KernelTable& kernels) {
+  const auto compile = [&](const RecomputeBlocks& blocks) { return CompileRecomputing(config, kernels, blocks); };
+  if (config.memory.recompute == Recompute::kAuto) return CompileWithinLimit(config, kernels, compile);
+  return compile(RecomputeOf(config));
+}
+
 absl::StatusOr<Job> CompileEvaluation(const JobConfig& config, const KernelTable& kernels) {
   Job job = MakeJob(config, 1, 1);
   job.config.parallel = {};
+  job.config.memory = {};
   job.batch_rows = config.batch.micro;
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, 0));
   ASSIGN_OR_RETURN(job.programs.emplace_back(), EvalProgram(job, mesh, kernels));
@@ -120,6 +149,7 @@ absl::StatusOr<Job> CompileGeneration(const JobConfig& config, const KernelTable
         kModelArchNames[static_cast<size_t>(config.model.arch)]));
   }
   Job job = MakeJob(config, 1, 1);
+  job.config.memory = {};
   job.batch_rows = 1;
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, 0));
   GraphBuilder g;
@@ -137,6 +167,7 @@ absl::StatusOr<std::vector<Plan>> PlanRanks(const Job& job, const KernelTable& k
     ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, rank));
     ASSIGN_OR_RETURN(plans.emplace_back(), BuildPlan(job.programs, mesh, kernels));
   }
+  RETURN_IF_ERROR(CheckLimit(job, plans, kernels));
   RETURN_IF_ERROR(VerifyPlans(plans));
   return plans;
 }

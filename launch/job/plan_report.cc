@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "core/base/env.h"
 #include "core/kernels/gemm.h"
+#include "launch/job/memory_limit.h"
 #include "models/model.h"
 
 namespace strata {
@@ -93,6 +94,10 @@ std::string PlanReport(const Job& job, const std::vector<Plan>& plans, double fl
   absl::StrAppendFormat(&text, "  batch                    %d tokens: %d sequences of %d, in %d micro-batch%s\n",
                         c.batch.tokens, c.batch.tokens / c.model.seq, c.model.seq, c.batch.accumulate,
                         c.batch.accumulate == 1 ? "" : "es");
+  if (c.memory.recompute != Recompute::kNone) {
+    absl::StrAppendFormat(&text, "  recompute                %s%s\n", ToString(job.recompute, c.model.layers),
+                          c.memory.recompute == Recompute::kAuto ? ", to fit " + c.memory.limit : "");
+  }
   int64_t arenas = 0;
   bool equal = true;
   for (const Plan& p : plans) {

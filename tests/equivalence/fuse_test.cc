@@ -131,5 +131,43 @@ TEST(FuseOps, ModelsWithBiases) {
   ExpectEqualRuns(SmallJobOf(ModelArch::kBert, 1, 2, 1), {{"layer_norm_dx", 0}});
 }
 
+JobConfig Recomputing(JobConfig config, Recompute level) {
+  config.memory.recompute = level;
+  return config;
+}
+
+// Clones are fused as their originals are, so that their bits are the same.
+TEST(FuseOps, RecomputedBlocksAreFusedTwice) {
+  Counts expected = {{"attention_packed", 4},
+                     {"attention_packed_bwd", 2},
+                     {"rope_packed", 6},
+                     {"linear_packed", 8},
+                     {"linear_packed_dx", 4},
+                     {"swiglu_packed", 4},
+                     {"rms_norm_bwd", 5},
+                     {"swiglu", 0},
+                     {"rope", 0},
+                     {"linear_dw", 0},
+                     {"linear_dw_acc", 9},
+                     {"linear_add", 6}};
+  ExpectEqualRuns(Recomputing(SmallJob(1, 1, 2), Recompute::kBlock), expected);
+}
+
+TEST(FuseOps, SelectiveRecomputeFusesWhatIsKeptAsWithout) {
+  Counts expected = kLlama;
+  expected["swiglu_packed"] = 4;
+  expected["rms_norm"] = 2 * 2 + 1 + 2 * 2;
+  ExpectEqualRuns(Recomputing(SmallJob(1, 1, 2), Recompute::kSelective), expected);
+}
+
+TEST(FuseOps, SequenceParallelFusesProductsOfGatheredInputs) {
+  for (const bool keep : {false, true}) {
+    JobConfig config = SmallJob(1, 2, 2);
+    config.parallel.sequence_parallel = true;
+    config.parallel.keep_gathered = keep;
+    ExpectEqualRuns(config, {{"attention_packed", 2}, {"linear_packed_dx", 4}, {"swiglu_packed", 2}, {"linear_dw", 0}});
+  }
+}
+
 }  // namespace
 }  // namespace strata::testing

@@ -1,106 +1,85 @@
-// float64: any layout equals the one-rank run after several steps, loss and every parameter, with uneven token masks.
+// float64: any layout equals the one-rank run after several steps: losses, gradient norms, evaluation and every parameter,
+// with uneven token masks. The table is tests/testing/layout_table.cc.
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
-#include "tests/testing/small_job.h"
+#include "absl/strings/str_replace.h"
+#include "tests/testing/layout_table.h"
 
 namespace strata {
 namespace {
 
+using testing::DifferenceOf;
 using testing::JobRun;
+using testing::kLayoutSteps;
+using testing::kLayoutTolerance;
+using testing::LayoutDifference;
+using testing::LayoutRow;
 using testing::RunJob;
-using testing::SmallJob;
 
-constexpr int kSteps = 5;
-constexpr double kTolerance = 1e-10;  // of max|a-b| / max(max|b|, 1)
-
-double Difference(const std::vector<double>& a, const std::vector<double>& b) {
-  double diff = 0, scale = 1;
-  for (size_t i = 0; i < b.size(); ++i) {
-    diff = std::max(diff, std::abs(a[i] - b[i]));
-    scale = std::max(scale, std::abs(b[i]));
-  }
-  return diff / scale;
-}
-
-const JobRun& OneRank() {
-  static const JobRun* const kRun = [] {
-    absl::StatusOr<JobRun> run = RunJob(SmallJob(1, 1, 1), kSteps);
+class Layouts : public ::testing::TestWithParam<LayoutRow> {
+ protected:
+  // One run a model: rows share it.
+  static const JobRun& OneRank(const LayoutRow& row) {
+    static auto* const runs = new std::vector<std::pair<JobConfig, JobRun>>;
+    const auto it = std::find_if(runs->begin(), runs->end(), [&](auto& r) { return r.first == row.one_rank; });
+    if (it != runs->end()) return it->second;
+    absl::StatusOr<JobRun> run = RunJob(row.one_rank, kLayoutSteps);
     EXPECT_TRUE(run.ok()) << run.status();
-    return new JobRun(*std::move(run));
-  }();
-  return *kRun;
-}
-
-struct Case {
-  int64_t dp, tp, accumulate;
+    return runs->emplace_back(row.one_rank, *std::move(run)).second;
+  }
 };
 
-class Layouts : public ::testing::TestWithParam<Case> {};
-
 TEST_P(Layouts, EqualsOneRank) {
-  const Case l = GetParam();
-  const absl::StatusOr<JobRun> run = RunJob(SmallJob(l.dp, l.tp, l.accumulate), kSteps);
+  const absl::StatusOr<JobRun> run = RunJob(GetParam().config, kLayoutSteps);
   ASSERT_TRUE(run.ok()) << run.status();
-  const JobRun& want = OneRank();
-  ASSERT_EQ(run->steps.size(), want.steps.size());
-  for (int s = 0; s < kSteps; ++s) {
-    EXPECT_EQ(run->steps[s].tokens, want.steps[s].tokens);
-    EXPECT_NEAR(run->steps[s].loss, want.steps[s].loss, kTolerance * want.steps[s].loss);
-    EXPECT_NEAR(run->steps[s].grad_norm, want.steps[s].grad_norm, kTolerance * std::max(1.0, want.steps[s].grad_norm));
-  }
-  EXPECT_EQ(run->eval_tokens, want.eval_tokens);
-  EXPECT_NEAR(run->eval_nats, want.eval_nats, kTolerance * want.eval_nats);
-  ASSERT_EQ(run->parameters.size(), want.parameters.size());
-  for (const auto& [name, values] : want.parameters) {
-    EXPECT_LE(Difference(run->parameters.at(name), values), kTolerance) << name;
-  }
+  ASSERT_EQ(run->steps.size(), static_cast<size_t>(kLayoutSteps));
+  for (const auto& [name, held] : run->held) EXPECT_EQ(std::count(held.begin(), held.end(), false), 0) << name;
+  const LayoutDifference d = DifferenceOf(*run, OneRank(GetParam()));
+  EXPECT_LE(d.worst, kLayoutTolerance) << d.what;
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Layouts,
-                         ::testing::Values(Case{1, 1, 2}, Case{1, 1, 8}, Case{2, 1, 1}, Case{4, 1, 1}, Case{4, 1, 2},
-                                           Case{1, 2, 1}, Case{1, 4, 1}, Case{1, 4, 4}, Case{2, 2, 1}, Case{2, 2, 4},
-                                           Case{2, 4, 2}),
-                         [](const auto& info) {
-                           return "dp" + std::to_string(info.param.dp) + "_tp" + std::to_string(info.param.tp) +
-                                  "_acc" + std::to_string(info.param.accumulate);
-                         });
+INSTANTIATE_TEST_SUITE_P(All, Layouts, ::testing::ValuesIn(testing::LayoutTable()), [](const auto& info) {
+  return absl::StrReplaceAll(info.param.name, {{" ", "_"}});
+});
 
-// The criterion can fail: another seed of initial values is another run.
+// The criterion can fail: another seed of initial values is another run, and so are other masks.
 TEST(LayoutCriterion, TellsRunsApart) {
-  JobConfig other = SmallJob(1, 1, 1);
+  const LayoutRow row = testing::ParseLayoutRow("gpt2 dp2");
+  const absl::StatusOr<JobRun> want = RunJob(row.one_rank, kLayoutSteps);
+  ASSERT_TRUE(want.ok()) << want.status();
+  JobConfig other = row.config;
   other.run.seed = 8;
-  const absl::StatusOr<JobRun> run = RunJob(other, kSteps);
+  absl::StatusOr<JobRun> run = RunJob(other, kLayoutSteps);
   ASSERT_TRUE(run.ok()) << run.status();
-  EXPECT_GT(Difference(run->parameters.at("blocks.0.wq"), OneRank().parameters.at("blocks.0.wq")), 1e-3);
+  EXPECT_GT(DifferenceOf(*run, *want).worst, 1e-3);
+  other = row.config;
+  other.model.dropout = 0.1;
+  run = RunJob(other, kLayoutSteps);
+  ASSERT_TRUE(run.ok()) << run.status();
+  EXPECT_GT(DifferenceOf(*run, *want).worst, 1e-4);
+}
+
+TEST(LayoutTable, SpansWhatItShould) {
+  const std::vector<LayoutRow> rows = testing::LayoutTable();
+  int64_t most = 1;
+  for (const LayoutRow& row : rows) most = std::max(most, row.config.parallel.ranks());
+  EXPECT_EQ(most, 16);
+  for (const LayoutRow& row : testing::MpiLayoutRows()) {
+    EXPECT_TRUE(std::any_of(rows.begin(), rows.end(), [&](auto& r) { return r.name == row.name; })) << row.name;
+  }
 }
 
 TEST(Training, LossesAreSane) {
-  const JobRun& run = OneRank();
-  for (const StepReport& s : run.steps) {
+  const absl::StatusOr<JobRun> run = RunJob(testing::SmallJob(1, 1, 1), kLayoutSteps);
+  ASSERT_TRUE(run.ok()) << run.status();
+  for (const StepReport& s : run->steps) {
     EXPECT_GT(s.loss, 1.0);
     EXPECT_LT(s.loss, 6.0);
     EXPECT_GT(s.grad_norm, 0.0);
-  }
-}
-
-TEST(Training, TiedHeadAndOneKvHeadOnEveryLayout) {
-  JobConfig base = SmallJob(1, 1, 1);
-  base.model.tied = true;
-  base.model.kv_heads = 1;
-  const absl::StatusOr<JobRun> want = RunJob(base, kSteps);
-  ASSERT_TRUE(want.ok()) << want.status();
-  for (const auto& [dp, tp, acc] :
-       {std::tuple(2, 1, 1), std::tuple(1, 2, 2), std::tuple(2, 2, 2), std::tuple(1, 4, 1)}) {
-    JobConfig config = SmallJob(dp, tp, acc);
-    config.model = base.model;
-    const absl::StatusOr<JobRun> run = RunJob(config, kSteps);
-    ASSERT_TRUE(run.ok()) << run.status();
-    for (const auto& [name, values] : want->parameters) {
-      EXPECT_LE(Difference(run->parameters.at(name), values), kTolerance) << name << " dp " << dp << " tp " << tp;
-    }
   }
 }
 

@@ -80,7 +80,7 @@ TEST(ConfigErrors, UnknownSection) {
   EXPECT_EQ(Errors("[banana]\n"),
             "error[E0106]: unknown section [banana]\n"
             "  --> run.toml:1:2    the sections are run, model, tokenizer, data, batch, optim, schedule, precision, "
-            "parallel, checkpoint, log, eval, guard");
+            "parallel, memory, checkpoint, log, eval, guard");
 }
 
 TEST(ConfigErrors, WrongType) {
@@ -193,11 +193,13 @@ TEST(ConfigErrors, TensorParallel) {
             "  --> run.toml:6:6    nearest valid: 4");
   EXPECT_EQ(Errors("[model]\ndim = 192\nheads = 12\nkv_heads = 6\nvocab = 2050\n[parallel]\ntp = 4\n"),
             "error[E0201]: parallel.tp = 4: must divide model.vocab = 2050\n"
-            "  --> run.toml:7:6    nearest valid: 2\n"
-            "error[E0201]: parallel.tp = 4: must divide model.kv_heads = 6, or be a multiple of it\n"
             "  --> run.toml:7:6    nearest valid: 2");
   EXPECT_THAT(Errors("[parallel]\ntp = 3\n"), HasSubstr("must divide model.heads = 8"));
   EXPECT_EQ(Errors("[model]\nkv_heads = 2\n[parallel]\ntp = 4\n"), "");
+  EXPECT_EQ(Errors("[model]\nseq = 60\n[parallel]\ntp = 8\n"), "");
+  EXPECT_EQ(Errors("[model]\nseq = 60\n[parallel]\ntp = 8\nsequence_parallel = true\n"),
+            "error[E0201]: parallel.tp = 8: must divide model.seq = 60 (parallel.sequence_parallel is on)\n"
+            "  --> run.toml:4:6    nearest valid: 4");
   EXPECT_EQ(Errors("[parallel]\ndp = 4096\ntp = 8\n"),
             "error[E0203]: parallel.dp = 4096: dp * tp = 32768 ranks, the most is 4096\n"
             "  --> run.toml:2:6    nearest valid: 512");
@@ -312,6 +314,21 @@ TEST(ConfigErrors, IsolatedDocumentsNeedCausalAttention) {
   EXPECT_EQ(Errors("[model]\narch = \"gpt2\"\n[data]\npacking = \"isolate\"\n"), "");
 }
 
+TEST(ConfigErrors, Memory) {
+  EXPECT_EQ(Errors("[memory]\nlimit = \"16GiB\"\nrecompute = \"auto\"\n"), "");
+  EXPECT_EQ(Errors("[memory]\nlimit = \"16 gigs\"\nrecompute = \"blocks\"\nrecompute_blocks = 5\n"),
+            "error[E0110]: memory.limit = \"16 gigs\": must be a number of B, KiB, MiB, GiB, TiB, kB, MB, GB or TB, above "
+            "0: \"16GiB\"\n"
+            "  --> run.toml:2:9\n"
+            "error[E0111]: memory.recompute = \"blocks\": must be one of \"none\", \"selective\", \"block\", \"auto\"\n"
+            "  --> run.toml:3:13    did you mean \"block\"?\n"
+            "error[E0110]: memory.recompute_blocks = 5: must be at most model.layers = 4\n"
+            "  --> run.toml:4:20    nearest valid: 4");
+  EXPECT_EQ(Errors("[memory]\nrecompute = \"auto\"\n"),
+            "error[E0202]: memory.recompute = \"auto\": is the least recompute within memory.limit, which is not set\n"
+            "  --> run.toml:2:13");
+}
+
 TEST(ConfigErrors, AllAtOnceInTheOrderOfTheFileAndEachOnce) {
   EXPECT_EQ(Errors("[parallel]\ntp = 5\n"  // heads is wrong itself: no word of tp against it, but of the others
                    "[model]\nheads = \"8\"\nlayer = 3\n"
@@ -320,8 +337,6 @@ TEST(ConfigErrors, AllAtOnceInTheOrderOfTheFileAndEachOnce) {
             "error[E0201]: parallel.tp = 5: must divide model.ffn = 704\n"
             "  --> run.toml:2:6\n"
             "error[E0201]: parallel.tp = 5: must divide model.vocab = 2048\n"
-            "  --> run.toml:2:6\n"
-            "error[E0201]: parallel.tp = 5: must divide model.kv_heads = 8, or be a multiple of it\n"
             "  --> run.toml:2:6\n"
             "error[E0108]: model.heads: expected an integer, found a string\n"
             "  --> run.toml:4:9\n"

@@ -74,12 +74,82 @@ bool Merge(const PlannedState& s, std::span<const std::byte> bytes, std::vector<
   return equal;
 }
 
+std::vector<int> FirstSteps(int n) {
+  std::vector<int> steps(n);
+  std::iota(steps.begin(), steps.end(), 1);
+  return steps;
+}
+
+struct RankWork {
+  const Job& job;
+  const std::vector<Plan>& plans;  // by rank
+  std::span<const int> steps;
+  const RowSource& rows;
+  double max_loss = std::numeric_limits<double>::infinity();
+  OpenRankDevice open;  // null: CPUs
+};
+
+class RankRun {
+ public:
+  RankRun(const RankWork& work, JobRun& run) : work_(work), run_(run) {}
+
+  // Of rank 0, or of a process, the reports; of every rank the parameters.
+  absl::Status Go(World& thread_world, bool reports) {
+    CountingWorld world(thread_world);
+    std::unique_ptr<Device> device = std::make_unique<CpuDevice>();
+    if (work_.open != nullptr) {
+      ASSIGN_OR_RETURN(device, work_.open(world.rank()));
+    }
+    const auto plan = std::make_shared<const Plan>(work_.plans[world.rank()]);
+    ASSIGN_OR_RETURN(auto runner, RankRunner::Create(work_.job, plan, world, *device, nullptr));
+    RETURN_IF_ERROR(runner->InitParameters(static_cast<uint64_t>(work_.job.config.run.seed)));
+    for (const int s : work_.steps) {
+      world.Reset();
+      ASSIGN_OR_RETURN(const StepReport report,
+                       runner->TrainStep(s, (s - 1) * runner->rows_per_step(), work_.rows, work_.max_loss));
+      if (reports) run_.steps.push_back(report);
+    }
+    if (reports) CountCalls(world);
+    ASSIGN_OR_RETURN(const RankRunner::LossSum eval, runner->Evaluate(5, work_.rows));
+    if (reports) run_.eval_nats = eval.nats, run_.eval_tokens = eval.tokens;
+    RETURN_IF_ERROR(Collect(*runner));
+    return runner->Close();
+  }
+
+ private:
+  void CountCalls(const CountingWorld& world) {
+    for (const auto& [name, kinds] : world.counts()) {
+      for (size_t k = 0; k < kinds.size(); ++k) {
+        if (kinds[k].calls == 0) continue;
+        const std::string key = name + " " + Name(static_cast<Collective::Kind>(k));
+        run_.calls[key] = kinds[k].calls;
+        run_.bytes[key] = kinds[k].bytes;
+      }
+    }
+  }
+
+  absl::Status Collect(RankRunner& runner) {
+    const std::lock_guard lock(mutex_);
+    for (const PlannedState& s : runner.executor().plan().states) {
+      if (s.role != Role::kParam || s.name.compare(0, 7, "bucket.") == 0) continue;
+      std::vector<std::byte> bytes(runner.executor().StateBytes(s).size());
+      RETURN_IF_ERROR(runner.executor().ReadState(s, bytes));
+      if (!Merge(s, bytes, run_.parameters[s.name], run_.held[s.name])) {
+        return absl::InternalError(absl::StrFormat("%s differs between its replicas", s.name));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  const RankWork work_;
+  JobRun& run_;
+  std::mutex mutex_;
+};
+
 }  // namespace
 
 absl::StatusOr<JobRun> RunJob(const JobConfig& config, int steps) {
-  std::vector<int> all(steps);
-  std::iota(all.begin(), all.end(), 1);
-  return RunJob(config, all, TableRows(config.model.vocab, 3), std::numeric_limits<double>::infinity());
+  return RunJob(config, FirstSteps(steps), TableRows(config.model.vocab, 3), std::numeric_limits<double>::infinity());
 }
 
 absl::StatusOr<JobRun> RunJob(const JobConfig& config, std::span<const int> steps, const RowSource& source,
@@ -87,53 +157,23 @@ absl::StatusOr<JobRun> RunJob(const JobConfig& config, std::span<const int> step
                               const std::function<void(const Job&)>& inspect, const OpenRankDevice& open) {
   ASSIGN_OR_RETURN(const Job job, CompileTraining(config, kernels));
   if (inspect != nullptr) inspect(job);
-  ASSIGN_OR_RETURN(std::vector<Plan> plans, PlanRanks(job, kernels));
+  ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, kernels));
   const ObjectiveRows rows(source, config.model, config.run.seed);
   JobRun run;
-  std::mutex mutex;
-  std::map<std::string, std::vector<bool>> set;
-  const auto collect = [&](World& world, RankRunner& runner, const RankRunner::LossSum& eval) -> absl::Status {
-    const std::lock_guard lock(mutex);
-    if (world.rank() == 0) run.eval_nats = eval.nats, run.eval_tokens = eval.tokens;
-    for (const PlannedState& s : runner.executor().plan().states) {
-      if (s.role != Role::kParam || s.name.compare(0, 7, "bucket.") == 0) continue;
-      std::vector<std::byte> bytes(runner.executor().StateBytes(s).size());
-      RETURN_IF_ERROR(runner.executor().ReadState(s, bytes));
-      if (!Merge(s, bytes, run.parameters[s.name], set[s.name])) {
-        return absl::InternalError(absl::StrFormat("%s differs between its replicas", s.name));
-      }
-    }
-    return absl::OkStatus();
-  };
-  RETURN_IF_ERROR(RunRanks(job.ranks, [&](World& thread_world) -> absl::Status {
-    CountingWorld world(thread_world);
-    std::unique_ptr<Device> device = std::make_unique<CpuDevice>();
-    if (open != nullptr) {
-      ASSIGN_OR_RETURN(device, open(world.rank()));
-    }
-    const auto plan = std::make_shared<const Plan>(plans[world.rank()]);
-    ASSIGN_OR_RETURN(auto runner, RankRunner::Create(job, plan, world, *device, nullptr));
-    RETURN_IF_ERROR(runner->InitParameters(static_cast<uint64_t>(config.run.seed)));
-    for (const int s : steps) {
-      world.Reset();
-      ASSIGN_OR_RETURN(const StepReport report,
-                       runner->TrainStep(s, (s - 1) * runner->rows_per_step(), rows, max_loss));
-      if (world.rank() == 0) run.steps.push_back(report);
-    }
-    if (world.rank() == 0) {
-      for (const auto& [name, kinds] : world.counts()) {
-        for (size_t k = 0; k < kinds.size(); ++k) {
-          if (kinds[k].calls == 0) continue;
-          const std::string call = name + " " + Name(static_cast<Collective::Kind>(k));
-          run.calls[call] = kinds[k].calls;
-          run.bytes[call] = kinds[k].bytes;
-        }
-      }
-    }
-    ASSIGN_OR_RETURN(const RankRunner::LossSum eval, runner->Evaluate(5, rows));
-    RETURN_IF_ERROR(collect(world, *runner, eval));
-    return runner->Close();
-  }));
+  RankRun ranks({job, plans, steps, rows, max_loss, open}, run);
+  RETURN_IF_ERROR(RunRanks(job.ranks, [&](World& world) { return ranks.Go(world, world.rank() == 0); }));
+  return run;
+}
+
+absl::StatusOr<JobRun> RunJobRank(const JobConfig& config, int steps, World& world) {
+  const KernelTable kernels = CpuKernels();
+  ASSIGN_OR_RETURN(const Job job, CompileTraining(config, kernels));
+  ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, kernels));
+  const TableRows source(config.model.vocab, 3);
+  const ObjectiveRows rows(source, config.model, config.run.seed);
+  const std::vector<int> all = FirstSteps(steps);
+  JobRun run;
+  RETURN_IF_ERROR(RankRun({job, plans, all, rows}, run).Go(world, true));
   return run;
 }
 

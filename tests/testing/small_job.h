@@ -36,6 +36,7 @@ struct JobRun {
   double eval_nats = 0;
   int64_t eval_tokens = 0;
   std::map<std::string, std::vector<double>> parameters;  // whole tensors, put together from all ranks
+  std::map<std::string, std::vector<bool>> held;          // the elements of them that were found on some rank
   std::map<std::string, int64_t> calls;                   // "dp all-reduce" -> calls of rank 0 in ONE train step
   std::map<std::string, double> bytes;                    // ... -> bytes it sends
 };
@@ -51,5 +52,8 @@ absl::StatusOr<JobRun> RunJob(const JobConfig& config, std::span<const int> step
                               double max_loss, const KernelTable& kernels = CpuKernels(),
                               const std::function<void(const Job&)>& inspect = nullptr,
                               const OpenRankDevice& open = nullptr);
+
+// The same by this process as one rank of `world`; parameters are what it holds. Collective.
+absl::StatusOr<JobRun> RunJobRank(const JobConfig& config, int steps, World& world);
 
 }  // namespace strata::testing

@@ -1,0 +1,38 @@
+#pragma once
+// The table of layouts that must equal one rank in float64, and how equality is judged.
+
+#include <string>
+#include <vector>
+
+#include "tests/testing/small_job.h"
+
+namespace strata::testing {
+
+// A row in words, in any order: "gpt2 odd dp2 tp3 sp acc2 block1".
+//   llama, gpt2, bert      the architecture; the last two with dropout 0.2
+//   odd                    6 heads, 3 kv heads, vocabulary 1009, sequence 60; else 4, 2, 32, 8
+//   tied, kv1, isolate     of the model and its data
+//   dpN, tpN, accN         ranks, and micro-batches of a step
+//   selective, blockN      recompute, in all blocks or the first N
+//   sp, keep               sequence parallelism; with what forward gathered kept for backward
+struct LayoutRow {
+  std::string name;
+  JobConfig config;    // 8 sequences a step
+  JobConfig one_rank;  // the same model and data on one rank, one micro-batch, nothing recomputed
+};
+LayoutRow ParseLayoutRow(const std::string& words);
+std::vector<LayoutRow> LayoutTable();    // at least 40, of 1 to 16 ranks
+std::vector<LayoutRow> MpiLayoutRows();  // those of them that are run as processes too, of 2 to 4 ranks
+
+inline constexpr int kLayoutSteps = 5;
+inline constexpr double kLayoutTolerance = 1e-10;
+
+// max|a - b| / max(max|b|, 1), over losses, norms, evaluation and those elements of parameters that `a` has (of a run by one
+// process: those of its rank); `what` names the worst. Infinity where token counts or names differ.
+struct LayoutDifference {
+  double worst = 0;
+  std::string what;
+};
+LayoutDifference DifferenceOf(const JobRun& a, const JobRun& b);
+
+}  // namespace strata::testing
