@@ -316,14 +316,15 @@ TEST(ConfigErrors, IsolatedDocumentsNeedCausalAttention) {
 
 TEST(ConfigErrors, Memory) {
   EXPECT_EQ(Errors("[memory]\nlimit = \"16GiB\"\nrecompute = \"auto\"\n"), "");
-  EXPECT_EQ(Errors("[memory]\nlimit = \"16 gigs\"\nrecompute = \"blocks\"\nrecompute_blocks = 5\n"),
-            "error[E0110]: memory.limit = \"16 gigs\": must be a number of B, KiB, MiB, GiB, TiB, kB, MB, GB or TB, above "
-            "0: \"16GiB\"\n"
-            "  --> run.toml:2:9\n"
-            "error[E0111]: memory.recompute = \"blocks\": must be one of \"none\", \"selective\", \"block\", \"auto\"\n"
-            "  --> run.toml:3:13    did you mean \"block\"?\n"
-            "error[E0110]: memory.recompute_blocks = 5: must be at most model.layers = 4\n"
-            "  --> run.toml:4:20    nearest valid: 4");
+  EXPECT_EQ(
+      Errors("[memory]\nlimit = \"16 gigs\"\nrecompute = \"blocks\"\nrecompute_blocks = 5\n"),
+      "error[E0110]: memory.limit = \"16 gigs\": must be a number of B, KiB, MiB, GiB, TiB, kB, MB, GB or TB, above "
+      "0: \"16GiB\"\n"
+      "  --> run.toml:2:9\n"
+      "error[E0111]: memory.recompute = \"blocks\": must be one of \"none\", \"selective\", \"block\", \"auto\"\n"
+      "  --> run.toml:3:13    did you mean \"block\"?\n"
+      "error[E0110]: memory.recompute_blocks = 5: must be at most model.layers = 4\n"
+      "  --> run.toml:4:20    nearest valid: 4");
   EXPECT_EQ(Errors("[memory]\nrecompute = \"auto\"\n"),
             "error[E0202]: memory.recompute = \"auto\": is the least recompute within memory.limit, which is not set\n"
             "  --> run.toml:2:13");

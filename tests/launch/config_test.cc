@@ -76,7 +76,13 @@ compute = "bf16"
 [parallel]
 dp = 2
 tp = 2
+sequence_parallel = true
+keep_gathered = true
 zero = 2
+[memory]
+limit = "1.5GiB"
+recompute = "selective"
+recompute_blocks = 2
 [checkpoint]
 every = 7
 keep = 5
@@ -128,7 +134,8 @@ JobConfig Full() {
                 .scaling = LrScaling::kLinear,
                 .base_tokens = 256};
   c.precision = {.compute = DType::kBF16};
-  c.parallel = {.dp = 2, .tp = 2, .zero = {.stage = 2}};
+  c.parallel = {.dp = 2, .tp = 2, .sequence_parallel = true, .keep_gathered = true, .zero = {.stage = 2}};
+  c.memory = {.limit = "1.5GiB", .recompute = Recompute::kSelective, .recompute_blocks = 2};
   c.checkpoint = {.every = 7, .keep = 5};
   c.log = {.every = 3, .sinks = {"prometheus", "jsonl"}};
   c.eval = {.every = 11, .batches = 13};
@@ -181,15 +188,17 @@ void ExpectDescribedByKind(Section& section, Choice& choice, size_t num_kinds, M
 
 TEST(Config, EveryMemberOfEveryStructIsDescribed) {
   JobConfig job;
-  auto& [run, model, tokenizer, data, batch, optim, schedule, precision, parallel, checkpoint, log, eval, guard] = job;
-  EXPECT_EQ(DescribeJob(job).size(), 13u);
+  auto& [run, model, tokenizer, data, batch, optim, schedule, precision, parallel, memory, checkpoint, log, eval,
+         guard] = job;
+  EXPECT_EQ(DescribeJob(job).size(), 14u);
   const auto check = [](auto& section, auto&... members) { ExpectDescribed(section, members...); };
   {
     auto& [a, b, c, d, e] = run;
     check(run, a, b, c, d, e);
   }
   {
-    auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n] = model;
+    auto& [a, b, padded_vocab, c, d, e, f, g, h, i, j, k, l, m, n] = model;
+    EXPECT_EQ(padded_vocab, 0);  // derived, no key
     ExpectDescribedByKind(model, a, std::size(kModelArchNames), a, b, c, d, e, f, g, h, i, j, k, l, m, n);
   }
   {
@@ -217,9 +226,13 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
     check(precision, a);
   }
   {
-    auto& [a, b, zero] = parallel;
-    auto& [c] = zero;
-    check(parallel, a, b, c);
+    auto& [a, b, c, d, zero] = parallel;
+    auto& [e] = zero;
+    check(parallel, a, b, c, d, e);
+  }
+  {
+    auto& [a, b, c] = memory;
+    check(memory, a, b, c);
   }
   {
     auto& [a, b] = checkpoint;
