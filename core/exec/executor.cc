@@ -1,50 +1,20 @@
 #include "core/exec/executor.h"
 
 #include <algorithm>
+#include <chrono>
+#include <set>
 
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
 
 namespace strata {
+namespace {
 
-std::byte* Executor::Address(Ref ref, int slot) const {
-  const Region& r = plan_->regions[ref.region];
-  return arena_[static_cast<int>(r.tier)] + r.offset + (slot % r.slots) * r.bytes + ref.offset;
+double SteadySeconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-void Executor::Bind(const Program& program) {
-  int slots = 1;
-  for (const Region& r : plan_->regions) slots = std::max(slots, static_cast<int>(r.slots));
-  BoundProgram p{.program = &program};
-  for (const Segment& segment : program.segments) {
-    std::vector<BoundSegment> by_slot(slots);
-    for (int slot = 0; slot < slots; ++slot) {
-      by_slot[slot].program = &program;
-      by_slot[slot].segment = &segment;
-      for (const Step& step : segment.steps) {
-        BoundStep b{.step = &step, .call = step.call};
-        for (const Operand& o : step.in) b.in.emplace_back(o.view).data = Address(o.ref, slot);
-        for (const Operand& o : step.out) b.out.emplace_back(o.view).data = Address(o.ref, slot);
-        if (step.workspace_bytes > 0) {
-          b.workspace = {Address(step.workspace, slot), static_cast<size_t>(step.workspace_bytes)};
-        }
-        if (step.kind == Step::kCollective) {
-          b.call.in = b.in.empty() ? nullptr : b.in[0].data;
-          b.call.out = b.out.empty() ? nullptr : b.out[0].data;
-        }
-        by_slot[slot].has_collectives |= step.kind == Step::kCollective;
-        by_slot[slot].steps.push_back(std::move(b));
-      }
-    }
-    p.bound.push_back(std::move(by_slot));
-  }
-  for (const Action& a : program.actions) {
-    const auto it = std::find_if(program.segments.begin(), program.segments.end(),
-                                 [&](const Segment& s) { return s.kind == a.kind && s.stage == a.stage; });
-    p.segment_of_action.push_back(it == program.segments.end() ? -1 : static_cast<int>(it - program.segments.begin()));
-  }
-  programs_.push_back(std::move(p));
-}
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<Executor>> Executor::Create(std::shared_ptr<const Plan> plan, Deps deps) {
   std::unique_ptr<Executor> e(new Executor(deps));
@@ -73,8 +43,10 @@ absl::StatusOr<std::unique_ptr<Executor>> Executor::Create(std::shared_ptr<const
 absl::Status Executor::Prepare() {
   bool wrote = false;
   for (const BoundProgram& p : programs_) {
-    for (const auto& slots : p.bound) {
-      for (const BoundStep& b : slots[0].steps) {
+    std::set<const Step*> prepared;
+    for (const BoundSegment& bound : p.bound) {
+      for (const BoundStep& b : bound.steps) {
+        if (!prepared.insert(b.step).second) continue;
         if (b.step->kind != Step::kLaunch || b.step->kernel->prepare == nullptr) continue;
         wrote = true;
         const absl::Status s = b.step->kernel->prepare(ArgsOf(b, false));
@@ -104,12 +76,14 @@ absl::Status Executor::Run(std::string_view name, const StepScalars& scalars, co
   const auto p =
       std::find_if(programs_.begin(), programs_.end(), [&](const BoundProgram& b) { return b.program->name == name; });
   if (p == programs_.end()) return absl::NotFoundError(absl::StrFormat("the plan has no program %s", name));
+  std::fill(p->peaks.begin(), p->peaks.end(), 0);
   scalars_ = scalars;
   if (absl::Status s = deps_.device.Copy(device_scalars_, &scalars_, sizeof(scalars_), streams_[0]); !s.ok())
     return Fail(s);
-  for (size_t i = 0; i < p->program->actions.size(); ++i) {
-    if (p->segment_of_action[i] < 0) continue;
-    const absl::Status s = RunAction(*p, p->program->actions[i], p->segment_of_action[i], feed);
+  for (size_t i = 0; i < p->by_action.size(); ++i) {
+    p->times[i].begin = SteadySeconds();
+    const absl::Status s = RunAction(*p, i, feed);
+    p->times[i].end = SteadySeconds();
     if (!s.ok()) return Fail(s);
   }
   if (absl::Status s = deps_.device.Drain(); !s.ok()) return Fail(s);
@@ -120,75 +94,122 @@ absl::Status Executor::Run(std::string_view name, const StepScalars& scalars, co
   return absl::OkStatus();
 }
 
-absl::Status Executor::RunAction(BoundProgram& p, const Action& action, int segment, const Feed& feed) {
-  const int slot = std::max(0, action.micro_batch) % static_cast<int>(p.bound[segment].size());
-  if (action.kind == Action::kF) RETURN_IF_ERROR(FeedInputs(*p.program, action, slot, feed));
-  return RunSegment(p.bound[segment][slot], action, slot);
+absl::Status Executor::RunAction(BoundProgram& p, size_t action, const Feed& feed) {
+  RETURN_IF_ERROR(TakeSlots(p, action));
+  if (p.by_action[action] != nullptr) {
+    if (p.program->actions[action].kind == Action::kF) RETURN_IF_ERROR(FeedInputs(*p.program, action, feed));
+    RETURN_IF_ERROR(RunSegment(*p.by_action[action], *p.program, action));
+  }
+  ReturnSlots(p, action);
+  return absl::OkStatus();
 }
 
-absl::Status Executor::FeedInputs(const Program& program, const Action& action, int slot, const Feed& feed) {
+absl::Status Executor::TakeSlots(BoundProgram& p, size_t action) {
+  const Action& a = p.program->actions[action];
+  for (size_t i = 0; i < p.holders.size(); ++i) {
+    const Slots& slots = p.program->slots[i];
+    const int16_t slot = slots.by_action[action].slot;
+    if (slot < 0) continue;
+    int32_t& holder = p.holders[i].holder[slot];
+    const int32_t me = slots.stage < 0 ? a.stage : a.micro_batch;
+    if (holder == me) continue;
+    if (holder != SlotHolders::kNobody) {
+      return absl::InternalError(absl::StrFormat("%s: slot %d is held by %d", p.program->Describe(a), slot, holder));
+    }
+    holder = me;
+    p.peaks[i] = std::max(p.peaks[i], ++p.holders[i].held);
+  }
+  return absl::OkStatus();
+}
+
+void Executor::ReturnSlots(BoundProgram& p, size_t action) {
+  for (size_t i = 0; i < p.holders.size(); ++i) {
+    const Slots::Use& use = p.program->slots[i].by_action[action];
+    if (!use.last) continue;
+    p.holders[i].holder[use.slot] = SlotHolders::kNobody;
+    --p.holders[i].held;
+  }
+}
+
+absl::Status Executor::FeedInputs(const Program& program, size_t action, const Feed& feed) {
+  const Action& a = program.actions[action];
   for (const Port& port : program.inputs) {
-    absl::StatusOr<std::span<const std::byte>> bytes = feed(port, action.micro_batch);
-    if (!bytes.ok()) return Annotate(bytes.status(), absl::StrFormat("input %s of %s", port.name, ToString(action)));
+    if (port.replica != a.replica || port.stage != a.stage) continue;
+    absl::StatusOr<std::span<const std::byte>> bytes = feed(port, a.micro_batch);
+    if (!bytes.ok()) return Annotate(bytes.status(), absl::StrFormat("input %s of %s", port.name, ToString(a)));
     if (static_cast<int64_t>(bytes->size()) != port.operand.view.bytes()) {
       return absl::InternalError(absl::StrFormat("input %s has %d bytes, the plan expects %d", port.name, bytes->size(),
                                                  port.operand.view.bytes()));
     }
-    RETURN_IF_ERROR(deps_.device.Copy(Address(port.operand.ref, slot), bytes->data(),
+    RETURN_IF_ERROR(deps_.device.Copy(Address(port.operand.ref, program, action), bytes->data(),
                                       static_cast<int64_t>(bytes->size()), streams_[0]));
   }
   return absl::OkStatus();
 }
 
-absl::Status Executor::RunSegment(BoundSegment& bound, const Action& action, int slot) {
+absl::Status Executor::RunSegment(BoundSegment& bound, const Program& program, size_t action) {
   const bool captures = deps_.capture && deps_.device.can_capture() && deps_.freed == Freed::kKeep &&
-                        timeline_ == nullptr && !bound.has_collectives;
-  BoundSegment::Replays& replays = bound.replays[action.micro_batch <= 0];
-  if (!captures || replays.runs++ == 0) return RunSteps(bound, action, slot);
-  if (replays.captured.native == nullptr) {
+                        timers_ == nullptr && !bound.has_collectives;
+  if (!captures || bound.runs++ == 0) return RunSteps(bound, program, action);
+  if (bound.captured.native == nullptr) {
     RETURN_IF_ERROR(deps_.device.BeginCapture(streams_[0]));
-    const absl::Status steps = RunSteps(bound, action, slot);
+    const absl::Status steps = RunSteps(bound, program, action);
     absl::StatusOr<Captured> captured = deps_.device.EndCapture(streams_[0]);
     RETURN_IF_ERROR(steps);
-    ASSIGN_OR_RETURN(replays.captured, captured);
+    ASSIGN_OR_RETURN(bound.captured, captured);
   }
-  return Annotate(deps_.device.Replay(replays.captured, streams_[0]), ToString(action));
+  return Annotate(deps_.device.Replay(bound.captured, streams_[0]), ToString(program.actions[action]));
 }
 
-absl::Status Executor::RunSteps(const BoundSegment& bound, const Action& action, int slot) {
+absl::Status Executor::RunSteps(const BoundSegment& bound, const Program& program, size_t action) {
+  const Action& a = program.actions[action];
   size_t next_free = 0;
   for (size_t i = 0; i < bound.steps.size(); ++i) {
-    const absl::Status s = RunStep(bound.steps[i], action);
+    const absl::Status s = RunStep(bound.steps[i]);
+    if (!s.ok() && a.edge >= 0) return Annotate(s, program.Describe(a));
     if (!s.ok()) {
-      return Annotate(s, absl::StrFormat("%s %s step %d in %s, after %d collectives", bound.program->name,
-                                         ToString(action), i, bound.steps[i].step->scope, collectives_));
+      return Annotate(s, absl::StrFormat("%s step %d in %s, after %d collectives", program.Describe(a), i,
+                                         bound.steps[i].step->scope, collectives_));
     }
-    if (timeline_ != nullptr) {
-      timeline_->steps.push_back({bound.steps[i].step, action});
-      RETURN_IF_ERROR(deps_.device.Record(timeline_->timers[timeline_->steps.size()], streams_[0]));
+    if (timers_ != nullptr) {
+      timers_->steps.push_back({bound.steps[i].step, a});
+      RETURN_IF_ERROR(deps_.device.Record(timers_->timers[timers_->steps.size()], streams_[0]));
     }
-    if (deps_.freed == Freed::kPoison)
-      RETURN_IF_ERROR(Poison(*bound.segment, next_free, static_cast<int32_t>(i), slot));
+    if (deps_.freed == Freed::kPoison) {
+      RETURN_IF_ERROR(Poison(*bound.segment, next_free, static_cast<int32_t>(i), program, action));
+    }
   }
   return absl::OkStatus();
 }
 
+const Executor::BoundProgram* Executor::Find(std::string_view name) const {
+  const auto p =
+      std::find_if(programs_.begin(), programs_.end(), [&](const BoundProgram& b) { return b.program->name == name; });
+  return p == programs_.end() ? nullptr : &*p;
+}
+std::span<const Executor::TimedAction> Executor::Timeline(std::string_view program) const {
+  const BoundProgram* p = Find(program);
+  return p == nullptr ? std::span<const TimedAction>() : p->times;
+}
+std::span<const int> Executor::PeakSlots(std::string_view program) const {
+  const BoundProgram* p = Find(program);
+  return p == nullptr ? std::span<const int>() : p->peaks;
+}
+
 absl::StatusOr<std::vector<Executor::TimedStep>> Executor::Profile(std::string_view program, const StepScalars& scalars,
                                                                    const Feed& feed) {
-  const Program* p = plan_->FindProgram(program);
+  const BoundProgram* p = Find(program);
   if (p == nullptr) return absl::NotFoundError(absl::StrFormat("the plan has no program %s", program));
   size_t steps = 1;
-  for (const Action& a : p->actions) {
-    for (const Segment& s : p->segments) steps += s.kind == a.kind && s.stage == a.stage ? s.steps.size() : 0;
-  }
-  Timeline timeline;
+  for (const BoundSegment* s : p->by_action) steps += s != nullptr ? s->steps.size() : 0;
+  StepTimers timeline;
   for (size_t i = 0; i < steps; ++i) {
     ASSIGN_OR_RETURN(timeline.timers.emplace_back(), deps_.device.NewTimer());
   }
   RETURN_IF_ERROR(deps_.device.Record(timeline.timers[0], streams_[0]));
-  timeline_ = &timeline;
+  timers_ = &timeline;
   const absl::Status ran = Run(program, scalars, feed);
-  timeline_ = nullptr;
+  timers_ = nullptr;
   RETURN_IF_ERROR(ran);
   double at = 0;
   for (size_t i = 0; i < timeline.steps.size(); ++i) {
@@ -199,10 +220,11 @@ absl::StatusOr<std::vector<Executor::TimedStep>> Executor::Profile(std::string_v
   return std::move(timeline.steps);
 }
 
-absl::Status Executor::Poison(const Segment& segment, size_t& next, int32_t step, int slot) {
+absl::Status Executor::Poison(const Segment& segment, size_t& next, int32_t step, const Program& program,
+                              size_t action) {
   for (; next < segment.frees.size() && segment.frees[next].after_step == step; ++next) {
     const Segment::Free& f = segment.frees[next];
-    RETURN_IF_ERROR(deps_.device.Fill(Address(f.ref, slot), 0xFF, f.bytes, streams_[0]));
+    RETURN_IF_ERROR(deps_.device.Fill(Address(f.ref, program, action), 0xFF, f.bytes, streams_[0]));
   }
   return absl::OkStatus();
 }
@@ -220,11 +242,11 @@ KernelArgs Executor::ArgsOf(const BoundStep& b, bool overwrite) {
           .device = &deps_.device};
 }
 
-absl::Status Executor::RunStep(const BoundStep& b, const Action& action) {
+absl::Status Executor::RunStep(const BoundStep& b) {
   const Step& step = *b.step;
   const Stream stream = streams_[step.stream];
   switch (step.kind) {
-    case Step::kLaunch: return step.kernel->run(ArgsOf(b, action.micro_batch <= 0));
+    case Step::kLaunch: return step.kernel->run(ArgsOf(b, b.overwrite));
     case Step::kCollective: ++collectives_; return comms_[step.comm]->Issue({&b.call, 1}, stream);
     case Step::kCopy: return deps_.device.Copy(b.out[0].data, b.in[0].data, b.in[0].bytes(), stream);
     case Step::kRecord: return deps_.device.Record(events_[step.event], stream);

@@ -1,6 +1,7 @@
 #pragma once
 // Replays a plan; knows no op, no rank, no tier.
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <span>
@@ -15,8 +16,8 @@
 namespace strata {
 
 // One a rank, one issuing thread. On the first error Run() aborts every communicator with "rank 3: <cause>", so peers get
-// Unavailable with that cause instead of a hang, drains the device, and returns the cause with action, scope and the number
-// of collectives issued before; from then on every call returns it.
+// Unavailable with that cause instead of a hang, drains the device, and returns the cause with action, edge or scope, and the
+// number of collectives issued before; from then on every call returns it.
 class Executor {
  public:
   enum class Freed : uint8_t {
@@ -53,6 +54,16 @@ class Executor {
   absl::StatusOr<std::vector<TimedStep>> Profile(std::string_view program, const StepScalars& scalars,
                                                  const Feed& feed);
 
+  // When the last Run() began and ended each action, by the host's steady clock, in seconds: of thread ranks comparable. On
+  // a device that runs asynchronously: when its work was issued.
+  struct TimedAction {
+    double begin = 0, end = 0;
+  };
+  std::span<const TimedAction> Timeline(std::string_view program) const;  // by action of the program; empty if absent
+
+  // How many slots of each of Program::slots were held at a time, at most, in the last Run().
+  std::span<const int> PeakSlots(std::string_view program) const;
+
   // Between steps, for initial values and checkpoints: the bytes of a state that this rank stores (PlannedState::count
   // elements), from and to host memory.
   absl::Status ReadState(const PlannedState& state, std::span<std::byte> host);
@@ -74,40 +85,52 @@ class Executor {
     std::vector<TensorRef> in, out;
     std::span<std::byte> workspace;
     Collective call{};
+    bool overwrite = false;  // no earlier action has written the accumulator
   };
-  struct BoundSegment {  // a segment bound to one slot
-    const Program* program = nullptr;
+  struct BoundSegment {  // a segment bound to slots
     const Segment* segment = nullptr;
     std::vector<BoundStep> steps;
     bool has_collectives = false;
-    struct Replays {
-      int runs = 0;
-      Captured captured;
-    };
-    std::array<Replays, 2> replays;  // by KernelArgs::overwrite
+    int runs = 0;
+    Captured captured;
   };
-  struct Timeline {
+  // Who holds the slots of a region: a micro-batch, or for unsharded parameters a stage.
+  struct SlotHolders {
+    static constexpr int32_t kNobody = -1;
+    std::vector<int32_t> holder;  // by slot
+    int held = 0;
+  };
+  struct StepTimers {
     std::vector<Event> timers;  // one before the first step and one after each
     std::vector<TimedStep> steps;
   };
   struct BoundProgram {
     const Program* program = nullptr;
-    std::vector<std::vector<BoundSegment>> bound;  // [segment][slot]
-    std::vector<int> segment_of_action;
+    std::deque<BoundSegment> bound;
+    std::vector<BoundSegment*> by_action;  // null: the action has no code
+    std::vector<TimedAction> times;        // by action
+    std::vector<SlotHolders> holders;      // by Program::slots
+    std::vector<int> peaks;                // of holders
   };
 
   explicit Executor(Deps deps) : deps_(deps) {}
   std::byte* Address(Ref ref, int slot) const;
+  std::byte* Address(Ref ref, const Program& program, size_t action) const;
   void Bind(const Program& program);
+  BoundSegment BindSegment(const Program& program, size_t action, const Segment& segment,
+                           const std::vector<bool>& overwrites) const;
+  const BoundProgram* Find(std::string_view program) const;
   absl::Status Prepare();  // every kernel's prepare; then the arena is zeroed
   KernelArgs ArgsOf(const BoundStep& b, bool overwrite);
   absl::Status CopyNow(void* to, const void* from, int64_t bytes);
-  absl::Status RunAction(BoundProgram& p, const Action& action, int segment, const Feed& feed);
-  absl::Status FeedInputs(const Program& program, const Action& action, int slot, const Feed& feed);
-  absl::Status RunSegment(BoundSegment& bound, const Action& action, int slot);
-  absl::Status RunSteps(const BoundSegment& bound, const Action& action, int slot);
-  absl::Status RunStep(const BoundStep& b, const Action& action);
-  absl::Status Poison(const Segment& segment, size_t& next, int32_t step, int slot);
+  absl::Status RunAction(BoundProgram& p, size_t action, const Feed& feed);
+  absl::Status TakeSlots(BoundProgram& p, size_t action);
+  void ReturnSlots(BoundProgram& p, size_t action);
+  absl::Status FeedInputs(const Program& program, size_t action, const Feed& feed);
+  absl::Status RunSegment(BoundSegment& bound, const Program& program, size_t action);
+  absl::Status RunSteps(const BoundSegment& bound, const Program& program, size_t action);
+  absl::Status RunStep(const BoundStep& b);
+  absl::Status Poison(const Segment& segment, size_t& next, int32_t step, const Program& program, size_t action);
   absl::Status Fail(const absl::Status& error);
 
   Deps deps_;
@@ -116,11 +139,11 @@ class Executor {
   std::vector<std::unique_ptr<Communicator>> comms_;
   std::vector<Stream> streams_;
   std::vector<Event> events_;
-  std::vector<BoundProgram> programs_;
+  std::deque<BoundProgram> programs_;  // they hold pointers into themselves
   StepScalars scalars_{};
   StepScalars* device_scalars_ = nullptr;  // fixed address; where kernels read them
   int64_t collectives_ = 0;
-  Timeline* timeline_ = nullptr;  // while Profile runs
+  StepTimers* timers_ = nullptr;  // while Profile runs
   absl::Status error_;            // sticky
 };
 

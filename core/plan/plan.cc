@@ -11,8 +11,8 @@
 namespace strata {
 
 std::string ToString(const Action& a) {
-  constexpr const char* kName[] = {"F",    "B",       "I",       "W",      "send", "recv",
-                                   "copy", "unshard", "reshard", "reduce", "norm", "update"};
+  constexpr const char* kName[] = {"F",     "B",       "I",       "W",      "send ", "recv ",
+                                   "copy ", "unshard", "reshard", "reduce", "norm",  "update"};
   std::string text = absl::StrFormat("%s%d", kName[a.kind], a.stage);
   if (a.micro_batch >= 0) absl::StrAppendFormat(&text, ".%d", a.micro_batch);
   if (a.replica > 0) absl::StrAppendFormat(&text, " of replica %d", a.replica);

@@ -35,7 +35,7 @@ struct Action {
   int16_t edge = -1;    // kSend, kRecv, kCopyLocal: of Program::edges
   int16_t overlap = 0;  // equal and non-zero on neighbours: may be issued together
 };
-std::string ToString(const Action& a);  // "F0.3": stage 0, micro-batch 3; "recv1.3"; "F0.3 of replica 1"
+std::string ToString(const Action& a);  // "F0.3": stage 0, micro-batch 3; "recv 1.3"; "F0.3 of replica 1"
 
 // What goes once a micro-batch from a stage to its neighbour: the activation to stage + 1, or the gradient to stage - 1. Of
 // the sender's graph it is the output "send.act.R.S" or "send.grad.R.S" (replica R, stage S); of the receiver's, the input
@@ -112,7 +112,7 @@ struct Port {  // a graph input or output; view holds the rank's local shape and
 };
 
 // Which slot of a region each action works on: what a micro-batch leaves for later actions of its stage stays in one slot
-// from its first action there (the receive, or F) to its last.
+// from the first action that needs it there to the last.
 struct Slots {
   struct Use {
     int16_t slot = -1;  // -1: the action does not touch the region
@@ -133,7 +133,7 @@ struct Program {
 
   int SegmentOf(const Action& a) const;  // index; -1: the action has no code
   int SlotOf(int16_t region, size_t action) const;
-  std::string Describe(const Action& a) const;  // "train recv1.3 over edge 0->1 activation"
+  std::string Describe(const Action& a) const;  // "train recv 1.3 over edge 0->1 activation"
 };
 
 struct PlannedState {

@@ -73,9 +73,10 @@ std::string Print(const Plan& plan, PrintDetail detail) {
         if (step.kind == Step::kCollective)
           bytes += BytesSent(step.call, static_cast<int>(plan.comms[step.comm].ranks.size()));
       }
-      Action a{.kind = s.kind, .stage = s.stage};
-      absl::StrAppendFormat(&text, "  segment %s: %d steps, %d kernels, %d collectives, %s sent\n", ToString(a),
-                            s.steps.size(), launches, collectives, HumanBytes(bytes));
+      const Action a{.kind = s.kind, .replica = s.replica, .stage = s.stage, .edge = s.edge};
+      absl::StrAppendFormat(&text, "  segment %s%s: %d steps, %d kernels, %d collectives, %s sent\n", ToString(a),
+                            s.edge < 0 ? "" : " over " + ToString(p.edges[s.edge]), s.steps.size(), launches,
+                            collectives, HumanBytes(bytes));
       if (detail == PrintDetail::kSummary) continue;
       for (size_t i = 0; i < s.steps.size(); ++i)
         absl::StrAppendFormat(&text, "    %4d %s\n", i, Line(plan, s.steps[i]));

@@ -1,5 +1,4 @@
-#include <algorithm>
-#include <tuple>
+#include <map>
 
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
@@ -8,19 +7,10 @@
 #include "core/ops/flat.h"
 #include "core/plan/plan.h"
 #include "core/plan/shadow_memory.h"
+#include "core/plan/verify_calls.h"
 
 namespace strata {
 namespace {
-
-struct Issued {
-  Collective::Kind kind;
-  ReduceOp reduce;
-  DType dtype;
-  int64_t count;
-  int peer;
-  std::string where;
-};
-using Sequences = std::map<std::vector<int>, std::vector<Issued>>;  // by the communicator's ranks
 
 // Replays one program on shadow memory.
 class Replay {
@@ -33,34 +23,17 @@ class Replay {
     }
   }
 
-  absl::Status Run(Sequences& sequences) {
-    for (const Action& action : program_.actions) {
-      const auto segment = std::find_if(program_.segments.begin(), program_.segments.end(), [&](const Segment& s) {
-        return s.kind == action.kind && s.stage == action.stage;
-      });
-      if (segment == program_.segments.end()) continue;
-      micro_batch_ = std::max(0, action.micro_batch);
+  absl::Status Run(std::vector<IssuedCall>& calls) {
+    for (action_ = 0; action_ < program_.actions.size(); ++action_) {
+      const Action& action = program_.actions[action_];
+      const int segment = program_.SegmentOf(action);
+      if (segment < 0) continue;
       if (action.kind == Action::kF) {
-        for (const Port& p : program_.inputs) Access(p.operand, Mode::kWrite, 0);
-      }
-      size_t free = 0;
-      for (size_t i = 0; i < segment->steps.size(); ++i) {
-        const Step& step = segment->steps[i];
-        std::string error = Check(step);
-        if (!error.empty()) {
-          return absl::InternalError(
-              absl::StrFormat("plan: %s %s step %d (%s): %s", program_.name, ToString(action), i, step.scope, error));
-        }
-        if (step.kind == Step::kCollective) {
-          sequences[plan_.comms[step.comm].ranks].push_back(
-              {step.call.kind, step.call.reduce, step.call.dtype, step.call.count, step.call.peer,
-               absl::StrFormat("%s %s %s", program_.name, ToString(action), step.scope)});
-        }
-        for (; free < segment->frees.size() && segment->frees[free].after_step == static_cast<int32_t>(i); ++free) {
-          const auto [begin, end] = Range(segment->frees[free].ref, segment->frees[free].bytes);
-          memory_.Forget(begin, end);
+        for (const Port& p : program_.inputs) {
+          if (p.replica == action.replica && p.stage == action.stage) Access(p.operand, Mode::kWrite, 0);
         }
       }
+      RETURN_IF_ERROR(RunSegment(program_.segments[segment], calls));
     }
     return absl::OkStatus();
   }
@@ -68,10 +41,40 @@ class Replay {
  private:
   enum class Mode : uint8_t { kRead, kWrite };
 
+  absl::Status RunSegment(const Segment& segment, std::vector<IssuedCall>& calls) {
+    const Action& action = program_.actions[action_];
+    size_t free = 0;
+    for (size_t i = 0; i < segment.steps.size(); ++i) {
+      const Step& step = segment.steps[i];
+      const std::string error = Check(step);
+      if (!error.empty()) {
+        return absl::InternalError(
+            absl::StrFormat("plan: %s step %d (%s): %s", program_.Describe(action), i, step.scope, error));
+      }
+      if (step.kind == Step::kCollective) calls.push_back({&plan_.comms[step.comm], &program_, &action, &step});
+      for (; free < segment.frees.size() && segment.frees[free].after_step == static_cast<int32_t>(i); ++free) {
+        const auto [begin, end] = Range(segment.frees[free].ref, segment.frees[free].bytes);
+        memory_.Forget(begin, end);
+      }
+    }
+    return absl::OkStatus();
+  }
+
   std::pair<int64_t, int64_t> Range(Ref ref, int64_t bytes) const {
     const Region& r = plan_.regions[ref.region];
-    const int64_t begin = r.offset + (micro_batch_ % r.slots) * r.bytes + ref.offset;
+    const int64_t begin = r.offset + program_.SlotOf(ref.region, action_) * r.bytes + ref.offset;
     return {begin, begin + bytes};
+  }
+
+  // In a slot of a stage and in transient memory, a value of one micro-batch is not that of another.
+  int64_t ContentOf(const Operand& o) const {
+    const Region& region = plan_.regions[o.ref.region];
+    if (o.content == Operand::kAnything || region.kind == Region::kStatic) return o.content;
+    for (const Slots& s : program_.slots) {
+      if (s.region == o.ref.region && s.stage < 0) return o.content;
+    }
+    constexpr int64_t kValue = (int64_t{1} << 40) - 1;  // without the program
+    return (o.content & kValue) | ((static_cast<int64_t>(program_.actions[action_].micro_batch) + 1) << 40);
   }
 
   std::string Access(const Operand& o, Mode mode, int stream) {
@@ -81,8 +84,8 @@ class Replay {
     const auto [begin, end] = Range(o.ref, o.view.bytes());
     const Clock& now = clocks_[stream];
     if (begin == end) return "";
-    return mode == Mode::kRead ? memory_.Read(begin, end, o.content, stream, now)
-                               : memory_.Write(begin, end, o.content, stream, now);
+    return mode == Mode::kRead ? memory_.Read(begin, end, ContentOf(o), stream, now)
+                               : memory_.Write(begin, end, ContentOf(o), stream, now);
   }
 
   // Bytes from input i to output k where a collective on flat tensors works in place, or pack finds a part in its place;
@@ -144,91 +147,25 @@ class Replay {
 
   const Plan& plan_;
   const Program& program_;
-  int micro_batch_ = 0;
+  size_t action_ = 0;  // the one that runs
   ShadowMemory memory_;
   std::vector<Clock> clocks_, events_;
 };
 
-std::string ToString(const Issued& c) {
-  return absl::StrFormat("%s of %d %s in %s", Name(c.kind), c.count, Name(c.dtype), c.where);
-}
-
-bool Meet(const Issued& a, const Issued& b) {
-  return std::tie(a.kind, a.reduce, a.dtype, a.count) == std::tie(b.kind, b.reduce, b.dtype, b.count);
-}
-
-bool IsPointToPoint(const Issued& c) { return c.kind == Collective::kSend || c.kind == Collective::kRecv; }
-
-absl::Status CompareCollectives(const std::vector<int>& ranks, const std::vector<Sequences>& by_rank) {
-  const auto collectives = [&](int rank) {
-    std::vector<Issued> list;
-    if (const auto it = by_rank[rank].find(ranks); it != by_rank[rank].end()) {
-      std::copy_if(it->second.begin(), it->second.end(), std::back_inserter(list),
-                   [](auto& c) { return !IsPointToPoint(c); });
-    }
-    return list;
-  };
-  const std::vector<Issued> first = collectives(ranks[0]);
-  for (int rank : ranks) {
-    const std::vector<Issued> mine = collectives(rank);
-    for (size_t i = 0; i < std::max(first.size(), mine.size()); ++i) {
-      if (i < first.size() && i < mine.size() && Meet(first[i], mine[i])) continue;
-      return absl::InternalError(absl::StrFormat(
-          "plan: call %d of a communicator differs: rank %d issues %s, rank %d %s", i, ranks[0],
-          i < first.size() ? ToString(first[i]) : "nothing", rank, i < mine.size() ? ToString(mine[i]) : "nothing"));
-    }
-  }
-  return absl::OkStatus();
-}
-
-// What rank a sends to b on a communicator, in order, is what b receives from a.
-absl::Status MatchSends(const std::vector<int>& ranks, const std::vector<Sequences>& by_rank) {
-  const auto calls = [&](int me, int peer, Collective::Kind kind) {
-    std::vector<Issued> list;
-    if (const auto it = by_rank[ranks[me]].find(ranks); it != by_rank[ranks[me]].end()) {
-      std::copy_if(it->second.begin(), it->second.end(), std::back_inserter(list),
-                   [&](auto& c) { return c.kind == kind && c.peer == peer; });
-    }
-    return list;
-  };
-  const int n = static_cast<int>(ranks.size());
-  for (int a = 0; a < n; ++a) {
-    for (int b = 0; b < n; ++b) {
-      const std::vector<Issued> sends = calls(a, b, Collective::kSend), recvs = calls(b, a, Collective::kRecv);
-      bool equal = sends.size() == recvs.size();
-      for (size_t i = 0; equal && i < sends.size(); ++i) {
-        equal = sends[i].dtype == recvs[i].dtype && sends[i].count == recvs[i].count;
-      }
-      if (equal) continue;
-      return absl::InternalError(
-          absl::StrFormat("plan: rank %d sends %d messages to rank %d, which receives %d or others", ranks[a],
-                          sends.size(), ranks[b], recvs.size()));
-    }
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::Status VerifyPlans(std::span<const Plan> plans) {
-  std::map<std::string, std::vector<Sequences>> programs;  // [program][rank]
+  std::map<std::string, std::vector<std::vector<IssuedCall>>> programs;  // [program][rank]
   for (size_t rank = 0; rank < plans.size(); ++rank) {
     for (const Program& p : plans[rank].programs) {
-      std::vector<Sequences>& by_rank = programs[p.name];
+      std::vector<std::vector<IssuedCall>>& by_rank = programs[p.name];
       by_rank.resize(plans.size());
       const absl::Status s = Replay(plans[rank], p).Run(by_rank[rank]);
       if (!s.ok()) return Annotate(s, absl::StrFormat("rank %d", rank));
     }
   }
   if (plans.size() == 1) return absl::OkStatus();
-  for (const auto& [name, by_rank] : programs) {
-    for (const Plan& plan : plans) {
-      for (const CommSpec& comm : plan.comms) {
-        RETURN_IF_ERROR(CompareCollectives(comm.ranks, by_rank));
-        RETURN_IF_ERROR(MatchSends(comm.ranks, by_rank));
-      }
-    }
-  }
+  for (const auto& [name, by_rank] : programs) RETURN_IF_ERROR(VerifyCalls(by_rank));
   return absl::OkStatus();
 }
 

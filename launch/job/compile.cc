@@ -168,6 +168,7 @@ absl::StatusOr<std::vector<Plan>> PlanRanks(const Job& job, const KernelTable& k
     ASSIGN_OR_RETURN(plans.emplace_back(), BuildPlan(job.programs, mesh, kernels));
   }
   RETURN_IF_ERROR(CheckLimit(job, plans, kernels));
+  AlignCommunicators(plans);
   RETURN_IF_ERROR(VerifyPlans(plans));
   return plans;
 }

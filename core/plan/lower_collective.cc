@@ -1,0 +1,63 @@
+#include "core/base/status.h"
+#include "core/ops/collective.h"
+#include "core/plan/code.h"
+#include "core/plan/swap_blocks.h"
+
+namespace strata {
+namespace {
+
+// blocks[a, b, c] of `from` -> [b, a, c] in `to`, or in a new temporary.
+absl::StatusOr<Operand> Swap(Code& code, int position, const Step& like, Operand from, const Shape& blocks,
+                             const Operand* to) {
+  const Shape swapped{blocks[1], blocks[0], blocks[2]};
+  Operand target = to != nullptr ? *to : code.storages().Temporary(from.view.dtype, swapped);
+  const Operand result = target;
+  from.view = Contiguous(nullptr, from.view.dtype, blocks);
+  target.view = Contiguous(nullptr, from.view.dtype, swapped);
+  Step step{
+      .node = like.node, .scope = like.scope, .op = std::make_shared<SwapBlocksOp>(), .in = {from}, .out = {target}};
+  RETURN_IF_ERROR(code.Launch(position, std::move(step)));
+  return result;
+}
+
+int64_t Outer(const Shape& s, int dim) {
+  int64_t k = 1;
+  for (int i = 0; i < dim; ++i) k *= s[i];
+  return k;
+}
+
+}  // namespace
+
+absl::Status LowerCollective(Code& code, int position, const CollectiveOp& op, Step step) {
+  using Kind = CollectiveOp::Kind;
+  constexpr Collective::Kind kCall[] = {Collective::kAllReduce, Collective::kAllGather, Collective::kReduceScatter,
+                                        Collective::kAllToAll, Collective::kBarrier};
+  const int64_t n = code.mesh().size(op.axes());
+  const Shape in = step.in[0].view.shape, out = step.out[0].view.shape;
+  const Operand result = step.out[0];
+  const bool scatters = op.kind() == Kind::kReduceScatter || op.kind() == Kind::kAllToAll;
+  const bool gathers = op.kind() == Kind::kAllGather || op.kind() == Kind::kAllToAll;
+  if (scatters && Outer(in, op.to().dim) > 1) {  // [o, n, rest] -> [n, o, rest]
+    const int64_t o = Outer(in, op.to().dim);
+    ASSIGN_OR_RETURN(step.in[0], Swap(code, position, step, step.in[0], {o, n, in.elements() / (o * n)}, nullptr));
+  }
+  const int64_t unpack = gathers ? Outer(out, op.from().dim) : 1;  // [n, o, rest] -> [o, n, rest]
+  if (unpack > 1) {
+    step.out[0] = code.storages().Temporary(result.view.dtype, {n, unpack, out.elements() / (n * unpack)});
+  }
+  step.kind = Step::kCollective;
+  step.comm = code.Comm({code.mesh().Name(op.axes()), code.mesh().Group(op.axes())});
+  step.call = {.kind = kCall[static_cast<int>(op.kind())],
+               .reduce = op.from().is_partial() ? op.from().reduce : ReduceOp::kSum,
+               .dtype = step.in[0].view.dtype,
+               .count = step.in[0].view.shape.elements()};
+  const Operand gathered = step.out[0];
+  const Step like = step;
+  code.Emit(position, std::move(step));
+  if (unpack > 1) {
+    RETURN_IF_ERROR(Swap(code, position, like, gathered, gathered.view.shape, &result).status());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace strata

@@ -1,0 +1,22 @@
+#pragma once
+// Which slot each action works on. A slot is taken where the first action needs it, the lowest that is free, and is free
+// again after the last: so there are as many as are in use at a time.
+
+#include <span>
+#include <vector>
+
+#include "core/plan/plan.h"
+
+namespace strata {
+
+// What micro-batches leave on each stage of the rank, in the order of (replica, stage); regions are not set. From the arrival
+// of its input, or from F on: the next input arrives while its stage is still full of activations.
+enum class HeldFrom : uint8_t { kForward, kArrival };
+std::vector<Slots> StageSlots(std::span<const Action> actions, std::span<const Edge> edges, HeldFrom from);
+
+// Parameters of stages that kUnshard made whole, until kReshard; replica and stage are -1, and all slots where there are none.
+Slots UnshardedSlots(std::span<const Action> actions);
+
+int NumSlots(const Slots& slots);
+
+}  // namespace strata
