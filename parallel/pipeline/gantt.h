@@ -4,6 +4,7 @@
 
 #include <span>
 #include <string>
+#include <vector>
 
 #include "parallel/pipeline/timeline.h"
 
@@ -14,9 +15,14 @@ struct GanttTrack {
   Timeline timeline;  // seconds; each track is moved to begin at 0
 };
 
-// A row for each rank and track, below each other so that they compare; one time axis. Compute is drawn full, what else the
-// rank does as a strip under it.
-std::string GanttHtml(const std::string& title, std::span<const GanttTrack> tracks);
+struct GanttSection {
+  std::string title;
+  std::vector<GanttTrack> tracks;
+};
+
+// A section has a row for each rank and track, below each other so that they compare, on one time axis. Compute is drawn
+// full, what else the rank does as a strip under it.
+std::string GanttHtml(const std::string& title, std::span<const GanttSection> sections);
 
 // {"traceEvents": [...]}: a process a track, a thread for each rank's compute and one for its communication.
 std::string ChromeTrace(std::span<const GanttTrack> tracks);
