@@ -124,6 +124,26 @@ class CommandLine {
         Add(app_, "plan", "Print what training would need: parameters, memory, communication", verbs_.plan);
     AddConfig(verb, o);
     verb->add_flag("--steps", o->steps, "List every step of the plan");
+    AddScheduleOptions(verb, o);
+  }
+
+  static void AddScheduleOptions(CLI::App* verb, PlanOptions* o) {
+    CLI::Option* schedule =
+        verb->add_option("--schedule", o->schedule, "Compare pipeline schedules by simulation: all, or one");
+    schedule->type_name("all|NAME|FILE.csv");
+    const auto add = [&](const char* name, auto& value, const char* type, const char* doc) {
+      return verb->add_option(name, value, doc)->type_name(type)->needs(schedule);
+    };
+    add("--pp", o->pp, "N", "Ranks of the pipeline")->check(CLI::Range(1, 4096));
+    add("--virtual", o->virtual_stages, "V", "Stages a rank; without it what is usual, and 4")
+        ->check(CLI::Range(1, 64));
+    add("--tflops", o->tflops, "X", "TFLOP/s of a rank; without it as measured here")->check(CLI::PositiveNumber);
+    add("--link-gbps", o->link_gbps, "X", "GB/s between two ranks")->check(CLI::PositiveNumber)->capture_default_str();
+    add("--link-us", o->link_us, "X", "Latency of a transfer")->check(CLI::NonNegativeNumber)->capture_default_str();
+    add("--durations", o->durations, "FILE", "Measured seconds of each stage: stage,forward,input_grad,weight_grad");
+    add("--gantt", o->gantt, "FILE", "Write a Gantt chart, HTML");
+    add("--trace", o->trace, "FILE", "Write a Chrome trace");
+    add("--dump", o->dump, "FILE", "Write the schedule as text, FILE.csv, to be changed by hand");
   }
 
   void AddBench() {

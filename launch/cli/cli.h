@@ -35,6 +35,12 @@ struct PlanOptions {
   std::string config;
   std::vector<std::string> set;
   bool steps = false;  // list every step of the plan
+  // Pipeline schedules instead, by simulation.
+  std::string schedule;  // all, a name, or a file FILE.csv; empty: not asked for
+  int64_t pp = 0, virtual_stages = 0;
+  double tflops = 0;  // of a rank; 0: measured here
+  double link_gbps = 5, link_us = 10;
+  std::string durations, gantt, trace, dump;  // files, or empty
 };
 struct BenchOptions {
   std::string config;

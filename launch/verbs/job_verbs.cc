@@ -65,6 +65,7 @@ absl::Status RunTrain(const TrainOptions& options) {
 }
 
 absl::Status RunPlan(const PlanOptions& options) {
+  if (!options.schedule.empty()) return RunPlanSchedule(options);
   ASSIGN_OR_RETURN(const LoadedJob loaded, LoadJobConfig(Env::Posix(), options.config, {}, options.set));
   ASSIGN_OR_RETURN(const BackEnd back_end, BackEndOf(loaded.config));
   ASSIGN_OR_RETURN(const Job job, CompileTraining(loaded.config, back_end.kernels));

@@ -54,14 +54,15 @@ std::optional<int> Nearest(const Generator& g, const ScheduleSpec& spec, int Sch
 absl::Status Illegal(const Generator& g, const ScheduleSpec& spec) {
   struct Knob {
     int ScheduleSpec::*field;
-    std::string_view name;
+    std::string_view name, one;
   };
-  std::vector<Knob> knobs = {{&ScheduleSpec::micro_batches, "micro-batches"}, {&ScheduleSpec::ranks, "ranks"}};
-  if (spec.group > 0) knobs.push_back({&ScheduleSpec::group, "micro-batches a group"});
+  std::vector<Knob> knobs = {{&ScheduleSpec::micro_batches, "micro-batches", "micro-batch"},
+                             {&ScheduleSpec::ranks, "ranks", "rank"}};
+  if (spec.group > 0) knobs.push_back({&ScheduleSpec::group, "micro-batches a group", "micro-batch a group"});
   std::vector<std::string> nearest;
   for (const Knob& knob : knobs) {
-    if (const std::optional<int> n = Nearest(g, spec, knob.field))
-      nearest.push_back(absl::StrFormat("%d %s", *n, knob.name));
+    const std::optional<int> n = Nearest(g, spec, knob.field);
+    if (n) nearest.push_back(absl::StrFormat("%d %s", *n, *n == 1 ? knob.one : knob.name));
   }
   return absl::InvalidArgumentError(absl::StrFormat(
       "schedule %s cannot have %d ranks and %d micro-batches%s: it needs %s; nearest legal: %s", g.name, spec.ranks,

@@ -101,6 +101,27 @@ TEST(Cli, TrainAndPlan) {
   EXPECT_TRUE(r.plan.steps);
 }
 
+TEST(Cli, PlanOfSchedules) {
+  Recorder r;
+  EXPECT_EQ(r.Run({"plan",     "run.toml", "--schedule",  "all",    "--pp",      "8",    "--virtual",   "2",
+                   "--tflops", "400",      "--link-gbps", "25",     "--link-us", "3",    "--durations", "d.csv",
+                   "--gantt",  "g.html",   "--trace",     "t.json", "--dump",    "s.csv"}),
+            0);
+  EXPECT_EQ(r.plan.schedule, "all");
+  EXPECT_EQ(r.plan.pp, 8);
+  EXPECT_EQ(r.plan.virtual_stages, 2);
+  EXPECT_EQ(r.plan.tflops, 400);
+  EXPECT_EQ(r.plan.link_gbps, 25);
+  EXPECT_EQ(r.plan.link_us, 3);
+  EXPECT_EQ(r.plan.durations, "d.csv");
+  EXPECT_EQ(r.plan.gantt, "g.html");
+  EXPECT_EQ(r.plan.trace, "t.json");
+  EXPECT_EQ(r.plan.dump, "s.csv");
+  EXPECT_EQ(r.Run({"plan", "run.toml", "--gantt", "g.html"}), kExitUsage);
+  EXPECT_THAT(r.err, HasSubstr("--gantt requires --schedule"));
+  EXPECT_EQ(r.Run({"plan", "run.toml", "--schedule", "all", "--pp", "0"}), kExitUsage);
+}
+
 TEST(Cli, Launch) {
   Recorder r;
   EXPECT_EQ(r.Run({"launch", "--", "train", "run.toml", "--set=a.b=1"}), 0);
