@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
+#include "parallel/pipeline/internal/meeting.h"
 #include "parallel/pipeline/internal/residency.h"
 #include "parallel/pipeline/internal/slots.h"
 #include "parallel/pipeline/simulate.h"
@@ -18,7 +19,7 @@ constexpr std::string_view kEdgeNames[] = {"activation", "gradient"};
 constexpr int kOverlapIds = 32000;  // they fit int16; neighbours differ
 
 // Something that one or more ranks do, at its place in the global order. At equal times communication comes before
-// compute: what is computed takes time, so what it sends comes later.
+// compute: what is computed takes time, so what it sends comes later, and what needs it not earlier.
 struct Event {
   enum Class : uint8_t { kTransfer, kReduction, kComputation };
   double time = 0;
@@ -32,9 +33,18 @@ struct Event {
 
 class Lowering {
  public:
-  Lowering(const Schedule& schedule, const LowerOptions& options, const Timeline& timeline)
-      : s_(schedule), options_(options), timeline_(timeline) {
+  Lowering(const Schedule& schedule, const StageDurations& durations, const LowerOptions& options,
+           const Timeline& timeline)
+      : s_(schedule), durations_(durations), options_(options), timeline_(timeline), meetings_(timeline) {
     out_.actions.resize(s_.ranks);
+    f_begin_.resize(size_t(s_.stages()) * s_.micro_batches);
+    b_begin_ = f_begin_;
+    for (const std::vector<TimedAction>& list : timeline.ranks) {
+      for (const TimedAction& t : list) {
+        if (t.action.kind != Action::kW)
+          BeginOf(t.action.kind == Action::kF, t.action.stage, t.action.micro_batch) = t.begin;
+      }
+    }
   }
 
   absl::StatusOr<LoweredSchedule> Run() {
@@ -58,6 +68,20 @@ class Lowering {
   int EdgeFrom(int replica, int stage, PipelineEdge::Kind kind) const {
     const int boundaries = s_.stages() - 1;
     return replica * 2 * boundaries + (kind == PipelineEdge::kActivation ? stage : boundaries + stage - 1);
+  }
+
+  double& BeginOf(bool forward, int stage, int micro_batch) {
+    return (forward ? f_begin_ : b_begin_)[size_t(stage) * s_.micro_batches + micro_batch];
+  }
+
+  // Of what `t` makes, for `receiver` of the same replica.
+  double TransferTime(const TimedAction& t, int receiver) {
+    const Action& a = t.action;
+    const int from = s_.rank_of[a.replica][a.stage], to = s_.rank_of[a.replica][receiver];
+    if (from == to) return t.end;
+    const double needed = BeginOf(a.kind == Action::kF, receiver, a.micro_batch);
+    return meetings_.Between(from, to, t.end,
+                             std::max(t.end, needed - durations_.Transfer(a.micro_batch, s_.micro_batches)));
   }
 
   void MakeEdges() {
@@ -119,7 +143,8 @@ class Lowering {
         const int to = forward ? a.stage + 1 : a.stage - 1;
         if ((!forward && !IsBackward(a)) || to < 0 || to == s_.stages()) continue;
         const int edge = EdgeFrom(a.replica, a.stage, forward ? PipelineEdge::kActivation : PipelineEdge::kGradient);
-        events_.push_back({t.end, Event::kTransfer, a.stage, a.micro_batch, r, static_cast<size_t>(edge)});
+        events_.push_back(
+            {TransferTime(t, to), Event::kTransfer, a.stage, a.micro_batch, r, static_cast<size_t>(edge)});
       }
     }
     for (int g = 0; g < s_.stages(); ++g) {
@@ -193,8 +218,11 @@ class Lowering {
   }
 
   const Schedule& s_;
+  const StageDurations& durations_;
   const LowerOptions& options_;
   const Timeline& timeline_;
+  const MeetingTimes meetings_;
+  std::vector<double> f_begin_, b_begin_;  // of F, and of B or I
   std::vector<Event> events_;
   LoweredSchedule out_;
 };
@@ -215,7 +243,7 @@ absl::StatusOr<LoweredSchedule> LowerSchedule(const Schedule& schedule, const St
   RETURN_IF_ERROR(ValidateSchedule(schedule));
   RETURN_IF_ERROR(CheckOptions(options));
   ASSIGN_OR_RETURN(const Timeline timeline, Simulate(schedule, durations));
-  ASSIGN_OR_RETURN(LoweredSchedule lowered, Lowering(schedule, options, timeline).Run());
+  ASSIGN_OR_RETURN(LoweredSchedule lowered, Lowering(schedule, durations, options, timeline).Run());
   RETURN_IF_ERROR(ValidateLowered(schedule, lowered, options));
   return lowered;
 }

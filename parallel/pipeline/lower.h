@@ -4,8 +4,8 @@
 //
 // All of it is one global order of events, a send and its receive being one event, a reduction of several ranks too; a
 // rank's list is its part of that order. So a rank may go through its list one action at a time, every communication
-// blocking until all its members are there, and nothing can deadlock. Source of receives by time: with a transfer of
-// 0.02 t_F, posting them in compute order costs an interleaved schedule most of its gain.
+// blocking until all its members are there, and nothing can deadlock. A transfer comes between what makes the tensor and
+// what needs it at the time at which its two ranks wait least for each other (internal/meeting.h).
 
 #include <cstdint>
 #include <string>

@@ -54,7 +54,8 @@ TEST(ScheduleReport, EverySchedule) {
   EXPECT_EQ(one.sent_bytes, 16.0 * static_cast<double>(config.batch.micro * config.model.seq * config.model.dim *
                                                        SizeOf(config.precision.compute)));
   for (const ScheduleRow& r : *rows) {
-    if (r.refused.ok()) EXPECT_GE(r.one_stream_step_s, r.step_s - 1e-12) << r.name;
+    EXPECT_EQ(r.refused, absl::OkStatus());
+    EXPECT_GE(r.one_stream_step_s, r.step_s - 1e-12) << r.name;
   }
   EXPECT_TRUE(find("dualpipe", 1).refused.ok());
   const std::string table = ScheduleTable(config, Query("all"), *rows);

@@ -125,6 +125,25 @@ TEST(PipelineLower, ReceivesByTime) {
   EXPECT_LT(Simulate(s, l, d, Streams::kCompute)->makespan(), ideal * 1.03);
 }
 
+// On ranks that do one thing at a time, with stages that differ.
+TEST(PipelineLower, OneStreamLosesLittle) {
+  for (const auto& [name, chunks] :
+       {std::pair("1f1b", 1), {"interleaved", 2}, {"interleaved", 4}, {"zb-h1", 1}, {"zbv", 2}}) {
+    const Schedule s = Make({.name = name, .ranks = 4, .chunks = chunks, .micro_batches = 16});
+    StageDurations d = UnitStages(s);
+    d.latency = 0.001;
+    const auto lost = [&] {
+      const LoweredSchedule l = LowerSchedule(s, d).value();
+      return Simulate(s, l, d, Streams::kOne)->makespan() / Simulate(s, d)->makespan() - 1;
+    };
+    EXPECT_LT(lost(), 0.03) << name;
+    d.stages.back().forward *= 1.3;
+    d.stages.back().input_grad *= 1.3;
+    d.stages.back().weight_grad *= 1.3;
+    EXPECT_LT(lost(), 0.05) << name;
+  }
+}
+
 TEST(PipelineLower, ASmallLastMicroBatchTakesLess) {
   const Schedule s = Make({.name = "1f1b", .ranks = 2, .micro_batches = 4});
   StageDurations d = UnitStages(s);
