@@ -18,7 +18,7 @@ JobConfig Config(int64_t layers, int64_t micro_batches) {
   return config;
 }
 ScheduleQuery Query(const std::string& name) {
-  return {.name = name, .ranks = 4, .machine = {.flops_per_s = 1e12, .latency_s = 1e-7, .bytes_per_s = 1e11}};
+  return {.name = name, .ranks = 4, .machine = {.flops_per_s = 1e9, .latency_s = 1e-7, .bytes_per_s = 1e11}};
 }
 
 TEST(PassFlops, AddUp) {

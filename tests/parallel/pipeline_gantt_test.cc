@@ -41,7 +41,8 @@ TEST(PipelineGantt, ChromeTrace) {
   EXPECT_THAT(json, HasSubstr("\"name\":\"planned \\\"x\\\"\""));
   EXPECT_THAT(json, HasSubstr("{\"ph\":\"X\",\"pid\":0,\"tid\":0,\"name\":\"F0.3\",\"ts\":0.000,\"dur\":1000000.000}"));
   EXPECT_THAT(
-      json, HasSubstr("{\"ph\":\"X\",\"pid\":0,\"tid\":1,\"name\":\"send0.3\",\"ts\":1000000.000,\"dur\":500000.000}"));
+      json,
+      HasSubstr("{\"ph\":\"X\",\"pid\":0,\"tid\":1,\"name\":\"send 0.3\",\"ts\":1000000.000,\"dur\":500000.000}"));
 }
 
 }  // namespace

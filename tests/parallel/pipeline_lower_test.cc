@@ -269,7 +269,7 @@ TEST(PlantedFaultOfOrder, Locks) {
   l = Lower(s);
   std::swap(l.actions[0][3], l.actions[0][4]);  // wants the first gradient before it sends the second activation
   EXPECT_EQ(std::string(ExecuteRendezvous(l, Issue::kOneByOne).message()),
-            "the ranks lock: rank 0 is in recv0.0, rank 1 is in recv1.1");
+            "the ranks lock: rank 0 is in recv 0.0, rank 1 is in recv 1.1");
   EXPECT_THAT(std::string(ValidateLowered(s, l, {}).message()), HasSubstr("the ranks lock"));
   // Issued together, nothing waits; but then the receive comes before what it follows from is sent.
   EXPECT_EQ(ExecuteRendezvous(l, Issue::kGroups), absl::OkStatus());
