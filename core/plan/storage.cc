@@ -22,6 +22,7 @@ absl::StatusOr<StorageMap> StorageMap::Make(const Graph& graph, const Stations& 
   for (NodeId id = 0; id < static_cast<NodeId>(graph.nodes.size()); ++id) RETURN_IF_ERROR(map.AssignNode(id));
   map.MarkOutputs();
   map.ReuseDyingInputs();
+  RETURN_IF_ERROR(map.PlaceParts());
   return map;
 }
 
@@ -128,26 +129,61 @@ void StorageMap::MarkOutputs() {
   }
 }
 
-// An output takes the storage of an input that dies at its node, where the op allows it.
-void StorageMap::ReuseDyingInputs() {
-  using Position = std::pair<int, NodeId>;
-  const Position never{stations_.num_positions(), 0};
-  std::vector<Position> last_read(storages_.size(), {-1, -1});
-  const auto storage_of = [&](Value v) { return location_[v.node][v.output].storage; };  // -1: fed, and kept
-  const auto keep = [&](Value v) {
-    if (storage_of(v) >= 0) last_read[storage_of(v)] = never;
+std::vector<StorageMap::Place> StorageMap::LastReads() const {
+  std::vector<Place> last_read(storages_.size(), {-1, -1});
+  const auto read = [&](Value v, Place at) {
+    const int storage = location_[v.node][v.output].storage;
+    if (storage >= 0) last_read[storage] = std::max(last_read[storage], at);
   };
   for (NodeId id = 0; id < static_cast<NodeId>(graph_.nodes.size()); ++id) {
+    for (Value v : graph_.nodes[id].inputs) read(v, {stations_.Of(graph_.nodes[id]), id});
+  }
+  const Place never{stations_.num_positions(), 0};
+  for (const auto& [state, v] : graph_.updates) read(v, never);
+  for (const auto& [name, v] : graph_.outputs) read(v, never);
+  for (const auto& [key, storage] : fed_) last_read[storage] = never;
+  return last_read;
+}
+
+// Parts that die where they are packed are made in their places.
+absl::Status StorageMap::PlaceParts() {
+  const std::vector<Place> last_read = LastReads();
+  std::map<int, Location> moved;             // storages -> where they lie now
+  std::map<int64_t, int64_t> whole_of_part;  // contents
+  for (NodeId id = 0; id < static_cast<NodeId>(graph_.nodes.size()); ++id) {
     const Node& n = graph_.nodes[id];
-    for (Value v : n.inputs) {
-      if (storage_of(v) < 0) continue;
-      Position& last = last_read[storage_of(v)];
-      last = std::max(last, Position{stations_.Of(n), id});
+    const PackOp* pack = AsPack(n);
+    if (pack == nullptr) continue;
+    for (size_t i = 0; i < n.inputs.size(); ++i) {
+      const Value v = n.inputs[i];
+      const int s = location_[v.node][v.output].storage;
+      ASSIGN_OR_RETURN(const TensorRef view, View(graph_.spec(v)));
+      if (s < 0 || storages_[s].kind != Storage::kScratch || storages_[s].bytes != view.bytes() || moved.contains(s) ||
+          last_read[s] != Place{stations_.Of(n), id}) {
+        continue;
+      }
+      moved[s] = {location_[id][0].storage, pack->offsets()[i] * SizeOf(view.dtype)};
+      whole_of_part[content_[v.node][v.output]] = content_[id][0];
     }
   }
-  for (const auto& [state, v] : graph_.updates) keep(v);
-  for (const auto& [name, v] : graph_.outputs) keep(v);
-  for (const auto& [key, storage] : fed_) last_read[storage] = never;
+  if (moved.empty()) return absl::OkStatus();
+  for (size_t id = 0; id < graph_.nodes.size(); ++id) {
+    for (size_t k = 0; k < location_[id].size(); ++k) {
+      Location& at = location_[id][k];
+      if (const auto to = moved.find(at.storage); to != moved.end()) {
+        at = {to->second.storage, at.offset + to->second.offset};
+      }
+      int64_t& content = content_[id][k];
+      if (const auto to = whole_of_part.find(content); to != whole_of_part.end()) content = to->second;
+    }
+  }
+  return absl::OkStatus();
+}
+
+// An output takes the storage of an input that dies at its node, where the op allows it.
+void StorageMap::ReuseDyingInputs() {
+  std::vector<Place> last_read = LastReads();
+  const auto storage_of = [&](Value v) { return location_[v.node][v.output].storage; };  // -1: fed, and kept
   std::vector<int> taken(storages_.size());  // storage -> the one it was merged into
   for (size_t i = 0; i < taken.size(); ++i) taken[i] = static_cast<int>(i);
   for (NodeId id = 0; id < static_cast<NodeId>(graph_.nodes.size()); ++id) {
@@ -158,7 +194,7 @@ void StorageMap::ReuseDyingInputs() {
     if (n.op->Aliases(0) >= 0 || AsInput(n) != nullptr) continue;
     for (size_t i = 0; i < n.inputs.size(); ++i) {
       const int from = storage_of(n.inputs[i]), to = storage_of({id, 0});
-      if (from < 0 || !n.op->MayOverwrite(static_cast<int>(i)) || last_read[from] != Position{stations_.Of(n), id} ||
+      if (from < 0 || !n.op->MayOverwrite(static_cast<int>(i)) || last_read[from] != Place{stations_.Of(n), id} ||
           location_[n.inputs[i].node][n.inputs[i].output].offset != 0) {
         continue;
       }

@@ -77,6 +77,9 @@ class StorageMap {
   absl::Status CheckInside(Value v) const;
   absl::Status AssignNode(NodeId id);
   void MarkOutputs();
+  using Place = std::pair<int, NodeId>;  // position, node
+  std::vector<Place> LastReads() const;  // by storage
+  absl::Status PlaceParts();
   void ReuseDyingInputs();
 
   const Graph& graph_;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_format.h"
@@ -18,6 +19,12 @@ PipelineRun RunIt(const SmallPipeline& pipeline) {
   absl::StatusOr<PipelineRun> run = RunPipeline(pipeline);
   EXPECT_TRUE(run.ok()) << run.status();
   return run.ok() ? *std::move(run) : PipelineRun{};
+}
+
+std::vector<Plan> Plans(const SmallPipeline& pipeline) {
+  absl::StatusOr<std::vector<Plan>> plans = PlanPipeline(pipeline);
+  EXPECT_TRUE(plans.ok()) << plans.status();
+  return *std::move(plans);
 }
 
 struct Case {
@@ -48,6 +55,13 @@ std::vector<Case> Cases() {
   in_update.dp = 2;
   in_update.reduce = SmallPipeline::Reduce::kInUpdate;
   cases.push_back({"ReducedInTheUpdate", in_update});
+  for (const auto& [name, pipeline] :
+       {std::pair("ShardedLoop", TwoChunks(2, 5, Shape2::kLoop)), std::pair("ShardedV", TwoChunks(2, 5, Shape2::kV)),
+        std::pair("ShardedSplit", OneForwardOneBackward(2, 5, Backward::kSplit))}) {
+    cases.push_back({name, pipeline});
+    cases.back().pipeline.dp = 2;
+    cases.back().pipeline.weights = SmallPipeline::Weights::kSharded;
+  }
   return cases;
 }
 
@@ -81,6 +95,28 @@ TEST_P(Pipeline, HoldsAsManySlotsAsPlanned) {
   }
 }
 
+TEST(PipelineRun, SaysWhenEachActionRan) {
+  const SmallPipeline pipeline = OneForwardOneBackward(2, 5);
+  const std::vector<Plan> plans = Plans(pipeline);
+  const PipelineRun run = RunIt(pipeline);
+  std::map<std::pair<int, int32_t>, double> sent;  // by rank and micro-batch: when the send of the activation began
+  for (size_t rank = 0; rank < plans.size(); ++rank) {
+    const std::vector<Action>& actions = plans[rank].programs[0].actions;
+    ASSERT_EQ(run.times[rank].size(), actions.size());
+    double at = 0;
+    for (size_t i = 0; i < actions.size(); ++i) {
+      const auto [begin, end] = run.times[rank][i];
+      EXPECT_LE(at, begin);
+      EXPECT_LE(begin, end);
+      at = end;
+      if (rank == 0 && actions[i].kind == Action::kSend) sent[{0, actions[i].micro_batch}] = begin;
+      if (rank == 1 && actions[i].kind == Action::kRecv) {
+        EXPECT_LT(sent.at({0, actions[i].micro_batch}), end);
+      }
+    }
+  }
+}
+
 // A stage of 1F1B holds the activations of as many micro-batches as there are stages from it on; GPipe
 // holds them all.
 TEST(PipelinePlan, SlotsAreThePeakInFlight) {
@@ -98,11 +134,22 @@ TEST(PipelinePlan, SlotsAreThePeakInFlight) {
   EXPECT_EQ(one, (std::vector<int>{4, 3, 2, 1}));
 }
 
-std::vector<Plan> Plans(const SmallPipeline& pipeline) {
-  absl::StatusOr<std::vector<Plan>> plans = PlanPipeline(pipeline);
-  EXPECT_TRUE(plans.ok()) << plans.status();
-  return *std::move(plans);
+// Breadth-first with two stages a rank: each is made whole for all forwards, then for all backwards, in one slot.
+TEST(PipelinePlan, OneStageIsWholeAtATime) {
+  SmallPipeline pipeline = TwoChunks(2, 5, Shape2::kLoop);
+  pipeline.dp = 2;
+  pipeline.weights = SmallPipeline::Weights::kSharded;
+  const absl::StatusOr<std::vector<Plan>> plans = PlanPipeline(pipeline);
+  ASSERT_TRUE(plans.ok()) << plans.status();
+  const Program& p = (*plans)[0].programs[0];
+  EXPECT_EQ(std::count_if(p.actions.begin(), p.actions.end(), [](auto& a) { return a.kind == Action::kUnshard; }), 3);
+  const Slots& slots = p.slots.back();
+  EXPECT_EQ(slots.stage, -1);
+  const Region& region = (*plans)[0].regions[slots.region];
+  EXPECT_EQ(region.slots, 1);
+  EXPECT_EQ(region.bytes, 8 * 8 * 8);  // the weight of one layer
 }
+
 std::string Fault(const std::vector<Plan>& plans) { return std::string(VerifyPlans(plans).message()); }
 
 size_t Find(const Program& p, Action::Kind kind, int micro_batch) {

@@ -11,9 +11,11 @@
 
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
+#include "parallel/comm/faulty.h"
 #include "parallel/comm/mpi_world.h"
 #include "tests/mpi/collectives.h"
 #include "tests/testing/alloc_counter.h"
+#include "tests/testing/small_pipeline.h"
 
 namespace strata {
 namespace {
@@ -38,6 +40,28 @@ absl::Status Collectives(MpiSession& session) {
     absl::PrintF("%d got %016x\n", world.rank(), bits);
     return absl::OkStatus();
   });
+}
+
+// 1F1B with as many stages as ranks; with `fault`, rank 1's third send or receive goes wrong.
+absl::Status Pipeline(MpiSession& session, const std::vector<CommFault>& faults, milliseconds deadline) {
+  return RunMpiRank(session,
+                    [&](World& plain) -> absl::Status {
+                      const testing::SmallPipeline pipeline = testing::OneForwardOneBackward(plain.size(), 5);
+                      ASSIGN_OR_RETURN(const std::vector<Plan> plans, testing::PlanPipeline(pipeline));
+                      FaultyWorld world(plain, plain.rank() == 1 ? faults : std::vector<CommFault>{}, 1);
+                      ASSIGN_OR_RETURN(const testing::PipelineRun run,
+                                       testing::RunPipelineRank(plans[world.rank()], pipeline, world));
+                      absl::PrintF("%d got %s\n", world.rank(), testing::Bits(run));
+                      return absl::OkStatus();
+                    },
+                    {deadline});
+}
+absl::Status WholePipeline(MpiSession& session) { return Pipeline(session, {}, milliseconds(20'000)); }
+absl::Status HungPipeline(MpiSession& session) {
+  return Pipeline(session, {{CommFault::kHang, "edge 1->2 activation", 2, {}}}, kDeadline);
+}
+absl::Status FailedPipeline(MpiSession& session) {
+  return Pipeline(session, {{CommFault::kError, "edge 1->2 activation", 2, {}}}, milliseconds(20'000));
 }
 
 absl::Status AllocatesNothing(MpiSession& session) {
@@ -133,6 +157,9 @@ int Run(const char* scenario) {
   };
   constexpr Scenario kScenarios[] = {{"collectives", Collectives},
                                      {"no-allocation", AllocatesNothing},
+                                     {"pipeline", WholePipeline},
+                                     {"hung-pipeline", HungPipeline},
+                                     {"failed-pipeline", FailedPipeline},
                                      {"hang", Hang},
                                      {"error", Error},
                                      {"abort", Abort},

@@ -8,6 +8,7 @@
 #include "parallel/comm/thread_world.h"
 #include "tests/mpi/collectives.h"
 #include "tests/mpi/spawn.h"
+#include "tests/testing/small_pipeline.h"
 
 namespace strata::testing {
 namespace {
@@ -41,6 +42,38 @@ TEST_P(MpiWorldTest, EveryCollectiveHasTheBitsOfThreadRanks) {
   const Outcome o = Mpirun(GetParam(), "collectives");
   EXPECT_EQ(o.code, 0) << o.output;
   for (const std::string& line : want) EXPECT_THAT(o.output, HasSubstr(line));
+}
+
+TEST_P(MpiWorldTest, APipelineHasTheBitsOfThreadRanks) {
+  const SmallPipeline pipeline = OneForwardOneBackward(GetParam(), 5);
+  const absl::StatusOr<std::vector<Plan>> plans = PlanPipeline(pipeline);
+  ASSERT_TRUE(plans.ok()) << plans.status();
+  std::vector<std::string> want(plans->size());
+  ASSERT_EQ(RunRanks(pipeline.ranks,
+                     [&](World& world) -> absl::Status {
+                       ASSIGN_OR_RETURN(const PipelineRun run,
+                                        RunPipelineRank((*plans)[world.rank()], pipeline, world));
+                       want[world.rank()] = absl::StrFormat("%d got %s", world.rank(), Bits(run));
+                       return absl::OkStatus();
+                     }),
+            absl::OkStatus());
+  const Outcome o = Mpirun(pipeline.ranks, "pipeline");
+  EXPECT_EQ(o.code, 0) << o.output;
+  for (const std::string& line : want) EXPECT_THAT(o.output, HasSubstr(line));
+}
+
+TEST(MpiWorld, ARankThatHangsOrFailsInAPipelineIsNamedWithActionAndEdge) {
+  const Outcome hung = Mpirun(4, "hung-pipeline");
+  EXPECT_NE(hung.code, 0);
+  EXPECT_THAT(hung.output, HasSubstr("rank 1 did not arrive within 3000 ms"));
+  EXPECT_THAT(hung.output, HasSubstr("rank 1: train send 1.2 over edge 1->2 activation: "));
+  EXPECT_THAT(hung.output,
+              AnyOf(HasSubstr("train recv 2.2 over edge 1->2 activation: communicator edge 1->2 activation"),
+                    HasSubstr("over edge 1->0 gradient: communicator edge 1->0 gradient"),
+                    HasSubstr("over edge 0->1 activation: communicator edge 0->1 activation")));
+  const Outcome failed = Mpirun(4, "failed-pipeline");
+  EXPECT_NE(failed.code, 0);
+  EXPECT_THAT(failed.output, HasSubstr("rank 1: train send 1.2 over edge 1->2 activation: injected fault"));
 }
 
 TEST(MpiWorld, IssueDoesNotAllocate) {

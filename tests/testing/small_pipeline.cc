@@ -1,6 +1,7 @@
 #include "tests/testing/small_pipeline.h"
 
 #include <algorithm>
+#include <cmath>
 #include <mutex>
 #include <set>
 
@@ -39,7 +40,8 @@ class RankGraph {
     }
     Begin(Phase::kStep, 0);
     for (const auto& [param, grad] : grads_) {
-      g_.Update(param, Lay(Add(g_, g_.Read(param), Scale(g_, grad, -0.1)), Replicate()));
+      const Value step = Lay(Scale(g_, grad, -0.1), Kept());
+      g_.Update(param, Lay(Add(g_, g_.Read(param), step), Kept()));
     }
     if (loss_.valid()) g_.Output("loss", loss_);
     return std::move(g_).Build();
@@ -48,6 +50,7 @@ class RankGraph {
  private:
   struct Layer {
     StateId weight;
+    Value gathered;  // where it is sharded
     Value x, z;
   };
 
@@ -66,6 +69,10 @@ class RankGraph {
     return v;
   }
   Value Rows(Value v) { return Lay(v, Shard(0)); }
+  bool shards() const { return pipeline_.weights == SmallPipeline::Weights::kSharded; }
+  Placement Kept() const {
+    return shards() ? Shard(0) : Replicate();
+  }  // of parameters and their gradients, once a step
   Value Input(const std::string& name) {
     const auto& inputs = g_.graph().inputs;
     if (const auto it = inputs.find(name); it != inputs.end()) return it->second;
@@ -75,15 +82,16 @@ class RankGraph {
   void Stage(int16_t stage) {
     const bool first = stage == 0, last = stage == pipeline_.stages() - 1;
     const int per_stage = pipeline_.layers / pipeline_.stages();
+    const int first_layer = stage * per_stage;
+    std::vector<Layer> layers;
+    for (int l = first_layer; l < first_layer + per_stage; ++l) layers.push_back(Weight(stage, l));
     Begin(Phase::kForward, stage);
     Value x = Input(first ? "x" : absl::StrFormat("recv.act.0.%d", stage));
-    std::vector<Layer> layers;
-    for (int l = stage * per_stage; l < (stage + 1) * per_stage; ++l) {
-      g_.Push(absl::StrFormat("layer.%d", l));
-      Layer layer{g_.Declare({absl::StrFormat("w.%d", l), Role::kParam, {DType::kF64, {kWidth, kWidth}}}), x, {}};
-      layer.z = Rows(Linear(g_, x, g_.Read(layer.weight)));
+    for (Layer& layer : layers) {
+      g_.Push("forward." + g_.graph().states[layer.weight].name);
+      layer.x = x;
+      layer.z = Rows(Linear(g_, x, Whole(layer)));
       x = Rows(Add(g_, Rows(Silu(g_, layer.z)), Input("c")));
-      layers.push_back(layer);
       g_.Pop();
     }
     Value dy;
@@ -99,6 +107,15 @@ class RankGraph {
     BackwardOf(stage, layers, dy);
   }
 
+  Layer Weight(int16_t stage, int layer) {
+    Begin(Phase::kUnshard, stage);
+    const std::string name = absl::StrFormat("w.%d", layer);
+    const StateId weight = g_.Declare({name, Role::kParam, {DType::kF64, {kWidth, kWidth}, OnData(Kept())}});
+    if (!shards()) return {weight, {}, {}, {}};
+    return {weight, Convert(g_, g_.Read(weight), 1 << kDataAxis, Shard(0), Replicate()), {}, {}};
+  }
+  Value Whole(const Layer& layer) { return shards() ? layer.gathered : g_.Read(layer.weight); }
+
   void SumLoss(Value loss) {
     const StateId sum = g_.Declare({"loss", Role::kBuffer, {DType::kF64, {}, OnData(Partial())}});
     g_.Update(sum, Lay(Accumulate(g_, g_.Read(sum), loss), Partial()));
@@ -113,7 +130,7 @@ class RankGraph {
       g_.Push("backward." + name);
       Begin(Phase::kInputGrad, stage);
       const Value dz = Rows(SiluDx(g_, dy, layer.z));
-      if (stage > 0 || i > 0) dy = Rows(LinearDx(g_, dz, g_.Read(layer.weight)));
+      if (stage > 0 || i > 0) dy = Rows(LinearDx(g_, dz, Whole(layer)));
       if (stage > 0 && i == 0) g_.Output(absl::StrFormat("send.grad.0.%d", stage), dy);
       Begin(Phase::kWeightGrad, stage);
       const StateId grad =
@@ -121,7 +138,9 @@ class RankGraph {
       const Value dw = Lay(LinearDw(g_, dz, layer.x), Partial());
       g_.Update(grad, Lay(Accumulate(g_, g_.Read(grad), dw), Partial()));
       Begin(pipeline_.reduce == SmallPipeline::Reduce::kByStage ? Phase::kReduce : Phase::kStep, stage);
-      grads_.emplace_back(layer.weight, Reduced(g_.Read(grad)));
+      const Value sum = g_.Read(grad);
+      grads_.emplace_back(layer.weight,
+                          shards() ? Convert(g_, sum, 1 << kDataAxis, Partial(), Shard(0)) : Reduced(sum));
       g_.Pop();
     }
   }
@@ -142,7 +161,7 @@ class RankGraph {
 // Adds sends, receives and copies to the compute lists, each transfer as soon as its value is there; then the reductions.
 class EventOrder {
  public:
-  explicit EventOrder(const SmallPipeline& p) : p_(p), next_(p.ranks), actions(p.ranks) {}
+  explicit EventOrder(const SmallPipeline& p) : p_(p), next_(p.ranks), held_(p.ranks, -1), actions(p.ranks) {}
 
   void Run() {
     for (bool moved = true; moved;) {
@@ -150,6 +169,7 @@ class EventOrder {
       for (int rank = 0; rank < p_.ranks; ++rank) {
         if (next_[rank] >= p_.compute[rank].size() || !IsReady(p_.compute[rank][next_[rank]])) continue;
         const Action& a = p_.compute[rank][next_[rank]++];
+        Use(rank, a.stage);
         actions[rank].push_back(a);
         moved = true;
         if (a.kind == Action::kF && a.stage + 1 < p_.stages()) Move(Edge::kActivation, a);
@@ -157,6 +177,7 @@ class EventOrder {
       }
     }
     for (int rank = 0; rank < p_.ranks; ++rank) {
+      Use(rank, -1);
       for (int16_t s = 0; s < p_.stages(); ++s) {
         const bool reduces = p_.reduce == SmallPipeline::Reduce::kByStage && p_.rank_of[s] == rank;
         if (reduces) actions[rank].push_back({.kind = Action::kReduce, .stage = s});
@@ -171,6 +192,14 @@ class EventOrder {
     if (a.kind == Action::kF) return a.stage == 0 || arrived_.contains({Edge::kActivation, a.stage, a.micro_batch});
     return a.kind == Action::kW || a.stage + 1 == p_.stages() ||
            arrived_.contains({Edge::kGradient, a.stage, a.micro_batch});
+  }
+  // Of sharded weights a rank holds one stage at a time.
+  void Use(int rank, int16_t stage) {
+    int16_t& held = held_[rank];
+    if (p_.weights == SmallPipeline::Weights::kWhole || held == stage) return;
+    if (held >= 0) actions[rank].push_back({.kind = Action::kReshard, .stage = held});
+    if (stage >= 0) actions[rank].push_back({.kind = Action::kUnshard, .stage = stage});
+    held = stage;
   }
   void Move(Edge::Kind kind, const Action& a) {
     Edge e{.kind = kind, .stage = a.stage};
@@ -195,6 +224,7 @@ class EventOrder {
 
   const SmallPipeline& p_;
   std::vector<size_t> next_;
+  std::vector<int16_t> held_;
   std::set<Key> arrived_;
 
  public:
@@ -207,13 +237,15 @@ double Number(const std::string& name, int64_t stream, int64_t index) {
   return PhiloxUniform(r[0]) - 0.5;
 }
 
-// The part of a matrix that a rank holds.
-void Fill(const std::string& name, int64_t stream, const LocalBox& box, const Shape& global, double* out) {
+// The elements of the part of a matrix that a rank holds.
+template <typename Fn>
+void ForEach(const LocalBox& box, const Shape& global, Fn fn) {
   for (int64_t i = 0; i < box.shape[0]; ++i) {
-    for (int64_t j = 0; j < box.shape[1]; ++j) {
-      *out++ = Number(name, stream, (box.origin[0] + i) * global[1] + box.origin[1] + j);
-    }
+    for (int64_t j = 0; j < box.shape[1]; ++j) fn((box.origin[0] + i) * global[1] + box.origin[1] + j);
   }
+}
+void Fill(const std::string& name, int64_t stream, const LocalBox& box, const Shape& global, double* out) {
+  ForEach(box, global, [&](int64_t at) { *out++ = Number(name, stream, at); });
 }
 
 Action Compute(Action::Kind kind, int stage, int micro_batch) {
@@ -323,7 +355,9 @@ absl::StatusOr<PipelineRun> RunPipelineRank(const Plan& plan, const SmallPipelin
   for (const PlannedState& s : plan.states) {
     if (s.role != Role::kParam) continue;
     const auto* data = reinterpret_cast<const double*>(executor->StateBytes(s).data());
-    run.parameters[s.name].assign(data, data + s.box.shape.elements());
+    std::vector<double>& whole = run.parameters[s.name];
+    whole.resize(s.spec.shape.elements(), std::nan(""));
+    ForEach(s.box, s.spec.shape, [&](int64_t at) { whole[at] = *data++; });
   }
   if (const auto loss = executor->Output("train", "loss"); loss.ok()) run.loss = *loss->as<const double>();
   const auto peaks = executor->PeakSlots("train");
@@ -332,6 +366,16 @@ absl::StatusOr<PipelineRun> RunPipelineRank(const Plan& plan, const SmallPipelin
   run.times.emplace_back(times.begin(), times.end());
   RETURN_IF_ERROR(executor->Close());
   return run;
+}
+
+std::string Bits(const PipelineRun& run) {
+  const auto hash = [](std::span<const double> values) {
+    return HashName({reinterpret_cast<const char*>(values.data()), values.size_bytes()});
+  };
+  std::string text;
+  for (const auto& [name, values] : run.parameters) absl::StrAppendFormat(&text, "%s %016x; ", name, hash(values));
+  absl::StrAppendFormat(&text, "loss %016x", hash({&run.loss, 1}));
+  return text;
 }
 
 absl::StatusOr<PipelineRun> RunPipeline(const SmallPipeline& pipeline) {
@@ -347,8 +391,12 @@ absl::StatusOr<PipelineRun> RunPipeline(const SmallPipeline& pipeline) {
     all.times[world.rank()] = mine.times[0];
     if (mine.loss != 0) all.loss = mine.loss;
     for (auto& [name, values] : mine.parameters) {
-      const auto [it, fresh] = all.parameters.emplace(name, values);
-      if (!fresh && it->second != values) return absl::InternalError(name + " differs between data-parallel ranks");
+      std::vector<double>& whole = all.parameters.emplace(name, values).first->second;
+      for (size_t i = 0; i < values.size(); ++i) {
+        if (std::isnan(values[i])) continue;  // another rank's
+        if (std::isnan(whole[i])) whole[i] = values[i];
+        if (whole[i] != values[i]) return absl::InternalError(name + " differs between data-parallel ranks");
+      }
     }
     return absl::OkStatus();
   }));

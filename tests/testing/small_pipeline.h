@@ -23,6 +23,8 @@ struct SmallPipeline {
   // By pipeline rank: kF, kB, kI and kW in order. Transfers are added in one global order of events.
   std::vector<std::vector<Action>> compute;
   enum class Reduce : uint8_t { kByStage, kInUpdate } reduce = Reduce::kByStage;
+  // kSharded: weights are sharded over dp, and whole while the rank works on their stage (ZeRO-3 by kUnshard, kReshard).
+  enum class Weights : uint8_t { kWhole, kSharded } weights = Weights::kWhole;
 
   int stages() const { return static_cast<int>(rank_of.size()); }
 };
@@ -48,6 +50,7 @@ struct PipelineRun {
 // One rank of it, in two steps; what it has of the result.
 absl::StatusOr<PipelineRun> RunPipelineRank(const Plan& plan, const SmallPipeline& pipeline, World& world,
                                             Executor::Freed freed = Executor::Freed::kPoison);
+std::string Bits(const PipelineRun& run);  // a hash of each parameter and of the loss: "w.0 0123456789abcdef; ..."
 // All ranks, on threads; also checks that data-parallel ranks end with the same bits.
 absl::StatusOr<PipelineRun> RunPipeline(const SmallPipeline& pipeline);
 
