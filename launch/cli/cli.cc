@@ -159,6 +159,8 @@ class CommandLine {
     };
     auto [step, o] = add("step", "Tokens/s, MFU, where the time goes, memory; one JSON line", verbs_.bench_step);
     step->add_flag("--table", o->table, "The time of every kind of kernel first");
+    step->add_option("--timeline", o->timeline, "Write a Gantt chart of the last step, planned and measured, HTML")
+        ->type_name("FILE");
     add("gemm", "Time and FLOP/s of every matrix product", verbs_.bench_gemm);
     add("attention", "Time and FLOP/s of every attention", verbs_.bench_attention);
   }

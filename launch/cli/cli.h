@@ -47,7 +47,7 @@ struct BenchOptions {
   std::vector<std::string> set;
   int64_t steps = 20;  // timed, after warm-up
   bool table = false;
-  std::string trace;  // a file, or empty
+  std::string trace, timeline;  // files, or empty
 };
 struct DataBuildOptions {
   std::vector<std::string> text, jsonl;  // files; at least one

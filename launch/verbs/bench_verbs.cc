@@ -16,6 +16,7 @@
 #include "launch/job/plan_report.h"
 #include "launch/job/profile.h"
 #include "launch/job/rank_runner.h"
+#include "launch/job/timeline_report.h"
 #include "launch/verbs/verbs.h"
 #include "models/model.h"
 #include "parallel/comm/thread_world.h"
@@ -62,7 +63,8 @@ struct Measured {
   double first_loss = 0, last_loss = 0;
   int64_t device_bytes = 0;  // in use on the GPU, by the driver
   std::string device = "cpu";
-  std::vector<Executor::TimedStep> profile;  // of rank 0
+  std::vector<Executor::TimedStep> profile;                 // of rank 0
+  std::vector<std::vector<Executor::TimedAction>> actions;  // of the last step, by rank
 };
 
 class Bench {
@@ -78,6 +80,7 @@ class Bench {
     if (!back_end.cuda()) RETURN_IF_ERROR(CheckFits(job, plans));
     const int threads = std::max(1, AvailableCores() / job.ranks);
     Measured m;
+    m.actions.resize(job.ranks);
     RETURN_IF_ERROR(RunRanks(job.ranks, [&](World& world) -> absl::Status {
       ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, OpenDevice(back_end, world.rank()));
       return MeasureRank(job, plans[world.rank()], world, *device, threads, m);
@@ -85,6 +88,11 @@ class Bench {
     const ProfileSummary summary = Summarize(m.profile);
     if (!options_.trace.empty()) {
       RETURN_IF_ERROR(WriteTextAtomically(Env::Posix(), options_.trace, ChromeTrace(m.profile, 0)));
+    }
+    if (!options_.timeline.empty()) {
+      ASSIGN_OR_RETURN(std::vector<GanttTrack> tracks, MeasuredTracks(plans, m.actions));
+      const GanttSection section{absl::StrFormat("step %d", options_.steps + kWarmup), std::move(tracks)};
+      RETURN_IF_ERROR(WriteTextAtomically(Env::Posix(), options_.timeline, GanttHtml(c.run.name, {&section, 1})));
     }
     if (options_.table || only != nullptr) std::fputs(ProfileTable(summary, only).c_str(), stdout);
     if (only == nullptr) Report(job, plans, threads, m, summary);
@@ -109,6 +117,8 @@ class Bench {
       if (step == 1) m.first_loss = report.loss;
       m.last_loss = report.loss;
     }
+    const std::span<const Executor::TimedAction> times = runner->executor().Timeline("train");
+    m.actions[world.rank()].assign(times.begin(), times.end());  // a place of this rank's own
     ASSIGN_OR_RETURN(auto profile, runner->ProfileStep(step, (step - 1) * runner->rows_per_step(), rows));
     if (world.rank() == 0) {
       m.profile = std::move(profile);

@@ -86,9 +86,10 @@ TEST(Cli, TrainAndPlan) {
   EXPECT_EQ(r.Run({"train", "--resume", "never", "run.toml", "--print-config"}), 0);
   EXPECT_EQ(r.train.resume, "never");
   EXPECT_TRUE(r.train.print_config);
-  EXPECT_EQ(r.Run({"bench", "step", "run.toml", "--steps", "7"}), 0);
+  EXPECT_EQ(r.Run({"bench", "step", "run.toml", "--steps", "7", "--timeline", "t.html"}), 0);
   EXPECT_EQ(r.called, "bench step");
   EXPECT_EQ(r.bench_step.steps, 7);
+  EXPECT_EQ(r.bench_step.timeline, "t.html");
   EXPECT_EQ(r.Run({"plan", "run.toml"}), 0);
   EXPECT_EQ(r.called, "plan");
   EXPECT_FALSE(r.plan.steps);
