@@ -46,8 +46,8 @@ ModelLoss Loss(GraphBuilder& g, const ModelConfig& c, const LossSpec& spec) {
   g.Push("head");
   const Value h_BSE = layers.Norm("head.norm", Gelu(g, layers.Affine("head.dense", x, c.dim), GeluKind::kErf));
   const Value loss =
-      HeadLoss(g, h_BSE, layers.params("embed.weight", {c.vocab, c.dim}), layers.params("head.bias", {c.vocab}),
-               in.targets_BS, in.weights_BS, in.loss_scale, spec.chunks);
+      HeadLoss(g, h_BSE, layers.params.OverVocab("embed.weight", c, c.dim), layers.params.OverVocab("head.bias", c, 0),
+               in.targets_BS, in.weights_BS, in.loss_scale, spec.chunks, c.classes());
   g.Pop();
   return layers.params.Loss(loss, in.loss_scale);
 }

@@ -43,9 +43,10 @@ Value Hidden_BSE(GraphBuilder& g, Layers& layers, const ModelConfig& c) {
 ModelLoss Loss(GraphBuilder& g, const ModelConfig& c, const LossSpec& spec) {
   const ModelInputs in = LossInputs(g, c, spec);
   Layers layers(g, c, in, spec.dtype, spec.dropout);
-  const Value x_BSE = Hidden_BSE(g, layers, c), w_VE = layers.params("embed.weight", {c.vocab, c.dim});
+  const Value x_BSE = Hidden_BSE(g, layers, c), w_VE = layers.params.OverVocab("embed.weight", c, c.dim);
   g.Push("head");
-  const Value loss = HeadLoss(g, x_BSE, w_VE, {}, in.targets_BS, in.weights_BS, in.loss_scale, spec.chunks);
+  const Value loss =
+      HeadLoss(g, x_BSE, w_VE, {}, in.targets_BS, in.weights_BS, in.loss_scale, spec.chunks, c.classes());
   g.Pop();
   return layers.params.Loss(loss, in.loss_scale);
 }
@@ -54,7 +55,7 @@ Value Logits(GraphBuilder& g, const ModelConfig& c, int64_t batch, DType dtype) 
   Layers layers(g, c, LogitInputs(g, c, batch), dtype, 0);
   const Value x_BSE = Hidden_BSE(g, layers, c);
   g.Push("head");
-  const Value logits = Linear(g, x_BSE, layers.params("embed.weight", {c.vocab, c.dim}));
+  const Value logits = Linear(g, x_BSE, layers.params.OverVocab("embed.weight", c, c.dim));
   g.Pop();
   g.Output("logits", logits);
   return logits;

@@ -22,7 +22,7 @@ class Llama {
 
   Value Hidden_BSE() {
     g_.Push("embed");
-    Value x = Residual(g_, Embedding(g_, in_.tokens_BS, params("embed.weight", {c_.vocab, c_.dim})));
+    Value x = Residual(g_, Embedding(g_, in_.tokens_BS, params.OverVocab("embed.weight", c_, c_.dim)));
     g_.Pop();
     for (int64_t i = 0; i < c_.layers; ++i) {
       g_.Push(absl::StrFormat("blocks.%d", i), static_cast<int>(i));
@@ -35,7 +35,7 @@ class Llama {
     return x;
   }
 
-  Value HeadWeight_VE() { return params(c_.tied ? "embed.weight" : "head.weight", {c_.vocab, c_.dim}); }
+  Value HeadWeight_VE() { return params.OverVocab(c_.tied ? "embed.weight" : "head.weight", c_, c_.dim); }
 
   Params params;
 
@@ -77,8 +77,8 @@ ModelLoss Loss(GraphBuilder& g, const ModelConfig& config, const LossSpec& spec)
   Llama model(g, config, in, spec.dtype);
   const Value x_BSE = model.Hidden_BSE();
   g.Push("head");
-  const Value loss =
-      HeadLoss(g, x_BSE, model.HeadWeight_VE(), {}, in.targets_BS, in.weights_BS, in.loss_scale, spec.chunks);
+  const Value loss = HeadLoss(g, x_BSE, model.HeadWeight_VE(), {}, in.targets_BS, in.weights_BS, in.loss_scale,
+                              spec.chunks, config.classes());
   g.Pop();
   return model.params.Loss(loss, in.loss_scale);
 }

@@ -27,6 +27,11 @@ void CheckHeads(const ModelConfig& m, ConfigChecks& c) {
 
 int64_t ModelConfig::num_parameters() const { return ModelOf(arch).size(*this).parameters; }
 
+int64_t ModelConfig::PaddedVocab(int64_t tp) const {
+  const int64_t unit = 8 * tp;  // 16 bytes of bf16 a rank
+  return vocab % tp == 0 ? 0 : (vocab + unit - 1) / unit * unit;
+}
+
 void ModelConfig::Describe(ConfigFields& f) {
   const bool llama = arch == ModelArch::kLlama, bert = arch == ModelArch::kBert;
   f.AddChoice("arch", arch, kModelArchNames, {.doc = "architecture"});

@@ -30,9 +30,12 @@ struct ModelConfig {
   double init_std = 0.02;
 
   int64_t table_rows() const { return padded_vocab > 0 ? padded_vocab : vocab; }
+  int64_t classes() const { return padded_vocab > vocab ? vocab : 0; }  // of HeadLoss: 0 where nothing is padded
   int64_t head_dim() const { return dim / heads; }
   int64_t key_heads() const { return arch == ModelArch::kLlama ? kv_heads : heads; }
-  // Weights of the whole model. No overflow within the limits of Describe.
+  // padded_vocab where tp ranks share out the vocabulary: 0 where they do so evenly, else a multiple of 8 tp.
+  int64_t PaddedVocab(int64_t tp) const;
+  // Weights of the whole model, without padding. No overflow within the limits of Describe.
   int64_t num_parameters() const;
 
   void Describe(ConfigFields& f);  // the keys of `arch`

@@ -31,7 +31,18 @@ ModelInputs LogitInputs(GraphBuilder& g, const ModelConfig& config, int64_t batc
 }
 
 Value Params::operator()(const std::string& name, Shape shape) {
-  const StateId id = g_.Declare({name, Role::kParam, {dtype_, shape, {}}});
+  return Read({name, Role::kParam, {dtype_, shape, {}}});
+}
+
+Value Params::OverVocab(const std::string& name, const ModelConfig& config, int64_t inner) {
+  const auto shape = [&](int64_t rows) { return inner > 0 ? Shape{rows, inner} : Shape{rows}; };
+  State state{name, Role::kParam, {dtype_, shape(config.table_rows()), {}}};
+  if (config.classes() > 0) state.model_shape = shape(config.vocab);
+  return Read(std::move(state));
+}
+
+Value Params::Read(State state) {
+  const StateId id = g_.Declare(std::move(state));
   const auto [it, fresh] = reads_.try_emplace(id);
   if (fresh) it->second = g_.Read(id);
   return it->second;

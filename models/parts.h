@@ -22,9 +22,13 @@ class Params {
  public:
   Params(GraphBuilder& g, DType dtype) : g_(g), dtype_(dtype) {}
   Value operator()(const std::string& name, Shape shape);
+  // A table over the vocabulary: [rows, inner], or [rows] where inner is 0; rows of zeros pad it.
+  Value OverVocab(const std::string& name, const ModelConfig& config, int64_t inner);
   ModelLoss Loss(Value loss, Value loss_scale) const;  // with all parameters read so far
 
  private:
+  Value Read(State state);
+
   GraphBuilder& g_;
   DType dtype_;
   std::map<StateId, Value> reads_;

@@ -67,7 +67,12 @@ StateId DeclareFlat(GraphBuilder& g, const Bucket& b, Role role, const std::stri
   const StateId flat = g.Declare({"bucket." + b.name + "." + what, role, {dtype, {b.padded}, layout}});
   for (const Bucket::Entry& e : b.entries) {
     const State param = g.graph().states[e.param];
-    g.Declare({param.name + "." + what, role, {dtype, param.spec.shape, param.spec.layout}, flat, e.offset});
+    g.Declare({param.name + "." + what,
+               role,
+               {dtype, param.spec.shape, param.spec.layout},
+               flat,
+               e.offset,
+               param.model_shape});
   }
   return flat;
 }

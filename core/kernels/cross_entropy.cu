@@ -3,6 +3,7 @@
 #include "core/kernels/cross_entropy.cuh"
 #include "core/kernels/map.cuh"
 #include "core/kernels/sum_in_order.cuh"
+#include "core/ops/vocab_mask.h"
 
 namespace strata {
 namespace {
@@ -135,6 +136,31 @@ struct NllDxFn {  // s, weights
 };
 absl::Status RunNllDx(const KernelArgs& a) { return MapFlat<float, 2, float, float>(a, NllDxFn{a.in[2].as<float>()}); }
 
+// y = z, and -infinity (or 0) past the classes. Where y is z only the padding is written.
+template <typename T>
+__global__ void Mask(const T* z, T* y, int64_t total, int64_t columns, int64_t kept, float fill) {
+  const int64_t width = z == y ? columns - kept : columns;  // of the part of a row that is written
+  const int64_t i = blockIdx.x * int64_t{kRowThreads} + threadIdx.x;
+  if (i >= total) return;
+  const int64_t column = columns - width + i % width, at = i / width * columns + column;
+  y[at] = column < kept ? z[at] : FromFloat<T>(fill);
+}
+
+template <typename T>
+absl::Status RunMask(const KernelArgs& a) {
+  const TensorRef& z = a.in[0];
+  const auto& [classes, to_zero] = VocabMaskAttributesOf(a.op);
+  const int64_t columns = z.shape[2], past = classes - z.origin[2];
+  const int64_t kept = past < 0 ? 0 : past < columns ? past : columns;
+  const T* in = z.as<const T>();
+  T* const out = a.out[0].as<T>();
+  const int64_t total = RowsOf(z) * (in == out ? columns - kept : columns);
+  if (total == 0) return absl::OkStatus();
+  const auto blocks = static_cast<unsigned>(Ceil(total, kRowThreads));
+  Mask<T><<<blocks, kRowThreads, 0, StreamOf(a)>>>(in, out, total, columns, kept, to_zero ? 0.0f : -INFINITY);
+  return Launched("vocab_mask");
+}
+
 template <typename T>
 void AddFor(KernelTable& table, DType dtype) {
   const auto add = [&](const char* op, absl::Status (*run)(const KernelArgs&)) {
@@ -146,6 +172,7 @@ void AddFor(KernelTable& table, DType dtype) {
   add("vocab_sum_exp_dx", RunSumExpDx<T>);
   add("vocab_pick_dx", RunPickDx<T>);
   add("softmax_grad", RunGrad<T>);
+  add("vocab_mask", RunMask<T>);
 }
 
 }  // namespace

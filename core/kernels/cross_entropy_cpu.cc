@@ -6,6 +6,7 @@
 #include "core/kernels/cpu_util.h"
 #include "core/kernels/exp_cpu.h"
 #include "core/kernels/sum_cpu.h"
+#include "core/ops/vocab_mask.h"
 
 namespace strata {
 namespace {
@@ -138,6 +139,22 @@ absl::Status SoftmaxGrad(const KernelArgs& a) {
   return absl::OkStatus();
 }
 
+// y = z, and -infinity (or 0) where the global index is past the classes. Where y is z only the padding is written.
+template <typename T>
+absl::Status VocabMask(const KernelArgs& a) {
+  const TensorRef& z = a.in[0];
+  const auto& [classes, to_zero] = VocabMaskAttributesOf(a.op);
+  const int64_t columns = z.shape[2], kept = std::clamp(classes - z.origin[2], int64_t{0}, columns);
+  const T fill = static_cast<T>(to_zero ? ComputeType<T>{0} : -std::numeric_limits<ComputeType<T>>::infinity());
+  ParallelFor(a.pool, z.shape[0] * z.shape[1], [&](int64_t t) {
+    const T* in = z.as<const T>() + t * columns;
+    T* out = a.out[0].as<T>() + t * columns;
+    if (out != in) std::copy_n(in, kept, out);
+    std::fill(out + kept, out + columns, fill);
+  });
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 void AddCrossEntropyKernels(KernelTable& table) {
@@ -148,6 +165,7 @@ void AddCrossEntropyKernels(KernelTable& table) {
     return Kernel{VocabSumExpDx<T>, nullptr, StreamingCost};
   });
   AddForFloats(table, "vocab_pick_dx", []<typename T>() { return Kernel{VocabPickDx<T>, nullptr, StreamingCost}; });
+  AddForFloats(table, "vocab_mask", []<typename T>() { return Kernel{VocabMask<T>, nullptr, StreamingCost}; });
   AddForFloats(table, "softmax_grad", []<typename T>() { return Kernel{SoftmaxGrad<T>, nullptr, StreamingCost}; });
   table.Add("nll", DType::kF64, {Nll<double>, nullptr, StreamingCost});
   table.Add("nll", DType::kF32, {Nll<float>, nullptr, StreamingCost});

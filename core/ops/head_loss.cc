@@ -9,6 +9,7 @@
 #include "core/ops/infer.h"
 #include "core/ops/linear.h"
 #include "core/ops/move.h"
+#include "core/ops/vocab_mask.h"
 
 namespace strata {
 namespace {
@@ -20,10 +21,11 @@ struct Chunk {
   std::vector<Value> sums;  // over chunks: dw [V, E], and dbias [V] where there is a bias
 };
 
-Chunk EmitChunk(GraphBuilder& g, std::span<const Value> in) {
+Chunk EmitChunk(GraphBuilder& g, std::span<const Value> in, int64_t classes) {
   const Value x = in[kX], w = in[kWeight], targets = in[kTargets], weights = in[kWeights], seed = in[kSeed];
   Value z = Linear(g, x, w);
   if (in.size() > kBias) z = BiasAdd(g, z, in[kBias]);
+  if (classes > 0) z = VocabMask(g, z, classes);
   const Value m = VocabMax(g, z), s = VocabSumExp(g, z, m), p = VocabPick(g, z, targets);
   const Value loss = Nll(g, m, s, p, weights);
   const Value dz = SoftmaxGrad(g, z, m, s, targets, weights, seed);
@@ -34,9 +36,11 @@ Chunk EmitChunk(GraphBuilder& g, std::span<const Value> in) {
 
 class HeadLossOp final : public Op {
  public:
-  explicit HeadLossOp(int chunks) : chunks_(chunks) {}
+  HeadLossOp(int chunks, int64_t classes) : chunks_(chunks), classes_(classes) {}
   std::string_view name() const override { return "head_loss"; }
-  std::string attributes() const override { return absl::StrFormat("chunks=%d", chunks_); }
+  std::string attributes() const override {
+    return absl::StrFormat("chunks=%d", chunks_) + (classes_ > 0 ? absl::StrFormat(" classes=%d", classes_) : "");
+  }
 
   absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override {
     const bool bias = in.size() > kBias;
@@ -83,7 +87,7 @@ class HeadLossOp final : public Op {
   }
 
   absl::StatusOr<std::vector<Value>> Decompose(GraphBuilder& g, std::span<const Value> in) const override {
-    if (chunks_ == 1) return Outputs(EmitChunk(g, in));
+    if (chunks_ == 1) return Outputs(EmitChunk(g, in, classes_));
     // Chunk i is every chunks-th position from i on: as [B, S / chunks, chunks, ...] a sharded sequence stays sharded.
     std::vector<Value> split(in.begin(), in.end());
     for (Operand k : {kX, kTargets, kWeights}) split[k] = SplitDim(g, in[k], 1, chunks_);
@@ -92,7 +96,7 @@ class HeadLossOp final : public Op {
     for (int i = 0; i < chunks_; ++i) {
       std::vector<Value> part = split;
       for (Operand k : {kX, kTargets, kWeights}) part[k] = MergeDims(g, Slice(g, split[k], 2, i, chunks_), 1);
-      Chunk c = EmitChunk(g, part);
+      Chunk c = EmitChunk(g, part, classes_);
       dx.push_back(SplitDim(g, c.dx_BSE, 1, 1));
       if (i > 0) {
         c.loss = Add(g, total.loss, c.loss);
@@ -112,15 +116,16 @@ class HeadLossOp final : public Op {
   }
 
   int chunks_;
+  int64_t classes_;
 };
 
 }  // namespace
 
 Value HeadLoss(GraphBuilder& g, Value x, Value w, Value bias, Value targets, Value weights, Value seed, int chunks,
-               SourceLoc loc) {
+               int64_t classes, SourceLoc loc) {
   std::vector<Value> in = {x, w, targets, weights, seed};
   if (bias.valid()) in.push_back(bias);
-  return g.Add(std::make_shared<HeadLossOp>(chunks), std::move(in), loc)[0];
+  return g.Add(std::make_shared<HeadLossOp>(chunks, classes), std::move(in), loc)[0];
 }
 
 }  // namespace strata

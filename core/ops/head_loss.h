@@ -11,8 +11,9 @@ namespace strata {
 
 // x[B, S, E], w[V, E] and bias[V] (an invalid Value: none) of one dtype; targets i32 [B, S]; weights[B, S], seed [], the loss, dw and dbias in
 // AccumulatorOf it.
-// S must be a multiple of `chunks`. Differentiating the loss with another cotangent than `seed` is an error.
+// S must be a multiple of `chunks`. classes > 0: the rows of w from there on are padding and take part in nothing; their
+// gradients are 0. Differentiating the loss with another cotangent than `seed` is an error.
 Value HeadLoss(GraphBuilder& g, Value x_BSE, Value w_VE, Value bias_V, Value targets_BS, Value weights_BS, Value seed,
-               int chunks, SourceLoc loc = SourceLoc::Here());
+               int chunks, int64_t classes = 0, SourceLoc loc = SourceLoc::Here());
 
 }  // namespace strata

@@ -24,7 +24,7 @@ static_assert(static_cast<int>(DType::kF64) == 0 && static_cast<int>(DType::kF32
 // What tp cuts evenly: the number it must divide, by key. Key and value heads that it does not divide are replicated.
 std::vector<KeyedInt> CutByTp(const JobConfig& job) {
   const ModelConfig& m = job.model;
-  std::vector<KeyedInt> cut = {{"model.heads", m.heads}, {"model.ffn", m.ffn}, {"model.vocab", m.vocab}};
+  std::vector<KeyedInt> cut = {{"model.heads", m.heads}, {"model.ffn", m.ffn}};
   if (job.parallel.sequence_parallel) cut.push_back({"model.seq", m.seq});
   return cut;
 }
@@ -166,7 +166,7 @@ void PrecisionConfig::Describe(ConfigFields& f) {
 
 void ParallelConfig::Describe(ConfigFields& f) {
   f.Add("dp", dp, {.doc = "data-parallel ranks", .min = 1, .max = kMaxRanks});
-  f.Add("tp", tp, {.doc = "tensor-parallel ranks; must divide heads, ffn and vocab", .min = 1, .max = kMaxRanks});
+  f.Add("tp", tp, {.doc = "tensor-parallel ranks; must divide heads and ffn", .min = 1, .max = kMaxRanks});
   f.Add("sequence_parallel", sequence_parallel,
         {.doc = "between the products of a block, tp ranks share out the sequence; tp must divide seq"});
   f.Add("keep_gathered", keep_gathered,

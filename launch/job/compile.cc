@@ -31,6 +31,7 @@ void SumLoss(GraphBuilder& g, const std::string& name, Value loss) {
 
 Job MakeJob(const JobConfig& config, int dp, int tp) {
   Job job{.config = config, .axes = ModelOf(config.model.arch).axes(config.model, dp, tp), .ranks = dp * tp};
+  job.config.model.padded_vocab = config.model.PaddedVocab(config.parallel.tp);  // of evaluation too: one set of states
   return job;
 }
 
@@ -153,7 +154,7 @@ absl::StatusOr<Job> CompileGeneration(const JobConfig& config, const KernelTable
   job.batch_rows = 1;
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, 0));
   GraphBuilder g;
-  model.logits(g, config.model, 1, config.precision.compute);
+  model.logits(g, job.config.model, 1, config.precision.compute);
   ASSIGN_OR_RETURN(Graph graph, std::move(g).Build());
   ASSIGN_OR_RETURN(graph, Legalize(graph, kernels));
   ASSIGN_OR_RETURN(graph, FuseOps(std::move(graph), mesh, kernels));

@@ -33,6 +33,18 @@ void ForEachElement(const LocalBox& box, const Shape& global, absl::FunctionRef<
   });
 }
 
+int64_t IndexWithoutPadding(const Shape& shape, const Shape& model, int64_t index) {
+  int64_t result = 0, stride = 1;
+  for (int d = shape.rank - 1; d >= 0; --d) {
+    const int64_t at = index % shape[d];
+    if (at >= model[d]) return -1;
+    result += at * stride;
+    stride *= model[d];
+    index /= shape[d];
+  }
+  return result;
+}
+
 bool HasInitialValue(const PlannedState& state) {
   return !IsFlat(state) && (state.role == Role::kParam || state.role == Role::kMaster);
 }
@@ -44,9 +56,11 @@ void InitState(const PlannedState& state, const ModelConfig& config, uint64_t se
   const InitSpec init = ModelOf(config.arch).init(config, parameter);
   const uint64_t stream = HashName(parameter);
   const auto set = [&](int64_t local, int64_t global) {
-    const double v = init.std == 0
-                         ? init.mean
-                         : init.mean + init.std * PhiloxNormal(Philox(seed, stream, static_cast<uint64_t>(global)));
+    const int64_t i = state.model_shape == state.spec.shape
+                          ? global
+                          : IndexWithoutPadding(state.spec.shape, state.model_shape, global);
+    double v = i < 0 ? 0 : init.mean;
+    if (i >= 0 && init.std != 0) v += init.std * PhiloxNormal(Philox(seed, stream, static_cast<uint64_t>(i)));
     switch (state.spec.dtype) {
       case DType::kF64: reinterpret_cast<double*>(bytes.data())[local] = v; break;
       case DType::kF32: reinterpret_cast<float*>(bytes.data())[local] = static_cast<float>(v); break;

@@ -10,12 +10,15 @@
 
 namespace strata {
 
-// Fills the bytes of a parameter's or master weight's own state by the model's scheme; leaves flat states, moments and
+// Fills the bytes of a parameter's or master weight's own state by the model's scheme, padding with zeros; leaves flat states, moments and
 // gradients (zero) alone.
 // Any number of threads gives the same bytes.
 void InitState(const PlannedState& state, const ModelConfig& config, uint64_t seed, std::span<std::byte> bytes,
                ThreadPool* pool = nullptr);
 bool HasInitialValue(const PlannedState& state);  // whether InitState fills it
+
+// Where element `index` of a tensor of `shape`, which is `model` padded at the ends, lies in `model`; row-major; -1: padding.
+int64_t IndexWithoutPadding(const Shape& shape, const Shape& model, int64_t index);
 
 // The local part of one tensor: fn(local index, global index), in row-major order in each of the pool's tiles.
 void ForEachElement(const LocalBox& box, const Shape& global, absl::FunctionRef<void(int64_t, int64_t)> fn,

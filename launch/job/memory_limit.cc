@@ -28,6 +28,9 @@ std::vector<Change> ChangesOf(const JobConfig& c) {
   const auto add = [&](const std::string& text, const std::function<void(JobConfig&)>& change) {
     change(changes.emplace_back(Change{text, c}).config);
   };
+  for (int64_t stage = c.parallel.zero.stage + 1; c.parallel.dp > 1 && stage <= 3; ++stage) {
+    add(absl::StrFormat("parallel.zero = %d", stage), [&](JobConfig& x) { x.parallel.zero.stage = stage; });
+  }
   const bool shares = c.parallel.tp > 1 && c.model.seq % c.parallel.tp == 0;
   if (shares && !c.parallel.sequence_parallel) {
     add("parallel.sequence_parallel = true", [](JobConfig& x) { x.parallel.sequence_parallel = true; });

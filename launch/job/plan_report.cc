@@ -94,6 +94,10 @@ std::string PlanReport(const Job& job, const std::vector<Plan>& plans, double fl
   absl::StrAppendFormat(&text, "  batch                    %d tokens: %d sequences of %d, in %d micro-batch%s\n",
                         c.batch.tokens, c.batch.tokens / c.model.seq, c.model.seq, c.batch.accumulate,
                         c.batch.accumulate == 1 ? "" : "es");
+  if (c.model.classes() > 0) {
+    absl::StrAppendFormat(&text, "  vocabulary               %d, in tables of %d rows\n", c.model.vocab,
+                          c.model.table_rows());
+  }
   if (c.memory.recompute != Recompute::kNone) {
     absl::StrAppendFormat(&text, "  recompute                %s%s\n", ToString(job.recompute, c.model.layers),
                           c.memory.recompute == Recompute::kAuto ? ", to fit " + c.memory.limit : "");

@@ -232,9 +232,9 @@ absl::StatusOr<std::vector<double>> RankRunner::NextLogits(std::span<const int32
   }
   RETURN_IF_ERROR(RunFed("logits", logits_, {}));
   ASSIGN_OR_RETURN(const TensorRef all, executor_->ReadOutput("logits", "logits", output_));
-  const int64_t vocab = all.shape[2], at = (static_cast<int64_t>(tokens.size()) - 1) * vocab;
-  std::vector<double> logits(vocab);
-  for (int64_t v = 0; v < vocab; ++v) logits[v] = Get(all, at + v);
+  const int64_t at = (static_cast<int64_t>(tokens.size()) - 1) * all.shape[2];
+  std::vector<double> logits(job_.config.model.vocab);  // all.shape[2] may be padded
+  for (int64_t v = 0; v < job_.config.model.vocab; ++v) logits[v] = Get(all, at + v);
   return logits;
 }
 

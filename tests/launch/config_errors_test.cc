@@ -191,9 +191,8 @@ TEST(ConfigErrors, TensorParallel) {
   EXPECT_EQ(Errors("[model]\nheads = 8\nkv_heads = 8\nffn = 100\n[parallel]\ntp = 8\n"),
             "error[E0201]: parallel.tp = 8: must divide model.ffn = 100\n"
             "  --> run.toml:6:6    nearest valid: 4");
-  EXPECT_EQ(Errors("[model]\ndim = 192\nheads = 12\nkv_heads = 6\nvocab = 2050\n[parallel]\ntp = 4\n"),
-            "error[E0201]: parallel.tp = 4: must divide model.vocab = 2050\n"
-            "  --> run.toml:7:6    nearest valid: 2");
+  // Neither the vocabulary nor the key and value heads must divide.
+  EXPECT_EQ(Errors("[model]\ndim = 192\nheads = 12\nkv_heads = 6\nvocab = 2051\n[parallel]\ntp = 4\n"), "");
   EXPECT_THAT(Errors("[parallel]\ntp = 3\n"), HasSubstr("must divide model.heads = 8"));
   EXPECT_EQ(Errors("[model]\nkv_heads = 2\n[parallel]\ntp = 4\n"), "");
   EXPECT_EQ(Errors("[model]\nseq = 60\n[parallel]\ntp = 8\n"), "");
@@ -336,8 +335,6 @@ TEST(ConfigErrors, AllAtOnceInTheOrderOfTheFileAndEachOnce) {
                    "[optim]\nlr = -1\n"
                    "[schedul]\nsteps = 5\n"),
             "error[E0201]: parallel.tp = 5: must divide model.ffn = 704\n"
-            "  --> run.toml:2:6\n"
-            "error[E0201]: parallel.tp = 5: must divide model.vocab = 2048\n"
             "  --> run.toml:2:6\n"
             "error[E0108]: model.heads: expected an integer, found a string\n"
             "  --> run.toml:4:9\n"

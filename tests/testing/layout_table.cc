@@ -45,6 +45,13 @@ constexpr const char* kRows[] = {
     "gpt2 dp2 tp4 sp keep acc2",
     "gpt2 isolate dp2 tp2 sp",
     "bert tp4 sp",
+    "llama odd tp2",
+    "llama odd tied tp2 sp acc2",
+    "llama odd tp3 sp",
+    "llama odd dp2 tp6 sp keep",
+    "gpt2 odd dp2 tp3 acc2",
+    "bert odd tp2 sp",
+    "bert odd dp2 tp6",
     "bert dp2 tp2 sp keep acc2",
     "llama dp4 tp4 sp",
     // Recompute.
@@ -57,11 +64,24 @@ constexpr const char* kRows[] = {
     "gpt2 tp4 selective",
     "bert dp2 tp2 sp selective",
     "bert tp2 sp keep block1",
+    "llama odd dp4 tp3 sp selective",
+    // ZeRO with all of it.
+    "llama dp4 zero1 acc2",
+    "llama odd dp2 tp3 sp zero1 selective",
+    "llama tied dp2 tp4 sp zero1 block acc2",
+    "gpt2 dp4 tp2 sp keep zero1",
+    "bert odd dp4 zero1 block1",
+    "gpt2 odd tp6 sp block acc4",
 };
 
 // Of rows in the table.
 constexpr const char* kMpiRows[] = {
-    "llama dp4 acc2",
+    "llama dp4 acc2",          "gpt2 dp2 acc2",
+    "llama dp2 tp2 acc2",      "bert dp2 tp2",
+    "llama tp4 sp acc2",       "llama kv1 tp4 sp keep",
+    "llama odd tp3 sp",        "llama dp2 tp2 sp block",
+    "gpt2 isolate dp2 tp2 sp", "bert dp2 tp2 sp selective",
+    "llama dp4 zero1 acc2",
 };
 
 // "dp8" with prefix "dp": 8; -1 where the word is another one.
@@ -101,7 +121,8 @@ bool ReadLayoutWord(const std::string& word, JobConfig& c) {
   const struct {
     std::string_view prefix;
     int64_t& value;
-  } numbers[] = {{"dp", c.parallel.dp}, {"tp", c.parallel.tp}, {"acc", c.batch.accumulate}};
+  } numbers[] = {
+      {"dp", c.parallel.dp}, {"tp", c.parallel.tp}, {"acc", c.batch.accumulate}, {"zero", c.parallel.zero.stage}};
   for (const auto& [prefix, value] : numbers) {
     if (const int64_t n = NumberAfter(word, prefix); n > 0) return value = n, true;
   }

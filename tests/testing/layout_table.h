@@ -12,7 +12,7 @@ namespace strata::testing {
 //   llama, gpt2, bert      the architecture; the last two with dropout 0.2
 //   odd                    6 heads, 3 kv heads, vocabulary 1009, sequence 60; else 4, 2, 32, 8
 //   tied, kv1, isolate     of the model and its data
-//   dpN, tpN, accN         ranks, and micro-batches of a step
+//   dpN, tpN, accN, zeroN  ranks, micro-batches of a step, what is sharded over dp
 //   selective, blockN      recompute, in all blocks or the first N
 //   sp, keep               sequence parallelism; with what forward gathered kept for backward
 struct LayoutRow {

@@ -58,20 +58,26 @@ double Element(std::span<const std::byte> bytes, DType dtype, int64_t i) {
   return static_cast<float>(reinterpret_cast<const BF16*>(bytes.data())[i]);
 }
 
-// Writes this rank's part; false where an element that is there already differs.
-bool Merge(const PlannedState& s, std::span<const std::byte> bytes, std::vector<double>& whole,
-           std::vector<bool>& set) {
-  bool equal = true;
-  whole.resize(s.spec.shape.elements());
+// Writes this rank's part, without padding. Internal where an element that is there already differs, or padding is not zero.
+absl::Status Merge(const PlannedState& s, std::span<const std::byte> bytes, std::vector<double>& whole,
+                   std::vector<bool>& set) {
+  bool equal = true, zero = true;
+  whole.resize(s.model_shape.elements());
   set.resize(whole.size());
   ForEachElement(s.box, s.spec.shape, [&](int64_t local, int64_t global) {
     if (local < s.first || local >= s.first + s.count) return;
     const double v = Element(bytes, s.spec.dtype, local - s.first);
-    equal &= !set[global] || whole[global] == v;
-    whole[global] = v;
-    set[global] = true;
+    const int64_t i = IndexWithoutPadding(s.spec.shape, s.model_shape, global);
+    if (i < 0) {
+      zero &= v == 0;
+      return;
+    }
+    equal &= !set[i] || whole[i] == v;
+    whole[i] = v;
+    set[i] = true;
   });
-  return equal;
+  if (!equal) return absl::InternalError(absl::StrFormat("%s differs between its replicas", s.name));
+  return zero ? absl::OkStatus() : absl::InternalError(absl::StrFormat("%s: padding is not zero", s.name));
 }
 
 std::vector<int> FirstSteps(int n) {
@@ -134,9 +140,7 @@ class RankRun {
       if (s.role != Role::kParam || s.name.compare(0, 7, "bucket.") == 0) continue;
       std::vector<std::byte> bytes(runner.executor().StateBytes(s).size());
       RETURN_IF_ERROR(runner.executor().ReadState(s, bytes));
-      if (!Merge(s, bytes, run_.parameters[s.name], run_.held[s.name])) {
-        return absl::InternalError(absl::StrFormat("%s differs between its replicas", s.name));
-      }
+      RETURN_IF_ERROR(Merge(s, bytes, run_.parameters[s.name], run_.held[s.name]));
     }
     return absl::OkStatus();
   }
