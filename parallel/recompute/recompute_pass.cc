@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <string>
 #include <string_view>
+#include <tuple>
 
 #include "core/base/status.h"
 #include "core/graph/builder.h"
 #include "core/graph/op.h"
+#include "core/ops/collective.h"
 
 namespace strata {
 namespace {
@@ -58,7 +61,8 @@ class Recomputation {
       const bool backward = n.phase == Phase::kInputGrad || n.phase == Phase::kWeightGrad;
       std::vector<Value> inputs;
       for (Value v : n.inputs) inputs.push_back(backward ? ForBackward(v, n.block) : Kept(v));
-      kept_[id] = Copy(n, std::move(inputs));
+      const auto same = backward ? cloned_.find(KeyOf(n, inputs)) : cloned_.end();
+      kept_[id] = same == cloned_.end() ? Copy(n, std::move(inputs)) : same->second;
       RETURN_IF_ERROR(g_.status());
       for (size_t k = 0; k < n.outputs.size(); ++k) {
         if (n.grad_of[k].valid()) NewNode(kept_[id]).grad_of[k] = Kept(n.grad_of[k]);
@@ -84,10 +88,16 @@ class Recomputation {
       const Node& n = old_.nodes[v.node];
       std::vector<Value> inputs;
       for (Value in : n.inputs) inputs.push_back(ForBackward(in, block));
-      clones_[v.node] = Copy(n, std::move(inputs));
+      clones_[v.node] = Copy(n, inputs);
+      if (AsCollective(n) != nullptr) cloned_[KeyOf(n, inputs)] = clones_[v.node];
       if (g_.status().ok()) NewNode(clones_[v.node]).phase = Phase::kWeightGrad;
     }
     return clones_[v.node][v.output];
+  }
+
+  using Key = std::tuple<std::string, std::string, std::vector<Value>>;
+  static Key KeyOf(const Node& n, const std::vector<Value>& inputs) {
+    return {std::string(n.op->name()), n.op->attributes(), inputs};
   }
 
   std::vector<Value> Copy(const Node& n, std::vector<Value> inputs) {
@@ -116,6 +126,7 @@ class Recomputation {
   const std::vector<bool> redone_;
   GraphBuilder g_;
   std::vector<std::vector<Value>> kept_, clones_;  // by old node: what stands for its outputs; empty: not made
+  std::map<Key, std::vector<Value>> cloned_;       // collectives: backward need not gather the same again
 };
 
 }  // namespace
