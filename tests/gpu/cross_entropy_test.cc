@@ -2,6 +2,7 @@
 
 #include "core/ops/fused.h"
 #include "core/ops/move.h"
+#include "core/ops/vocab_mask.h"
 #include "tests/testing/gpu.h"
 
 namespace strata::testing {
@@ -90,6 +91,20 @@ TEST(CudaCrossEntropy, LargeLogitsDoNotOverflow) {
         return Values{Value{r.loss.node, 0}, Value{r.loss.node, 1}};
       },
       in, {}, 10);  // exp(x) has the error of x: logits of some hundreds have 2^-16 of absolute error in f32
+}
+
+TEST(CudaCrossEntropy, PaddedVocabulary) {
+  STRATA_NEEDS_GPU();
+  for (const int64_t v : {33, 64}) {
+    for (const bool in_place : {false, true}) {
+      ExpectGpuClose(
+          [v](GraphBuilder& g, const Values& in) {
+            const Value z = VocabMask(g, in[0], v - 5), m = VocabMax(g, z), s = VocabSumExp(g, z, m);
+            return Values{s, SoftmaxGrad(g, z, m, s, in[1], Acc(g, in[2]), Acc(g, in[3]))};
+          },
+          Operands(2, 5, v), {.in_place = in_place});
+    }
+  }
 }
 
 TEST(CudaCrossEntropy, ShardOfTheVocabulary) {
