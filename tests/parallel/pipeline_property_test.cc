@@ -3,8 +3,9 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <ctime>
 #include <random>
+#include <tuple>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -150,14 +151,55 @@ TEST(PipelineProperty, LegalSchedulesRunAndIllegalOnesAreRefused) {
   EXPECT_GT(refused, 200);
 }
 
+// Seconds of processor time, so that a busy machine does not count.
+template <class Work>
+double Seconds(const Work& work) {
+  const std::clock_t begin = std::clock();
+  work();
+  return static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
+}
+
 TEST(PipelineProperty, LargeOnesAreFast) {
-  const absl::StatusOr<Schedule> s =
-      MakeSchedule({.name = "interleaved", .ranks = 16, .chunks = 4, .micro_batches = 512});
-  ASSERT_TRUE(s.ok());
-  const StageDurations d = StageDurations::Uniform(64, {.forward = 1, .input_grad = 1, .weight_grad = 1});
-  const auto begin = std::chrono::steady_clock::now();
-  ASSERT_TRUE(Simulate(*s, d).ok());
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(2));
+  for (const auto& [name, ranks, chunks] : {std::tuple("1f1b", 64, 1), {"interleaved", 16, 4}}) {
+    const Schedule s = MakeSchedule({.name = name, .ranks = ranks, .chunks = chunks, .micro_batches = 512}).value();
+    StageDurations d = StageDurations::Uniform(64, {.forward = 1, .input_grad = 1, .weight_grad = 1});
+    d.latency = 0.01;
+    EXPECT_LT(Seconds([&] { EXPECT_TRUE(Simulate(s, d).ok()); }), 2);
+    LoweredSchedule l;
+    EXPECT_LT(Seconds([&] { l = LowerSchedule(s, d).value(); }), 2);
+    EXPECT_LT(Seconds([&] { EXPECT_TRUE(Simulate(s, l, d, Streams::kEveryChannel).ok()); }), 2);
+  }
+}
+
+// Text with a few characters changed is refused, or is a schedule like any other.
+TEST(PipelineProperty, ChangedTextIsRefusedOrSound) {
+  Draw draw(2);
+  int refused = 0, sound = 0;
+  for (int i = 0; i < 2000; ++i) {
+    const absl::StatusOr<Schedule> s = MakeSchedule(draw.Spec());
+    if (!s.ok() || s->ranks * s->chunks > 6) continue;
+    std::string text = DumpSchedule(*s);
+    constexpr std::string_view kBytes = "0123456789FBIW+,\n #-=\0x";
+    for (int k = draw.Int(1, 3); k > 0; --k) {
+      const size_t at = draw.Int(0, static_cast<int>(text.size()) - 1);
+      const char byte = kBytes[draw.Int(0, static_cast<int>(kBytes.size()) - 1)];
+      if (draw.Int(0, 2) == 0) {
+        text.erase(at, draw.Int(1, 8));
+      } else {
+        text[at] = byte;
+      }
+      if (text.empty()) break;
+    }
+    const absl::StatusOr<Schedule> again = ParseSchedule(text, "changed");
+    if (!again.ok()) {
+      ++refused;
+      continue;
+    }
+    ++sound;
+    EXPECT_EQ(LowerSchedule(*again, StageDurations::Uniform(again->stages(), {})).status(), absl::OkStatus()) << text;
+  }
+  EXPECT_GT(refused, 300);
+  EXPECT_GT(sound, 20);
 }
 
 }  // namespace
