@@ -25,6 +25,7 @@ int main(int argc, char** argv) {
                        .tokenizer_train = strata::RunTokenizerTrain,
                        .tokenizer_encode = strata::RunTokenizerEncode,
                        .tokenizer_decode = strata::RunTokenizerDecode,
+                       .tokenizer_verify = strata::RunTokenizerVerify,
                        .generate = strata::RunGenerate,
                        .eval = strata::RunEval,
                        .ckpt_ls = strata::RunCkptList,

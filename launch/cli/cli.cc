@@ -181,7 +181,8 @@ class CommandLine {
         ->type_name("PART")
         ->check(CLI::Range(0.0, 0.9))
         ->capture_default_str();
-    CLI::Option* tokenizer = build->add_option("--tokenizer", o->tokenizer, "Use this tokenizer, train none");
+    CLI::Option* tokenizer = build->add_option(
+        "--tokenizer", o->tokenizer, "Use this tokenizer, train none: a file, or a folder that has a tokenizer.json");
     tokenizer->type_name("PATH");
     build->add_flag("--force", o->force, "Replace what is in the folder");
     build->callback([text, jsonl, vocab, tokenizer] {
@@ -196,8 +197,9 @@ class CommandLine {
             "--documents", [i = i](const std::string& range) { ParseRange(range, &i->begin, &i->end); },
             "Print documents A to B - 1 as text")
         ->type_name("A:B");
-    inspect->add_option("--tokenizer", i->tokenizer, "For --documents; without it tokenizer.model beside the files")
+    inspect->add_option("--tokenizer", i->tokenizer, "For --documents; without it the tokenizer beside the files")
         ->type_name("PATH");
+    inspect->add_flag("--pieces", i->pieces, "For --documents: each token on a line, with its id");
 
     auto [verify, v] =
         Add(data, "verify", "Check every byte of token files; exit code 1 if one is wrong", verbs_.data_verify);
@@ -219,12 +221,27 @@ class CommandLine {
         ->check(CLI::Range(int64_t{2}, int64_t{1} << 24));
 
     auto [encode, e] = Add(tokenizer, "encode", "Print the token ids of a text", verbs_.tokenizer_encode);
-    encode->add_option("--tokenizer", e->tokenizer, "Tokenizer file")->required()->type_name("PATH");
+    encode->add_option("--tokenizer", e->tokenizer, "Tokenizer file, or a folder that has one")
+        ->required()
+        ->type_name("PATH");
     encode->add_option("text", e->text, "Text")->required();
+    encode->add_flag("--bos", e->bos, "With what the tokenizer puts before a text");
+    encode->add_flag("--pieces", e->pieces, "Each token on a line, with its text");
 
     auto [decode, d] = Add(tokenizer, "decode", "Print the text of token ids", verbs_.tokenizer_decode);
-    decode->add_option("--tokenizer", d->tokenizer, "Tokenizer file")->required()->type_name("PATH");
+    decode->add_option("--tokenizer", d->tokenizer, "Tokenizer file, or a folder that has one")
+        ->required()
+        ->type_name("PATH");
     decode->add_option("ids", d->ids, "Token ids")->required();
+
+    auto [verify, v] = Add(tokenizer, "verify", "Check a tokenizer on texts, and against ids of another program",
+                           verbs_.tokenizer_verify);
+    verify->add_option("--tokenizer", v->tokenizer, "Tokenizer file, or a folder that has one")
+        ->required()
+        ->type_name("PATH");
+    verify->add_option("--text", v->text, "Text files to encode and decode")->type_name("FILE");
+    verify->add_option("--reference", v->reference, "Files of JSON lines, {\"text\": ..., \"ids\": [...]}")
+        ->type_name("FILE");
   }
 
   void AddGenerate() {

@@ -61,7 +61,8 @@ struct DataBuildOptions {
 struct DataInspectOptions {
   std::string path;            // prefix of token files, or a folder made by data build
   int64_t begin = 0, end = 0;  // documents to print; none where they are equal
-  std::string tokenizer;       // empty: tokenizer.model beside the token files
+  std::string tokenizer;       // empty: that beside the token files
+  bool pieces = false;         // each piece of the documents on a line of its own
 };
 struct DataVerifyOptions {
   std::string path;  // as of DataInspectOptions
@@ -76,10 +77,17 @@ struct TokenizerTrainOptions {
 };
 struct TokenizerEncodeOptions {
   std::string tokenizer, text;
+  bool bos = false;     // with what the tokenizer puts before a text
+  bool pieces = false;  // a line for each, with its text
 };
 struct TokenizerDecodeOptions {
   std::string tokenizer;
   std::vector<int64_t> ids;
+};
+struct TokenizerVerifyOptions {
+  std::string tokenizer;
+  std::vector<std::string> text;       // files to encode and decode
+  std::vector<std::string> reference;  // files of JSON lines: texts and their ids
 };
 struct GenerateOptions {
   std::string config, prompt;
@@ -123,6 +131,7 @@ struct Verbs {  // all must be set
   std::function<absl::Status(const TokenizerTrainOptions&)> tokenizer_train;
   std::function<absl::Status(const TokenizerEncodeOptions&)> tokenizer_encode;
   std::function<absl::Status(const TokenizerDecodeOptions&)> tokenizer_decode;
+  std::function<absl::Status(const TokenizerVerifyOptions&)> tokenizer_verify;
   std::function<absl::Status(const GenerateOptions&)> generate;
   std::function<absl::Status(const EvalOptions&)> eval;
   std::function<absl::Status(const CkptListOptions&)> ckpt_ls;

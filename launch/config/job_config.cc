@@ -124,7 +124,7 @@ void RunConfig::Check(ConfigChecks& c) const {
 }
 
 void TokenizerConfig::Describe(ConfigFields& f) {
-  f.Add("path", path, {.doc = "sentencepiece model", .is_path = true});
+  f.Add("path", path, {.doc = "a SentencePiece model, a tokenizer.json, or a folder that has one", .is_path = true});
 }
 
 void DataConfig::Describe(ConfigFields& f) {

@@ -19,8 +19,8 @@ namespace {
 
 // Every file of the output. Old ones are removed in this order and new ones come in the reverse one: an index, which makes
 // token files a dataset, is the first to go and the last to come.
-constexpr const char* kOutputs[] = {"train.idx", "valid.idx", "train.sum",      "valid.sum",
-                                    "train.bin", "valid.bin", "tokenizer.model"};
+constexpr std::string_view kOutputs[] = {"train.idx", "valid.idx", "train.sum", "valid.sum",      "train.bin",
+                                         "valid.bin", kModelFile,  kJsonFile,   kTokenizerConfig, kGenerationConfig};
 
 bool IsBlank(std::string_view text) { return text.find_first_not_of(" \t\r\n") == std::string_view::npos; }
 
@@ -84,8 +84,7 @@ absl::StatusOr<SplitReport> WriteSplit(Env& env, const std::string& prefix, cons
                    IndexedDatasetWriter::Create(env, prefix, tokenizer.vocab_size(), tokenizer.crc32c()));
   SplitReport split{.documents = std::ssize(texts)};
   for (const std::string_view text : texts) {
-    std::vector<int32_t> ids = tokenizer.Encode(text);
-    ids.push_back(tokenizer.eos_id());
+    ASSIGN_OR_RETURN(const std::vector<int32_t> ids, tokenizer.EncodeDocument(text));
     RETURN_IF_ERROR(writer->AddDocument(ids));
     split.tokens += std::ssize(ids);
     split.bytes += std::ssize(text);
@@ -111,10 +110,10 @@ class Staging {
 
   // Moves the files to `out`, in place of the old ones. Wherever this stops, a dataset that opens is whole.
   absl::Status MoveTo(const std::string& out) {
-    for (const char* name : kOutputs) RETURN_IF_ERROR(env_.RemoveAll(out + "/" + name));
+    for (const std::string_view name : kOutputs) RETURN_IF_ERROR(env_.RemoveAll(out + "/" + std::string(name)));
     for (auto name = std::rbegin(kOutputs); name != std::rend(kOutputs); ++name) {
-      const std::string from = path_ + "/" + *name;
-      if (env_.Exists(from)) RETURN_IF_ERROR(env_.Rename(from, out + "/" + *name));
+      const std::string from = path_ + "/" + std::string(*name);
+      if (env_.Exists(from)) RETURN_IF_ERROR(env_.Rename(from, out + "/" + std::string(*name)));
     }
     return env_.SyncDir(out);
   }
@@ -149,8 +148,8 @@ size_t ValidationCut(std::string_view text, double valid_fraction) {
 
 absl::StatusOr<BuildReport> BuildDataset(Env& env, const BuildOptions& options) {
   RETURN_IF_ERROR(CheckOptions(options));
-  for (const char* name : kOutputs) {
-    const std::string path = options.out + "/" + name;
+  for (const std::string_view name : kOutputs) {
+    const std::string path = options.out + "/" + std::string(name);
     if (!options.overwrite && env.Exists(path)) {
       return absl::AlreadyExistsError(absl::StrFormat("%s exists already; --force replaces it", path));
     }
@@ -162,10 +161,11 @@ absl::StatusOr<BuildReport> BuildDataset(Env& env, const BuildOptions& options) 
 
   Staging staging(env, options.out + "/build.tmp");
   RETURN_IF_ERROR(staging.Make());
-  BuildReport report{.tokenizer_path = options.out + "/tokenizer.model",
+  const std::string file(tokenizer.file_name());
+  BuildReport report{.tokenizer_path = options.out + "/" + file,
                      .train_prefix = options.out + "/train",
                      .vocab_size = tokenizer.vocab_size()};
-  RETURN_IF_ERROR(tokenizer.Save(env, staging.path() + "/tokenizer.model"));
+  RETURN_IF_ERROR(tokenizer.Save(env, staging.path() + "/" + file));
   ASSIGN_OR_RETURN(report.train, WriteSplit(env, staging.path() + "/train", tokenizer, corpus.train));
   if (!corpus.valid.empty()) {
     report.valid_prefix = options.out + "/valid";

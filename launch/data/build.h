@@ -1,7 +1,8 @@
 #pragma once
-// Texts -> a tokenizer and token files: OUT/tokenizer.model, OUT/train.bin, .idx, .sum and OUT/valid.bin, .idx, .sum.
-// Each text file is one document. Its last valid_fraction of bytes, cut at the paragraph boundary nearest to that
-// point, goes to validation, the rest to training; EOS ends each part. A document without a paragraph boundary (an
+// Texts -> a tokenizer and token files: OUT/tokenizer.model (or tokenizer.json and what is beside it), OUT/train.bin, .idx,
+// .sum and OUT/valid.bin, .idx, .sum. Each text file is one document. Its last valid_fraction of bytes, cut at the
+// paragraph boundary nearest to that point, goes to validation, the rest to training; EOS ends each part, and a
+// tokenizer.json's BOS begins it. A document without a paragraph boundary (an
 // empty line) goes to training as a whole. Of JSON lines each line is a document; which of them go to validation, as a
 // whole, says IsValidation. The tokenizer sees the training part only. Holds all text in memory.
 
@@ -21,7 +22,7 @@ struct BuildOptions {
   std::string field = "text";           // of a line: its text
   std::string out;                      // folder; made if it is not there
   int vocab_size = 2048;                // of the tokenizer to train
-  std::string tokenizer = {};           // path of a SentencePiece model to use instead; vocab_size is then unused
+  std::string tokenizer = {};           // an existing one to use instead (Tokenizer::Load); vocab_size is then unused
   double valid_fraction = 0.05;         // in [0, 1); 0: no validation files
   bool overwrite = false;
 };
@@ -43,7 +44,7 @@ struct BuildReport {
 
 // Everything is read and checked before anything is written, and all is written before anything old is touched: a build
 // that fails or is killed leaves the old dataset, or none, or the new one, but none in part. NotFound: an input is missing.
-// InvalidArgument: bad options, an empty text, a mistake in JSON lines, nothing to validate on, a vocabulary too large for
+// InvalidArgument: bad options, a tokenizer that is not supported, an empty text, a mistake in JSON lines, nothing to validate on, a vocabulary too large for
 // the text. AlreadyExists: a file of the output is there and overwrite is off.
 absl::StatusOr<BuildReport> BuildDataset(Env& env, const BuildOptions& options);
 

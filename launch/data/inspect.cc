@@ -10,6 +10,7 @@
 #include "core/base/crc32c.h"
 #include "core/base/status.h"
 #include "launch/data/indexed_dataset.h"
+#include "launch/tokenizer/pieces.h"
 #include "launch/tokenizer/tokenizer.h"
 
 namespace strata {
@@ -86,7 +87,7 @@ void VerifyFile(Env& env, const std::string& path, const FileSums& sums, Problem
 
 // The tokenizer beside the files, which they are read with.
 void VerifyTokenizer(Env& env, const std::string& prefix, uint32_t crc32c, Problems& problems) {
-  const std::string path = TokenizerBeside(prefix);
+  const std::string path = TokenizerBeside(env, prefix);
   if (crc32c == 0 || !env.Exists(path)) return;
   const absl::StatusOr<std::string> model = ReadUserFile(env, path);
   if (!model.ok()) return problems.Add(model.status());
@@ -105,8 +106,8 @@ void VerifyTokens(const IndexedDataset& dataset, Problems& problems) {
 
 }  // namespace
 
-std::string TokenizerBeside(const std::string& prefix) {
-  return std::filesystem::path(prefix).parent_path() / "tokenizer.model";
+std::string TokenizerBeside(Env& env, const std::string& prefix) {
+  return TokenizerIn(env, std::filesystem::path(prefix).parent_path().string());
 }
 
 std::vector<std::string> DatasetsAt(Env& env, const std::string& path) {
@@ -141,7 +142,7 @@ absl::StatusOr<std::string> DescribeDataset(Env& env, const std::string& prefix)
 }
 
 absl::StatusOr<std::string> DocumentTexts(Env& env, const std::string& prefix, const std::string& tokenizer,
-                                          int64_t begin, int64_t end) {
+                                          int64_t begin, int64_t end, ShowAs as) {
   ASSIGN_OR_RETURN(const IndexedDataset dataset, IndexedDataset::Open(env, prefix));
   ASSIGN_OR_RETURN(const Tokenizer pieces, Tokenizer::Load(env, tokenizer));
   if (dataset.sums() && dataset.sums()->tokenizer != 0 && dataset.sums()->tokenizer != pieces.crc32c()) {
@@ -156,7 +157,8 @@ absl::StatusOr<std::string> DocumentTexts(Env& env, const std::string& prefix, c
   for (int64_t i = begin; i < end; ++i) {
     std::vector<int32_t> ids(static_cast<size_t>(dataset.DocumentBegin(i + 1) - dataset.DocumentBegin(i)));
     RETURN_IF_ERROR(dataset.Read(dataset.DocumentBegin(i), ids));
-    text += absl::StrFormat("== document %d: %d tokens\n%s\n", i, ids.size(), pieces.Decode(ids));
+    text += absl::StrFormat("== document %d: %d tokens\n", i, ids.size());
+    text += as == ShowAs::kPieces ? PieceLines(pieces, ids) : pieces.Decode(ids) + "\n";
   }
   return text;
 }

@@ -12,17 +12,18 @@ namespace strata {
 // The prefixes that `path` stands for: itself, or of a folder made by data build its train and, where it is there, valid.
 std::vector<std::string> DatasetsAt(Env& env, const std::string& path);
 
-// tokenizer.model in the folder of PREFIX, where data build puts it.
-std::string TokenizerBeside(const std::string& prefix);
+// The tokenizer in the folder of PREFIX, where data build puts it: tokenizer.json if there is one, else tokenizer.model.
+std::string TokenizerBeside(Env& env, const std::string& prefix);
 
 // Format, counts, lengths, ids and checksums of PREFIX as lines of text. Reads all tokens. Errors: IndexedDataset::Open's,
 // Read's.
 absl::StatusOr<std::string> DescribeDataset(Env& env, const std::string& prefix);
 
-// Documents [begin, end) of PREFIX as text, each under a line with its number and length. InvalidArgument: there are no such
-// documents, or the tokenizer is not the one that they were made with.
+// Documents [begin, end) of PREFIX, each under a line with its number and length: as text, or each piece on a line of its
+// own, with its id. InvalidArgument: there are no such documents, or the tokenizer is not the one that they were made with.
+enum class ShowAs : uint8_t { kText, kPieces };
 absl::StatusOr<std::string> DocumentTexts(Env& env, const std::string& prefix, const std::string& tokenizer,
-                                          int64_t begin, int64_t end);
+                                          int64_t begin, int64_t end, ShowAs as = ShowAs::kText);
 
 // Checks every byte of PREFIX: the checksums of all files, and of the tokenizer beside them, the index, and that every token
 // is below the vocabulary. One line, for a dataset that is whole; where it has no sums, the line says what could not be checked.

@@ -8,6 +8,8 @@
 #include <exception>
 #include <unordered_map>
 
+#include "launch/tokenizer/utf8.h"
+
 namespace strata {
 namespace {
 
@@ -46,21 +48,6 @@ size_t LongestLine(std::span<const std::string_view> texts) {
   size_t longest = 0;
   for (LineIterator line(texts); !line.done(); line.Next()) longest = std::max(longest, line.value().size());
   return longest;
-}
-
-// Length of the UTF-8 character at the start of `text`; 0 if there is none (RFC 3629).
-size_t CharacterLength(std::string_view text) {
-  const auto byte = [&](size_t i) { return i < text.size() ? static_cast<uint8_t>(text[i]) : uint8_t{0}; };
-  const auto continues = [&](size_t i) { return (byte(i) & 0xC0) == 0x80; };
-  const uint8_t first = byte(0);
-  if (first < 0x80) return 1;
-  if (first < 0xC2 || first > 0xF4) return 0;
-  if (first < 0xE0) return continues(1) ? 2 : 0;
-  const uint8_t low = first == 0xE0 ? 0xA0 : first == 0xF0 ? 0x90 : 0x80;   // no overlong forms
-  const uint8_t high = first == 0xED ? 0x9F : first == 0xF4 ? 0x8F : 0xBF;  // no surrogates, none over U+10FFFF
-  if (byte(1) < low || byte(1) > high || !continues(2)) return 0;
-  if (first < 0xF0) return 3;
-  return continues(3) ? 4 : 0;
 }
 
 std::string ReplaceAll(std::string text, std::string_view from, std::string_view to) {
@@ -118,16 +105,17 @@ std::string SentencePieceModel::Load(const std::string& model) {
   }
   eos_id_ = processor_->eos_id();
   text_of_.clear();
+  special_.clear();
   id_of_byte_.fill(-1);
   for (int id = 0; id < processor_->GetPieceSize(); ++id) {
     const std::string& piece = processor_->IdToPiece(id);
-    const bool silent = processor_->IsControl(id) || processor_->IsUnknown(id);
+    special_.push_back(processor_->IsControl(id) || processor_->IsUnknown(id));
     if (processor_->IsByte(id)) {  // "<0x0A>"
       const auto byte = static_cast<uint8_t>(std::strtoul(piece.c_str() + 1, nullptr, 16));
       text_of_.emplace_back(1, static_cast<char>(byte));
       id_of_byte_[byte] = id;
     } else {
-      text_of_.push_back(silent ? "" : ReplaceAll(piece, kSpace, " "));
+      text_of_.push_back(ReplaceAll(piece, kSpace, " "));
     }
   }
   const int32_t newline = processor_->PieceToId("\n");
@@ -139,14 +127,16 @@ std::string SentencePieceModel::Load(const std::string& model) {
   return encodes ? "" : "the model cannot encode";
 }
 
-void SentencePieceModel::EncodeRun(std::string_view run, std::vector<int32_t>* ids) const {
-  if (run.empty()) return;
+std::string SentencePieceModel::EncodeRun(std::string_view run, std::vector<int32_t>* ids) const {
+  if (run.empty()) return "";
   std::vector<int> pieces;
-  if (!processor_->Encode(run, &pieces).ok()) return;
+  const auto status = processor_->Encode(run, &pieces);
+  if (!status.ok()) return Reason(status);
   ids->insert(ids->end(), pieces.begin(), pieces.end());
+  return "";
 }
 
-void SentencePieceModel::Encode(std::string_view text, std::vector<int32_t>* ids) const {
+std::string SentencePieceModel::Encode(std::string_view text, std::vector<int32_t>* ids) const {
   if (!exact_) return EncodeRun(text, ids);
   size_t begin = 0;  // of the run that SentencePiece will encode
   for (size_t i = 0; i < text.size();) {
@@ -155,19 +145,20 @@ void SentencePieceModel::Encode(std::string_view text, std::vector<int32_t>* ids
     const bool bytes = length == 0 || text[i] == '\0' || text.substr(i, length) == kSpace;
     const size_t next = i + std::max<size_t>(length, 1);
     if (newline || bytes) {
-      EncodeRun(text.substr(begin, i - begin), ids);
+      if (const std::string error = EncodeRun(text.substr(begin, i - begin), ids); !error.empty()) return error;
       if (newline) ids->push_back(newline_id_);
       for (; bytes && i < next; ++i) ids->push_back(id_of_byte_[static_cast<uint8_t>(text[i])]);
       begin = next;
     }
     i = next;
   }
-  EncodeRun(text.substr(begin), ids);
+  return EncodeRun(text.substr(begin), ids);
 }
 
-void SentencePieceModel::Decode(std::span<const int32_t> ids, std::string* text) const {
+void SentencePieceModel::Decode(std::span<const int32_t> ids, SpecialText special, std::string* text) const {
   for (const int32_t id : ids) {
-    if (id >= 0 && id < vocab_size()) text->append(text_of_[id]);
+    if (id < 0 || id >= vocab_size() || (special == SpecialText::kLeaveOut && special_[id])) continue;
+    text->append(text_of_[id]);
   }
 }
 

@@ -10,16 +10,18 @@
 #include <string_view>
 #include <vector>
 
+#include "launch/tokenizer/codec.h"
+
 namespace sentencepiece {
 class SentencePieceProcessor;
 }
 
 namespace strata {
 
-class SentencePieceModel {
+class SentencePieceModel final : public Codec {
  public:
   SentencePieceModel();
-  ~SentencePieceModel();
+  ~SentencePieceModel() override;
   SentencePieceModel(SentencePieceModel&&) noexcept;
   SentencePieceModel& operator=(SentencePieceModel&&) noexcept;
 
@@ -29,16 +31,17 @@ class SentencePieceModel {
   // Parses a serialized model. Returns an error or "". The calls below need a loaded model and are thread-safe.
   std::string Load(const std::string& model);
 
-  void Encode(std::string_view text, std::vector<int32_t>* ids) const;  // appends
-  void Decode(std::span<const int32_t> ids, std::string* text) const;   // appends; unknown ids give nothing
-  int vocab_size() const { return static_cast<int>(text_of_.size()); }
+  std::string Encode(std::string_view text, std::vector<int32_t>* ids) const override;
+  void Decode(std::span<const int32_t> ids, SpecialText special, std::string* text) const override;
+  int vocab_size() const override { return static_cast<int>(text_of_.size()); }
   int eos_id() const { return eos_id_; }  // -1: none
 
  private:
-  void EncodeRun(std::string_view run, std::vector<int32_t>* ids) const;
+  std::string EncodeRun(std::string_view run, std::vector<int32_t>* ids) const;
 
   std::unique_ptr<sentencepiece::SentencePieceProcessor> processor_;
   std::vector<std::string> text_of_;       // of each id: what it adds to the decoded text
+  std::vector<bool> special_;              // of each id: control or unknown, which no text becomes
   std::array<int32_t, 256> id_of_byte_{};  // byte fallback pieces; -1: the model lacks it
   int32_t newline_id_ = -1;                // the user-defined piece "\n"
   int32_t eos_id_ = -1;

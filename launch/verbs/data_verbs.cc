@@ -1,4 +1,4 @@
-// data build, inspect, verify and baselines; tokenizer train, encode, decode.
+// data build, inspect, verify and baselines.
 
 #include <cstdio>
 
@@ -52,8 +52,9 @@ absl::Status RunDataInspect(const DataInspectOptions& o) {
       return absl::InvalidArgumentError(
           absl::StrFormat("--documents: of which one? Name %s", absl::StrJoin(prefixes, " or ")));
     }
-    const std::string tokenizer = o.tokenizer.empty() ? TokenizerBeside(prefixes[0]) : o.tokenizer;
-    ASSIGN_OR_RETURN(const std::string text, DocumentTexts(env, prefixes[0], tokenizer, o.begin, o.end));
+    const std::string tokenizer = o.tokenizer.empty() ? TokenizerBeside(env, prefixes[0]) : o.tokenizer;
+    ASSIGN_OR_RETURN(const std::string text, DocumentTexts(env, prefixes[0], tokenizer, o.begin, o.end,
+                                                           o.pieces ? ShowAs::kPieces : ShowAs::kText));
     std::fwrite(text.data(), 1, text.size(), stdout);  // a document may hold any bytes
     return absl::OkStatus();
   }
@@ -80,14 +81,15 @@ absl::Status RunDataVerify(const DataVerifyOptions& o) {
 }
 
 absl::Status RunDataBaselines(const DataBaselinesOptions& o) {
-  ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(Env::Posix(), o.data + "/tokenizer.model"));
+  const std::string path = TokenizerIn(Env::Posix(), o.data);
+  ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(Env::Posix(), path));
   ASSIGN_OR_RETURN(const std::vector<int32_t> train, AllTokens(o.data + "/train"));
   ASSIGN_OR_RETURN(const std::vector<int32_t> valid, AllTokens(o.data + "/valid"));
   for (const std::vector<int32_t>* tokens : {&train, &valid}) {
     for (int32_t t : *tokens) {
       if (t < 0 || t >= tokenizer.vocab_size()) {
-        return absl::InvalidArgumentError(absl::StrFormat("token %d is outside the vocabulary of %s (%d pieces)", t,
-                                                          o.data + "/tokenizer.model", tokenizer.vocab_size()));
+        return absl::InvalidArgumentError(
+            absl::StrFormat("token %d is outside the vocabulary of %s (%d pieces)", t, path, tokenizer.vocab_size()));
       }
     }
   }
@@ -96,34 +98,6 @@ absl::Status RunDataBaselines(const DataBaselinesOptions& o) {
   std::printf(
       "baselines on the validation split, nats a token:\n  ln(vocab) %.4f\n  unigram   %.4f\n  bigram    %.4f\n",
       b.uniform, b.unigram, b.bigram);
-  return absl::OkStatus();
-}
-
-absl::Status RunTokenizerTrain(const TokenizerTrainOptions& o) {
-  std::vector<std::string> texts;
-  for (const std::string& path : o.text) {
-    ASSIGN_OR_RETURN(texts.emplace_back(), ReadText(Env::Posix(), path));
-  }
-  const std::vector<std::string_view> views(texts.begin(), texts.end());
-  ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Train(views, static_cast<int>(o.vocab)));
-  return tokenizer.Save(Env::Posix(), o.out);
-}
-
-absl::Status RunTokenizerEncode(const TokenizerEncodeOptions& o) {
-  ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(Env::Posix(), o.tokenizer));
-  const char* separator = "";
-  for (int32_t id : tokenizer.Encode(o.text)) {
-    std::printf("%s%d", separator, id);
-    separator = " ";
-  }
-  std::printf("\n");
-  return absl::OkStatus();
-}
-
-absl::Status RunTokenizerDecode(const TokenizerDecodeOptions& o) {
-  ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(Env::Posix(), o.tokenizer));
-  const std::vector<int32_t> ids(o.ids.begin(), o.ids.end());
-  std::printf("%s\n", tokenizer.Decode(ids).c_str());
   return absl::OkStatus();
 }
 

@@ -1,5 +1,6 @@
 // train, plan, generate, eval.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 
@@ -34,15 +35,17 @@ absl::StatusOr<std::string> PickCheckpoint(const JobConfig& c, const std::string
 // Continues the prompt one token at a time on the last `seq` tokens, printing as it goes.
 absl::Status Generate(const GenerateOptions& options, const JobConfig& c, const Tokenizer& tokenizer,
                       RankRunner& runner) {
-  std::vector<int32_t> tokens = tokenizer.Encode(options.prompt);
+  ASSIGN_OR_RETURN(std::vector<int32_t> tokens, tokenizer.EncodePrompt(options.prompt));
   if (tokens.empty()) return absl::InvalidArgumentError("--prompt is empty");
   const SamplerOptions sampler{options.temperature, options.top_k, options.top_p, static_cast<uint64_t>(options.seed)};
   Print(options.prompt);
   for (int64_t i = 0; i < options.tokens; ++i) {
     const size_t from = tokens.size() > static_cast<size_t>(c.model.seq) ? tokens.size() - c.model.seq : 0;
     ASSIGN_OR_RETURN(const std::vector<double> logits, runner.NextLogits(std::span(tokens).subspan(from)));
-    const int32_t next = SampleToken(logits, sampler, tokens.size());
-    if (next == tokenizer.eos_id()) break;
+    const size_t pieces =
+        std::min<size_t>(logits.size(), tokenizer.vocab_size());  // the model's vocabulary may be padded
+    const int32_t next = SampleToken(std::span(logits).first(pieces), sampler, tokens.size());
+    if (tokenizer.Stops(next)) break;
     tokens.push_back(next);
     Print(tokenizer.Decode({&next, 1}));
     std::fflush(stdout);

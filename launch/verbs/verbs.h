@@ -20,6 +20,7 @@ absl::Status RunDataBaselines(const DataBaselinesOptions& options);
 absl::Status RunTokenizerTrain(const TokenizerTrainOptions& options);
 absl::Status RunTokenizerEncode(const TokenizerEncodeOptions& options);
 absl::Status RunTokenizerDecode(const TokenizerDecodeOptions& options);
+absl::Status RunTokenizerVerify(const TokenizerVerifyOptions& options);
 absl::Status RunGenerate(const GenerateOptions& options);
 absl::Status RunEval(const EvalOptions& options);
 absl::Status RunCkptList(const CkptListOptions& options);

@@ -19,6 +19,9 @@ void TokenSumsText(std::string_view input);
 void ManifestText(std::string_view input);
 // A tokenizer model. Whatever loads encodes and decodes a text with ids of its vocabulary.
 void TokenizerModel(std::string_view input);
+// A tokenizer.json, and behind a NUL byte a text. Whatever loads encodes that text and another with ids of its vocabulary,
+// or says that it cannot.
+void TokenizerJsonFile(std::string_view input);
 // A text, through a tokenizer that was trained here: it comes back byte for byte.
 void TokenizerText(std::string_view input);
 
@@ -32,6 +35,7 @@ inline constexpr Target kTargets[] = {
     {"token_sums", TokenSumsText},
     {"manifest", ManifestText},
     {"tokenizer_model", TokenizerModel},
+    {"tokenizer_json", TokenizerJsonFile},
     {"tokenizer_text", TokenizerText},
 };
 

@@ -27,6 +27,7 @@ struct Recorder {
   TokenizerTrainOptions tokenizer_train;
   TokenizerEncodeOptions tokenizer_encode;
   TokenizerDecodeOptions tokenizer_decode;
+  TokenizerVerifyOptions tokenizer_verify;
   GenerateOptions generate;
   EvalOptions eval;
   CkptListOptions ckpt_ls;
@@ -60,6 +61,7 @@ struct Recorder {
                       Record("tokenizer train", tokenizer_train),
                       Record("tokenizer encode", tokenizer_encode),
                       Record("tokenizer decode", tokenizer_decode),
+                      Record("tokenizer verify", tokenizer_verify),
                       Record("generate", generate),
                       Record("eval", eval),
                       Record("ckpt ls", ckpt_ls),
@@ -182,6 +184,9 @@ TEST(Cli, Data) {
   EXPECT_EQ(r.data_inspect.begin, 3);
   EXPECT_EQ(r.data_inspect.end, 12);
   EXPECT_EQ(r.data_inspect.tokenizer, "t");
+  EXPECT_FALSE(r.data_inspect.pieces);
+  EXPECT_EQ(r.Run({"data", "inspect", "p", "--documents", "3:12", "--pieces"}), 0);
+  EXPECT_TRUE(r.data_inspect.pieces);
   for (const char* wrong : {"3", "3:", ":3", "3:3", "-1:3", "3:x", ""}) {
     EXPECT_EQ(r.Run({"data", "inspect", "p", "--documents", wrong}), 64) << wrong;
   }
@@ -204,6 +209,14 @@ TEST(Cli, Tokenizer) {
   EXPECT_EQ(r.Run({"tokenizer", "decode", "--tokenizer", "t.model", "5", "6"}), 0);
   EXPECT_EQ(r.called, "tokenizer decode");
   EXPECT_THAT(r.tokenizer_decode.ids, ElementsAre(5, 6));
+  EXPECT_FALSE(r.tokenizer_encode.bos || r.tokenizer_encode.pieces);
+  EXPECT_EQ(r.Run({"tokenizer", "encode", "--tokenizer", "d", "--bos", "--pieces", "It"}), 0);
+  EXPECT_TRUE(r.tokenizer_encode.bos && r.tokenizer_encode.pieces);
+  EXPECT_EQ(r.Run({"tokenizer", "verify", "--tokenizer", "d", "--text", "a", "b", "--reference", "r.jsonl"}), 0);
+  EXPECT_EQ(r.called, "tokenizer verify");
+  EXPECT_EQ(r.tokenizer_verify.tokenizer, "d");
+  EXPECT_THAT(r.tokenizer_verify.text, ElementsAre("a", "b"));
+  EXPECT_THAT(r.tokenizer_verify.reference, ElementsAre("r.jsonl"));
 }
 
 TEST(Cli, GenerateAndCkpt) {

@@ -139,7 +139,7 @@ TEST_F(InspectTest, DocumentsAsText) {
       env_,
       {.inputs = {}, .jsonl = {dir_.path("in.jsonl")}, .out = dir_.path("d"), .vocab_size = 280, .valid_fraction = 0});
   ASSERT_TRUE(report.ok()) << report.status();
-  const std::string prefix = report->train_prefix, tokenizer = TokenizerBeside(prefix);
+  const std::string prefix = report->train_prefix, tokenizer = TokenizerBeside(env_, prefix);
   EXPECT_EQ(tokenizer, report->tokenizer_path);
   const auto text = DocumentTexts(env_, prefix, tokenizer, 1, 3);
   ASSERT_TRUE(text.ok()) << text.status();
