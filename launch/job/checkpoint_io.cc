@@ -39,7 +39,7 @@ absl::StatusOr<std::string> SaveCheckpoint(Env& env, const Job& job, std::span<c
   ASSIGN_OR_RETURN(const std::string folder, BroadcastText(control, *begun));
 
   const absl::StatusOr<ShardRecord> record = [&]() -> absl::StatusOr<ShardRecord> {
-    ASSIGN_OR_RETURN(const Snapshot snapshot, BoxesToSave(executor, StatesToSave(plans, rank)));
+    ASSIGN_OR_RETURN(const Snapshot snapshot, BoxesToSave(executor, StatesToSave(plans)[rank]));
     return WriteShard(env, folder, rank, snapshot.boxes);
   }();
   RETURN_IF_ERROR(AgreeOn(control, record.status()));
