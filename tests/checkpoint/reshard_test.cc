@@ -169,6 +169,17 @@ TEST_F(ReshardTest, FailsAsAWhole) {
   EXPECT_GT(operations, 100);
 }
 
+TEST_F(ReshardTest, WhatAKilledOneLeftMakesWay) {
+  const std::string to = dir_.path("to");
+  ASSERT_TRUE(env_.MakeDirs(to + ".tmp-0").ok());
+  ASSERT_TRUE(WriteTextAtomically(env_, to + ".tmp-0/data-00000.h5", "half of it").ok());
+  CheckpointReader reader = Open(env_, from_);
+  const absl::Status status = Reshard(env_, reader, to, *TargetOfFiles(reader, 1));
+  ASSERT_TRUE(status.ok()) << status;
+  ExpectEqual(from_, to);
+  EXPECT_FALSE(env_.Exists(to + ".tmp-0"));
+}
+
 TEST_F(ReshardTest, NoDamageIsCopied) {
   const std::string file = from_ + "/data-00003.h5";
   std::string bytes = ReadText(env_, file).value();
