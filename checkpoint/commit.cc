@@ -84,15 +84,20 @@ absl::StatusOr<std::string> BeginSave(Env& env, const std::string& root, int64_t
   return tmp_dir;
 }
 
+absl::Status WriteManifest(Env& env, const std::string& folder, int64_t step, const std::vector<ShardRecord>& records,
+                           const CheckpointMeta& meta) {
+  ASSIGN_OR_RETURN(const std::string manifest, MakeManifest(step, meta, records));
+  for (const ShardRecord& record : records) {
+    RETURN_IF_ERROR(internal::BlockFile::Open(env, folder, record.file).status());
+  }
+  return WriteTextAtomically(env, folder + "/" + kManifestName, manifest);
+}
+
 absl::StatusOr<Committed> CommitCheckpoint(Env& env, const std::string& root, int64_t step, const std::string& tmp_dir,
                                            const std::vector<ShardRecord>& records, const CheckpointMeta& meta,
                                            int keep) {
   if (keep < 1) return absl::InvalidArgumentError(absl::StrFormat("keep %d checkpoints: at least 1", keep));
-  ASSIGN_OR_RETURN(const std::string manifest, MakeManifest(step, meta, records));
-  for (const ShardRecord& record : records) {
-    RETURN_IF_ERROR(internal::BlockFile::Open(env, tmp_dir, record.file).status());
-  }
-  RETURN_IF_ERROR(WriteTextAtomically(env, tmp_dir + "/" + kManifestName, manifest));
+  RETURN_IF_ERROR(WriteManifest(env, tmp_dir, step, records, meta));
   const std::string name = StepDirName(step);
   RETURN_IF_ERROR(Publish(env, root, tmp_dir, name));
   return Committed{root + "/" + name, CleanUp(env, root, name, keep)};

@@ -20,11 +20,16 @@ struct Committed {
   absl::Status cleanup;  // of advancing `latest` and removing old ones
 };
 
+// Makes a checkpoint of a folder whose data files `records` describe: its manifest, written, synced and renamed.
+// Errors: InvalidArgument, naming the tensor, if the records do not cover every tensor exactly once; DataLoss if a file is
+// not of the recorded size; else Env's.
+absl::Status WriteManifest(Env& env, const std::string& folder, int64_t step, const std::vector<ShardRecord>& records,
+                           const CheckpointMeta& meta);
+
 // Turns tmp_dir into root/step-N: manifest written, synced and renamed, folder synced, folder renamed, root synced; then
 // advances `latest` and removes leftovers of crashed saves and all but the newest `keep` checkpoints (>= 1), never the one
 // just written. A step-N that exists already is replaced.
-// Errors leave the older checkpoints alone: InvalidArgument, naming the tensor, if the records do not cover every tensor
-// exactly once; DataLoss if a file is not as recorded; else Env's.
+// Errors, those of WriteManifest and Env's, leave the older checkpoints alone.
 absl::StatusOr<Committed> CommitCheckpoint(Env& env, const std::string& root, int64_t step, const std::string& tmp_dir,
                                            const std::vector<ShardRecord>& records, const CheckpointMeta& meta,
                                            int keep);

@@ -15,7 +15,6 @@ namespace strata {
 namespace {
 
 constexpr std::string_view kMaster = ".master";
-constexpr int64_t kSlabElements = int64_t{1} << 20;  // converted at once
 
 std::string_view ParameterOf(const PlannedState& s) {
   const std::string_view name = s.name;
@@ -112,26 +111,14 @@ void PutAs(DType dtype, std::byte* to, double value) {
 }
 
 absl::Status ReadConverted(CheckpointReader& reader, const TensorBox& want, DType to, std::span<std::byte> out) {
-  const int64_t from_bytes = SizeOf(want.dtype), to_bytes = SizeOf(to), count = want.size.elements();
-  std::vector<std::byte> slab;
-  absl::Status status;
-  int64_t done = 0;
-  for (int64_t first = 0; first < count; first += kSlabElements) {
-    ForEachBoxOfRange(want.size, first, std::min(kSlabElements, count - first), [&](auto& offset, auto& size) {
-      TensorBox part = want;
-      part.size = size;
-      for (int d = 0; d < size.rank; ++d) part.offset[d] += offset[d];
-      const int64_t n = size.elements();
-      slab.resize(n * from_bytes);
-      if (status.ok()) status = reader.Read(part, slab);
-      for (int64_t i = 0; status.ok() && i < n; ++i) {
-        PutAs(to, &out[(done + i) * to_bytes], GetAs(want.dtype, &slab[i * from_bytes]));
-      }
-      done += n;
-    });
-    RETURN_IF_ERROR(status);
-  }
-  return absl::OkStatus();
+  const int64_t from_bytes = SizeOf(want.dtype), to_bytes = SizeOf(to);
+  int64_t at = 0;
+  return reader.ReadSlabs(want, [&](std::span<const std::byte> slab) {
+    for (int64_t i = 0; i < std::ssize(slab); i += from_bytes, at += to_bytes) {
+      PutAs(to, &out[at], GetAs(want.dtype, &slab[i]));
+    }
+    return absl::OkStatus();
+  });
 }
 
 }  // namespace
@@ -148,8 +135,8 @@ absl::Status CheckLoads(const CheckpointReader& reader, std::span<const Plan> pl
   const Mismatch m = Compare(reader, plans, purpose);
   if (!m.tensors.empty()) {
     return absl::InvalidArgumentError(
-        absl::StrFormat("%s is of another model: %s; set [model] as it was, or start a new run with --resume never",
-                        reader.dir(), Some(m.tensors)));
+        absl::StrFormat("%s is of another model: %s; set [model] as it was%s", reader.dir(), Some(m.tensors),
+                        purpose == LoadFor::kTraining ? ", or start a new run with --resume never" : ""));
   }
   if (m.moments_missing.empty() && m.moments_unknown.empty()) return absl::OkStatus();
   const auto list = [](const std::set<std::string>& names) {

@@ -93,22 +93,21 @@ std::vector<Piece> PiecesOf(const PlannedState& state) {
   return pieces;
 }
 
-std::vector<PlannedState> StatesToSave(std::span<const Plan> plans, int rank) {
+std::vector<std::vector<PlannedState>> StatesToSave(std::span<const Plan> plans) {
   std::map<std::string_view, std::vector<Taken>> taken;
-  std::vector<PlannedState> mine;
-  for (int r = 0; r <= rank; ++r) {
-    for (const PlannedState& s : plans[r].states) {
+  std::vector<std::vector<PlannedState>> states(plans.size());
+  for (size_t rank = 0; rank < plans.size(); ++rank) {
+    for (const PlannedState& s : plans[rank].states) {
       if (!IsSaved(s) || s.count == 0) continue;
       for (const Range& part : TakenOf(taken[s.name], s.box).Take({s.first, s.first + s.count})) {
-        if (r < rank) continue;
-        PlannedState& narrowed = mine.emplace_back(s);
+        PlannedState& narrowed = states[rank].emplace_back(s);
         narrowed.first = part.begin;
         narrowed.count = part.end - part.begin;
         narrowed.ref.offset += (part.begin - s.first) * SizeOf(s.spec.dtype);
       }
     }
   }
-  return mine;
+  return states;
 }
 
 }  // namespace strata

@@ -23,9 +23,9 @@ struct Piece {
 // none. A tensor of rank r has at most 2r - 1 pieces, but where padding ends another dim than the first: a piece a row.
 std::vector<Piece> PiecesOf(const PlannedState& state);
 
-// What `rank` saves: its states that a checkpoint holds, `first`, `count` and `ref` narrowed to elements that no lower rank
-// stores (a state in several parts where need be). Over all ranks every element once, whatever makes replicas of it: axes
-// of the mesh, or stages that share a parameter. Replicas must be cut into equal local boxes; ranges of these may differ.
-std::vector<PlannedState> StatesToSave(std::span<const Plan> plans, int rank);
+// What each rank saves: its states that a checkpoint holds, `first`, `count` and `ref` narrowed to elements that no lower
+// rank stores (a state in several parts where need be). Over all ranks every element once, whatever makes replicas of it:
+// axes of the mesh, or stages that share a parameter. Replicas must be cut into equal local boxes; their ranges may differ.
+std::vector<std::vector<PlannedState>> StatesToSave(std::span<const Plan> plans);
 
 }  // namespace strata

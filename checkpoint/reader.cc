@@ -58,6 +58,24 @@ absl::Status CheckpointReader::Read(const TensorBox& want, std::span<std::byte> 
   return absl::OkStatus();
 }
 
+absl::Status CheckpointReader::ReadSlabs(const TensorBox& want, SlabFn fn) {
+  const int64_t count = want.size.elements(), most = kBlockBytes / SizeOf(want.dtype);
+  std::vector<std::byte> slab;
+  for (int64_t first = 0; first < count; first += most) {
+    absl::Status status;
+    ForEachBoxOfRange(want.size, first, std::min(most, count - first), [&](const Shape& offset, const Shape& size) {
+      TensorBox part = want;
+      part.size = size;
+      for (int d = 0; d < size.rank; ++d) part.offset[d] += offset[d];
+      slab.resize(size.elements() * SizeOf(want.dtype));
+      if (status.ok()) status = Read(part, slab);
+      if (status.ok()) status = fn(slab);
+    });
+    RETURN_IF_ERROR(status);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckpointReader::ReadBytes(int file, int64_t offset, std::span<std::byte> out) {
   while (!out.empty()) {
     ASSIGN_OR_RETURN(const std::span<const std::byte> block, Block(file, offset / kBlockBytes));

@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "checkpoint/internal/block_file.h"
 #include "checkpoint/manifest.h"
@@ -39,6 +40,10 @@ class CheckpointReader {
   // many files, cost one read of each block.
   // Errors: NotFound (no such tensor), InvalidArgument (dtype, global shape, box or out size differ), DataLoss.
   absl::Status Read(const TensorBox& want, std::span<std::byte> out);
+
+  // The same, handed to fn in order, some MiB at a time.
+  using SlabFn = absl::FunctionRef<absl::Status(std::span<const std::byte>)>;
+  absl::Status ReadSlabs(const TensorBox& want, SlabFn fn);
 
  private:
   CheckpointReader(Env& env, std::string dir, Manifest manifest);

@@ -1,111 +1,119 @@
 #include "checkpoint/writer.h"
 
 #include <algorithm>
-#include <cstring>
 #include <unordered_map>
 #include <utility>
-#include <vector>
 
 #include "absl/strings/str_format.h"
 #include "checkpoint/internal/hdf5_layout.h"
+#include "core/base/check.h"
 #include "core/base/crc32c.h"
 #include "core/base/status.h"
 
 namespace strata {
 namespace {
 
-// Bytes that must be in the file, from memory.
-struct Piece {
-  int64_t offset;
-  std::span<const std::byte> bytes;
-};
-
-absl::Status CheckSavedBox(const SavedBox& box) {
+absl::Status CheckBoxToSave(const TensorBox& box) {
   if (!IsTensorName(box.name)) {
     return absl::InvalidArgumentError(absl::StrFormat("not a tensor name: \"%s\"", box.name));
   }
-  if (box.data == nullptr) return absl::InvalidArgumentError(absl::StrFormat("%s: no data", box.name));
   return Annotate(CheckBox(box.global, box.offset, box.size), box.name);
 }
 
-absl::Status WritePieces(Env& env, const std::string& path, std::span<const Piece> pieces) {
-  ASSIGN_OR_RETURN(const auto file, env.OpenWritable(path, Env::Open::kExisting));
-  for (const Piece& piece : pieces) RETURN_IF_ERROR(file->WriteAt(piece.offset, piece.bytes));
-  RETURN_IF_ERROR(file->Sync());
-  return file->Close();
-}
-
-// Whether `block`, which begins at file offset `begin`, holds the pieces' bytes where they meet it. Pieces are in rising order.
-bool HoldsPieces(std::span<const std::byte> block, int64_t begin, std::span<const Piece> pieces) {
-  const int64_t end = begin + static_cast<int64_t>(block.size());
-  const auto ends_before = [](const Piece& p, int64_t at) { return p.offset + std::ssize(p.bytes) <= at; };
-  for (auto p = std::lower_bound(pieces.begin(), pieces.end(), begin, ends_before);
-       p != pieces.end() && p->offset < end; ++p) {
-    const int64_t from = std::max(begin, p->offset), to = std::min(end, p->offset + std::ssize(p->bytes));
-    if (std::memcmp(block.data() + (from - begin), p->bytes.data() + (from - p->offset), to - from) != 0) return false;
+absl::Status AddToTensor(const TensorBox& box, int64_t offset_in_file, std::vector<TensorRecord>& tensors,
+                         std::unordered_map<std::string, size_t>& index) {
+  const auto [it, inserted] = index.try_emplace(box.name, tensors.size());
+  if (inserted) tensors.push_back({box.name, box.dtype, box.global, {}});
+  TensorRecord& tensor = tensors[it->second];
+  if (tensor.dtype != box.dtype || tensor.global != box.global) {
+    return absl::InvalidArgumentError(absl::StrFormat("%s: two boxes differ in dtype or global shape", box.name));
   }
-  return true;
-}
-
-// Checksums of the file as it reads back, HDF5's own bytes included.
-absl::StatusOr<FileRecord> ReadBack(Env& env, const std::string& path, std::string name,
-                                    std::span<const Piece> pieces) {
-  ASSIGN_OR_RETURN(const auto file, env.OpenReadable(path));
-  FileRecord record{std::move(name), file->size(), 0, {}};
-  std::vector<std::byte> buffer(std::min(kBlockBytes, record.bytes));
-  for (int64_t begin = 0; begin < record.bytes; begin += kBlockBytes) {
-    const std::span block(buffer.data(), std::min(kBlockBytes, record.bytes - begin));
-    RETURN_IF_ERROR(file->ReadAt(begin, block));
-    if (!HoldsPieces(block, begin, pieces)) {
-      return absl::DataLossError(
-          absl::StrFormat("%s: bytes %d..%d read back other than written", path, begin, begin + std::ssize(block) - 1));
-    }
-    record.block_crc32c.push_back(Crc32c(block));
-    record.crc32c = Crc32cCombine(record.crc32c, record.block_crc32c.back(), std::ssize(block));
-  }
-  return record;
-}
-
-absl::StatusOr<std::vector<TensorRecord>> GroupByTensor(std::span<const SavedBox> boxes,
-                                                        std::span<const int64_t> offsets) {
-  std::vector<TensorRecord> tensors;
-  std::unordered_map<std::string, size_t> index;
-  for (size_t i = 0; i < boxes.size(); ++i) {
-    const SavedBox& box = boxes[i];
-    const auto [it, inserted] = index.try_emplace(box.name, tensors.size());
-    if (inserted) tensors.push_back({box.name, box.dtype, box.global, {}});
-    TensorRecord& tensor = tensors[it->second];
-    if (tensor.dtype != box.dtype || tensor.global != box.global) {
-      return absl::InvalidArgumentError(absl::StrFormat("%s: two boxes differ in dtype or global shape", box.name));
-    }
-    tensor.boxes.push_back({box.offset, box.size, 0, offsets[i]});
-  }
-  return tensors;
+  tensor.boxes.push_back({box.offset, box.size, 0, offset_in_file});
+  return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::StatusOr<ShardRecord> WriteShard(Env& env, const std::string& tmp_dir, int rank,
-                                       std::span<const SavedBox> boxes) {
+absl::StatusOr<ShardWriter> ShardWriter::Create(Env& env, const std::string& folder, int rank,
+                                                std::vector<TensorBox> boxes) {
   if (rank < 0 || rank >= kMaxFiles) return absl::InvalidArgumentError(absl::StrFormat("rank %d", rank));
   std::vector<const TensorBox*> layout;
-  for (const SavedBox& box : boxes) {
-    RETURN_IF_ERROR(CheckSavedBox(box));
+  for (const TensorBox& box : boxes) {
+    RETURN_IF_ERROR(CheckBoxToSave(box));
     layout.push_back(&box);
   }
-  const std::string name = DataFileName(rank), path = tmp_dir + "/" + name;
-  if (env.Exists(path)) return absl::AlreadyExistsError(absl::StrFormat("%s: already written", path));
-  ASSIGN_OR_RETURN(const std::vector<int64_t> offsets, internal::LayOutHdf5(path, layout));
-  ASSIGN_OR_RETURN(std::vector<TensorRecord> tensors, GroupByTensor(boxes, offsets));
-  std::vector<Piece> pieces;
+  ShardWriter writer(env, folder, DataFileName(rank));
+  if (env.Exists(writer.path_)) return absl::AlreadyExistsError(absl::StrFormat("%s: already written", writer.path_));
+  ASSIGN_OR_RETURN(const std::vector<int64_t> offsets, internal::LayOutHdf5(writer.path_, layout));
+  for (size_t i = 0; i < boxes.size(); ++i) {
+    const int64_t bytes = boxes[i].size.elements() * SizeOf(boxes[i].dtype);
+    writer.boxes_.push_back({std::move(boxes[i]), offsets[i], bytes});
+  }
+  ASSIGN_OR_RETURN(writer.file_, env.OpenWritable(writer.path_, Env::Open::kExisting));
+  return writer;
+}
+
+absl::Status ShardWriter::Append(size_t box, std::span<const std::byte> bytes) {
+  Box& b = boxes_[box];
+  STRATA_CHECK(std::ssize(bytes) <= b.bytes - b.written);
+  RETURN_IF_ERROR(file_->WriteAt(b.offset_in_file + b.written, bytes));
+  b.crc32c = Crc32c(bytes, b.crc32c);
+  b.written += std::ssize(bytes);
+  return absl::OkStatus();
+}
+
+// Checksums of the file's blocks as they read back, HDF5's own bytes included; those of the boxes must be what they were.
+absl::StatusOr<FileRecord> ShardWriter::ReadBack() const {
+  std::vector<const Box*> boxes;
+  for (const Box& box : boxes_) boxes.push_back(&box);
+  std::sort(boxes.begin(), boxes.end(), [](auto* a, auto* b) { return a->offset_in_file < b->offset_in_file; });
+  ASSIGN_OR_RETURN(const auto file, env_->OpenReadable(path_));
+  FileRecord record{name_, file->size(), 0, {}};
+  std::vector<std::byte> buffer(std::min(kBlockBytes, record.bytes));
+  auto box = boxes.begin();  // the first that has not come to its end
+  uint32_t crc = 0;          // of its bytes so far
+  for (int64_t begin = 0; begin < record.bytes; begin += kBlockBytes) {
+    const std::span block(buffer.data(), std::min(kBlockBytes, record.bytes - begin));
+    RETURN_IF_ERROR(file->ReadAt(begin, block));
+    const int64_t end = begin + std::ssize(block);
+    for (; box != boxes.end() && (*box)->offset_in_file < end; ++box, crc = 0) {
+      const int64_t from = std::max(begin, (*box)->offset_in_file), box_end = (*box)->offset_in_file + (*box)->bytes;
+      crc = Crc32c(block.subspan(from - begin, std::min(end, box_end) - from), crc);
+      if (box_end > end) break;
+      if (crc == (*box)->crc32c) continue;
+      return absl::DataLossError(absl::StrFormat("%s: %s%s reads back other than written", path_, (*box)->name,
+                                                 BoxName((*box)->offset, (*box)->size)));
+    }
+    record.block_crc32c.push_back(Crc32c(block));
+    record.crc32c = Crc32cCombine(record.crc32c, record.block_crc32c.back(), std::ssize(block));
+  }
+  if (box != boxes.end()) return absl::DataLossError(absl::StrFormat("%s: ends before its last tensor", path_));
+  return record;
+}
+
+absl::StatusOr<ShardRecord> ShardWriter::Finish() {
+  ShardRecord record;
+  std::unordered_map<std::string, size_t> index;
+  for (const Box& box : boxes_) {
+    STRATA_CHECK(box.written == box.bytes);
+    RETURN_IF_ERROR(AddToTensor(box, box.offset_in_file, record.tensors, index));
+  }
+  RETURN_IF_ERROR(file_->Sync());
+  RETURN_IF_ERROR(file_->Close());
+  ASSIGN_OR_RETURN(record.file, ReadBack());
+  return record;
+}
+
+absl::StatusOr<ShardRecord> WriteShard(Env& env, const std::string& folder, int rank, std::span<const SavedBox> boxes) {
+  for (const SavedBox& box : boxes) {
+    if (box.data == nullptr) return absl::InvalidArgumentError(absl::StrFormat("%s: no data", box.name));
+  }
+  ASSIGN_OR_RETURN(ShardWriter writer, ShardWriter::Create(env, folder, rank, {boxes.begin(), boxes.end()}));
   for (size_t i = 0; i < boxes.size(); ++i) {
     const auto bytes = static_cast<size_t>(boxes[i].size.elements() * SizeOf(boxes[i].dtype));
-    pieces.push_back({offsets[i], std::span(boxes[i].data, bytes)});
+    RETURN_IF_ERROR(writer.Append(i, {boxes[i].data, bytes}));
   }
-  std::sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) { return a.offset < b.offset; });
-  RETURN_IF_ERROR(WritePieces(env, path, pieces));
-  ASSIGN_OR_RETURN(FileRecord file, ReadBack(env, path, name, pieces));
-  return ShardRecord{std::move(file), std::move(tensors)};
+  return writer.Finish();
 }
 
 }  // namespace strata

@@ -31,5 +31,6 @@ int main(int argc, char** argv) {
                        .ckpt_ls = strata::RunCkptList,
                        .ckpt_verify = strata::RunCkptVerify,
                        .ckpt_diff = strata::RunCkptDiff,
+                       .ckpt_reshard = strata::RunCkptReshard,
                        .doctor = strata::RunDoctor});
 }

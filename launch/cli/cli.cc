@@ -19,11 +19,16 @@ namespace {
 using Run = std::function<absl::Status()>;
 
 template <class Options>
-void AddConfig(CLI::App* verb, Options* o, const std::string& doc = "TOML file") {
-  verb->add_option("config", o->config, doc)->required();
-  verb->add_option("--set", o->set, "A value over that of the file, such as optim.lr=0.001; may be given again")
+CLI::Option* AddSet(CLI::App* verb, Options* o) {
+  return verb->add_option("--set", o->set, "A value over that of the file, such as optim.lr=0.001; may be given again")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
+}
+
+template <class Options>
+void AddConfig(CLI::App* verb, Options* o, const std::string& doc = "TOML file") {
+  verb->add_option("config", o->config, doc)->required();
+  AddSet(verb, o);
 }
 
 void AddTrainOptions(CLI::App* verb, TrainOptions* o) {
@@ -287,6 +292,19 @@ class CommandLine {
     auto [diff, d] = Add(ckpt, "diff", "Say how two checkpoints differ; exit code 1 if they do", verbs_.ckpt_diff);
     diff->add_option("a", d->a, "Folder of a checkpoint")->required();
     diff->add_option("b", d->b, "Folder of the other")->required();
+    auto [reshard, r] = Add(ckpt, "reshard", "Rewrite a checkpoint as another job would save it, or as so many files",
+                            verbs_.ckpt_reshard);
+    reshard->add_option("from", r->from, "Folder of a checkpoint")->required();
+    reshard->add_option("to", r->to, "Folder to write; must not exist")->required();
+    CLI::Option* like =
+        reshard->add_option("--like", r->like, "TOML file of a job of the same model: a file for each rank");
+    like->type_name("JOB.toml");
+    AddSet(reshard, r)->needs(like);
+    reshard->add_option("--files", r->files, "Files of equal size")
+        ->type_name("N")
+        ->check(CLI::Range(1, 100000))
+        ->capture_default_str()
+        ->excludes(like);
   }
 
   void AddDoctor() {

@@ -114,6 +114,12 @@ struct CkptVerifyOptions {
 struct CkptDiffOptions {
   std::string a, b;  // folders of checkpoints
 };
+struct CkptReshardOptions {
+  std::string from, to;  // folders of checkpoints; `to` is made
+  std::string like;      // config: as this job would save it
+  std::vector<std::string> set;
+  int files = 1;  // where `like` is empty
+};
 struct DoctorOptions {
   std::string folder = ".";  // whose disk is looked at
 };
@@ -137,6 +143,7 @@ struct Verbs {  // all must be set
   std::function<absl::Status(const CkptListOptions&)> ckpt_ls;
   std::function<absl::Status(const CkptVerifyOptions&)> ckpt_verify;
   std::function<absl::Status(const CkptDiffOptions&)> ckpt_diff;
+  std::function<absl::Status(const CkptReshardOptions&)> ckpt_reshard;
   std::function<absl::Status(const DoctorOptions&)> doctor;
 };
 

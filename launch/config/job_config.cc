@@ -198,6 +198,7 @@ void CheckpointConfig::Describe(ConfigFields& f) {
   f.Add("every", every,
         {.doc = "save every so many; 0 = only at the end", .unit = "steps", .min = 0, .max = kMaxSteps});
   f.Add("keep", keep, {.doc = "newest checkpoints that are kept", .min = 1, .max = 1e6});
+  f.Add("async", async, {.doc = "write them while training goes on, from two copies in host memory"});
 }
 
 void LogConfig::Describe(ConfigFields& f) {

@@ -95,6 +95,7 @@ struct MemoryConfig {
 struct CheckpointConfig {
   int64_t every = 0;
   int64_t keep = 2;
+  bool async = true;
 
   void Describe(ConfigFields& f);
   bool operator==(const CheckpointConfig&) const = default;

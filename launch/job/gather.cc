@@ -7,14 +7,18 @@
 
 namespace strata {
 
-absl::StatusOr<int64_t> AllMax(Communicator& comm, int64_t mine) {
+absl::Status AllMax(Communicator& comm, std::span<int64_t> values) {
   const Collective call{.kind = Collective::kAllReduce,
                         .reduce = ReduceOp::kMax,
                         .dtype = DType::kI64,
-                        .count = 1,
-                        .in = &mine,
-                        .out = &mine};
-  RETURN_IF_ERROR(comm.Issue({&call, 1}, Stream{}));
+                        .count = std::ssize(values),
+                        .in = values.data(),
+                        .out = values.data()};
+  return comm.Issue({&call, 1}, Stream{});
+}
+
+absl::StatusOr<int64_t> AllMax(Communicator& comm, int64_t mine) {
+  RETURN_IF_ERROR(AllMax(comm, std::span(&mine, 1)));
   return mine;
 }
 

@@ -11,6 +11,7 @@
 #include "core/base/env.h"
 #include "core/kernels/gemm.h"
 #include "launch/job/memory_limit.h"
+#include "launch/job/saver.h"
 #include "models/model.h"
 
 namespace strata {
@@ -72,6 +73,7 @@ int64_t ResidentBytes() {
 absl::Status CheckFits(const Job& job, std::span<const Plan> plans) {
   double need = static_cast<double>(OutsideBytes(job));
   for (const Plan& p : plans) need += static_cast<double>(p.arena_bytes[0]);
+  for (const int64_t bytes : SaveBufferBytes(job, plans)) need += static_cast<double>(bytes);
   const double have = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE));
   if (need <= have) return absl::OkStatus();
   return absl::InvalidArgumentError(
@@ -109,10 +111,13 @@ std::string PlanReport(const Job& job, const std::vector<Plan>& plans, double fl
     equal &= p.arena_bytes[0] == plans[0].arena_bytes[0];
   }
   text += Print(plans[0], detail);
-  absl::StrAppendFormat(&text, "all ranks%s: arenas %s (exact), outside %s (estimated), together %s\n",
-                        equal ? "" : " (arenas differ)", HumanBytes(static_cast<double>(arenas)),
-                        HumanBytes(static_cast<double>(OutsideBytes(job))),
-                        HumanBytes(static_cast<double>(arenas + OutsideBytes(job))));
+  int64_t buffers = 0;
+  for (const int64_t bytes : SaveBufferBytes(job, plans)) buffers += bytes;
+  absl::StrAppendFormat(
+      &text, "all ranks%s: arenas %s (exact), save buffers %s (exact), outside %s (estimated), together %s\n",
+      equal ? "" : " (arenas differ)", HumanBytes(static_cast<double>(arenas)),
+      HumanBytes(static_cast<double>(buffers)), HumanBytes(static_cast<double>(OutsideBytes(job))),
+      HumanBytes(static_cast<double>(arenas + buffers + OutsideBytes(job))));
   if (flops_per_s > 0) {
     const double step_s = flops * static_cast<double>(c.batch.tokens) / flops_per_s;
     absl::StrAppendFormat(

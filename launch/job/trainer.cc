@@ -1,5 +1,6 @@
 #include "launch/job/trainer.h"
 
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <optional>
@@ -21,6 +22,7 @@
 #include "launch/job/open_inputs.h"
 #include "launch/job/plan_report.h"
 #include "launch/job/rank_runner.h"
+#include "launch/job/saver.h"
 #include "launch/metrics/progress.h"
 #include "launch/metrics/sinks.h"
 #include "launch/rendezvous/cores.h"
@@ -84,6 +86,8 @@ class RankTraining {
     ASSIGN_OR_RETURN(device_, OpenDevice(run_.back_end, run_.place.alone() ? world_.rank() : run_.place.local_rank));
     const auto plan = std::make_shared<const Plan>(run_.plans[world_.rank()]);
     ASSIGN_OR_RETURN(runner_, RankRunner::Create(run_.job, plan, world_, *device_, &*pool_));
+    ASSIGN_OR_RETURN(saver_, Saver::Create({run_.env, run_.job, run_.plans, runner_->executor(), *device_, *control_,
+                                            world_.rank()}));
     RETURN_IF_ERROR(Prepare());
     RETURN_IF_ERROR(Start());
     if (config_.data.prefetch > 0) {
@@ -96,7 +100,7 @@ class RankTraining {
     for (int64_t step = first_step_; step <= config_.schedule.steps; ++step) RETURN_IF_ERROR(Step(step));
     if (first()) progress_.Finish();
     RETURN_IF_ERROR(Evaluate("final"));
-    if (saved_step_ != config_.schedule.steps) RETURN_IF_ERROR(Save(config_.schedule.steps));
+    RETURN_IF_ERROR(begun_save_ == done_steps_ ? FinishSaves() : SaveNow());
     if (first()) ReportEnd();
     if (log_ != nullptr) RETURN_IF_ERROR(log_->Close());
     RETURN_IF_ERROR(runner_->Close());
@@ -133,7 +137,7 @@ class RankTraining {
       first_step_ = reader.step() + 1;
       done_steps_ = reader.step();
       next_sample_ = reader.meta().next_sample;
-      saved_step_ = reader.step();
+      saved_step_ = begun_save_ = reader.step();
       saved_path_ = resume_from_;
       return absl::OkStatus();
     }();
@@ -163,9 +167,14 @@ class RankTraining {
     if (config_.eval.every > 0 && step % config_.eval.every == 0 && !last) {
       RETURN_IF_ERROR(Evaluate(absl::StrFormat("step %d", step)));
     }
-    ASSIGN_OR_RETURN(const int64_t interrupted, AllMax(*control_, InterruptGuard::Requested() ? 1 : 0));
-    if (interrupted != 0 || (config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0))
-      RETURN_IF_ERROR(Save(step));
+    std::array<int64_t, 2> agreed = {InterruptGuard::Requested() ? 1 : 0, saver_->Progress()};
+    RETURN_IF_ERROR(AllMax(*control_, agreed));
+    const auto [interrupted, progress] = agreed;
+    ASSIGN_OR_RETURN(const std::optional<SaveReport> saved, saver_->Advance(progress));
+    if (saved) RETURN_IF_ERROR(LogSaved(*saved));
+    if (interrupted != 0 || (config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0)) {
+      RETURN_IF_ERROR(interrupted == 0 && saver_->has_buffers() ? SaveBehind() : SaveNow());
+    }
     if (interrupted == 0 || last) return absl::OkStatus();
     return absl::CancelledError(
         absl::StrFormat("interrupted at step %d, saved %s; the same command goes on from there", step, saved_path_));
@@ -175,6 +184,7 @@ class RankTraining {
     const absl::StatusOr<std::string> skipped =
         guard_.Judge(step, report, [&] { return run_.train.Describe(next_sample_, runner_->rows_per_step()); });
     if (!skipped.ok()) {
+      RETURN_IF_ERROR(FinishSaves());  // all ranks judge alike
       const std::string saved = saved_step_ < 0 ? "no checkpoint is saved yet"
                                                 : absl::StrFormat("the last checkpoint is of step %d", saved_step_);
       return absl::InternalError(absl::StrFormat("%s; %s", std::string(skipped.status().message()), saved));
@@ -225,28 +235,62 @@ class RankTraining {
     return log_->Write(std::vector<Metric>{{"step", done_steps_}, {"valid_loss", loss}, {"valid_tokens", sum.tokens}});
   }
 
-  absl::Status Save(int64_t step) {
-    const auto begun = Clock::now();
-    ASSIGN_OR_RETURN(saved_path_, SaveCheckpoint(run_.env, run_.job, run_.plans, runner_->executor(), world_.rank(),
-                                                 *control_, step, next_sample_));
-    saved_step_ = step;
+  // Of the step that was done last; training goes on while it is written.
+  absl::Status SaveBehind() {
+    ASSIGN_OR_RETURN(const bool begun, saver_->Start(done_steps_, next_sample_));
+    if (begun) {
+      begun_save_ = done_steps_;
+      return absl::OkStatus();
+    }
+    if (done_steps_ == config_.schedule.steps) return absl::OkStatus();  // the end saves it
+    ++left_out_;
     if (!first()) return absl::OkStatus();
-    return log_->Write(
-        std::vector<Metric>{{"step", step}, {"checkpoint", std::string_view(saved_path_)}, {"save_s", Seconds(begun)}});
+    progress_.Print(
+        absl::StrFormat("step %d is not saved: the two saves before it are still being written", done_steps_));
+    return log_->Write(std::vector<Metric>{{"step", done_steps_}, {"saves_left_out", left_out_}});
+  }
+
+  absl::Status SaveNow() {
+    begun_save_ = done_steps_;
+    ASSIGN_OR_RETURN(const std::vector<SaveReport> saved, saver_->SaveNow(done_steps_, next_sample_));
+    for (const SaveReport& report : saved) RETURN_IF_ERROR(LogSaved(report));
+    return absl::OkStatus();
+  }
+
+  absl::Status FinishSaves() {
+    ASSIGN_OR_RETURN(const std::vector<SaveReport> saved, saver_->Finish());
+    for (const SaveReport& report : saved) RETURN_IF_ERROR(LogSaved(report));
+    return absl::OkStatus();
+  }
+
+  absl::Status LogSaved(const SaveReport& r) {
+    saved_step_ = r.step;
+    saved_path_ = r.path;
+    if (!first()) return absl::OkStatus();
+    return log_->Write(std::vector<Metric>{
+        {"step", r.step}, {"checkpoint", std::string_view(r.path)}, {"save_s", r.save_s}, {"stall_s", r.stall_s}});
   }
 
   void ReportEnd() {
     int64_t arenas = 0;  // of this process
+    int64_t buffers = 0;
+    const std::vector<int64_t> buffer_bytes = SaveBufferBytes(run_.job, run_.plans);
     for (size_t r = 0; r < run_.plans.size(); ++r) {
-      if (run_.place.alone() || static_cast<int>(r) == world_.rank()) arenas += run_.plans[r].arena_bytes[0];
+      if (!run_.place.alone() && static_cast<int>(r) != world_.rank()) continue;
+      arenas += run_.plans[r].arena_bytes[0];
+      buffers += buffer_bytes[r];
     }
     const int64_t outside = OutsideBytes(run_.job), peak = PeakResidentBytes();
     progress_.Print(absl::StrFormat("trained %d steps in %s, %s tokens/s", config_.schedule.steps - first_step_ + 1,
                                     FormatDuration(Seconds(start_)), FormatRate(smooth_rate_)));
-    progress_.Print(absl::StrFormat("memory: planned %s (arenas %s, exact; outside %s, estimated), measured peak %s",
-                                    HumanBytes(static_cast<double>(arenas + outside)),
-                                    HumanBytes(static_cast<double>(arenas)), HumanBytes(static_cast<double>(outside)),
-                                    HumanBytes(static_cast<double>(peak))));
+    if (left_out_ > 0) {
+      progress_.Print(absl::StrFormat("%d saves were left out: the disk is slower than checkpoint.every", left_out_));
+    }
+    progress_.Print(absl::StrFormat(
+        "memory: planned %s (arenas %s, exact; save buffers %s, exact; outside %s, estimated), measured peak %s",
+        HumanBytes(static_cast<double>(arenas + buffers + outside)), HumanBytes(static_cast<double>(arenas)),
+        HumanBytes(static_cast<double>(buffers)), HumanBytes(static_cast<double>(outside)),
+        HumanBytes(static_cast<double>(peak))));
     progress_.Print(absl::StrFormat("checkpoint %s\nlogs in %s", saved_path_, config_.run.out));
   }
 
@@ -262,9 +306,12 @@ class RankTraining {
   std::unique_ptr<Device> device_;
   std::unique_ptr<RankRunner> runner_;
   std::unique_ptr<Communicator> control_;
+  std::unique_ptr<Saver> saver_;  // ends before what it uses
   std::string resume_from_;       // a checkpoint's folder, or empty
   std::unique_ptr<LogSink> log_;  // rank 0
-  int64_t first_step_ = 1, done_steps_ = 0, next_sample_ = 0, saved_step_ = -1;
+  int64_t first_step_ = 1, done_steps_ = 0, next_sample_ = 0;
+  int64_t begun_save_ = -1, saved_step_ = -1,
+          left_out_ = 0;  // steps of the last save that was begun, that was committed
   std::string saved_path_;
   struct {
     double steps_s = 0, data_wait_s = 0;

@@ -26,6 +26,7 @@ absl::Status RunEval(const EvalOptions& options);
 absl::Status RunCkptList(const CkptListOptions& options);
 absl::Status RunCkptVerify(const CkptVerifyOptions& options);
 absl::Status RunCkptDiff(const CkptDiffOptions& options);
+absl::Status RunCkptReshard(const CkptReshardOptions& options);
 absl::Status RunDoctor(const DoctorOptions& options);
 
 }  // namespace strata

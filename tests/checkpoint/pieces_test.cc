@@ -125,7 +125,8 @@ TEST(Pieces, CoverWhatIsStoredOnce) {
 // Names and ranges of what each rank saves.
 std::vector<std::string> Saved(const std::vector<Plan>& plans, int rank) {
   std::vector<std::string> text;
-  for (const PlannedState& s : StatesToSave(plans, rank)) {
+  const std::vector<std::vector<PlannedState>> states = StatesToSave(plans);
+  for (const PlannedState& s : states[rank]) {
     text.push_back(absl::StrFormat("%s %d+%d @%d", s.name, s.first, s.count, s.ref.offset));
   }
   return text;

@@ -13,6 +13,7 @@
 #include "launch/data/objective_rows.h"
 #include "launch/job/checkpoint_io.h"
 #include "launch/job/rank_runner.h"
+#include "launch/job/saver.h"
 #include "parallel/comm/thread_world.h"
 #include "tests/testing/fault_env.h"
 #include "tests/testing/small_job.h"
@@ -48,10 +49,9 @@ absl::StatusOr<Leg> RunLeg(JobConfig config, const std::string& load, const std:
     ASSIGN_OR_RETURN(const auto control, world.Connect({"control", everyone}));
     const auto plan = std::make_shared<const Plan>(plans[world.rank()]);
     ASSIGN_OR_RETURN(const auto runner, RankRunner::Create(job, plan, world, device, nullptr));
+    ASSIGN_OR_RETURN(const auto saver,
+                     Saver::Create({env, job, plans, runner->executor(), device, *control, world.rank()}));
     int64_t next_sample = 0;
-    const auto save = [&](int64_t step) {
-      return SaveCheckpoint(env, job, plans, runner->executor(), world.rank(), *control, step, next_sample);
-    };
     int step = 0;
     if (load.empty()) {
       RETURN_IF_ERROR(runner->InitParameters(static_cast<uint64_t>(config.run.seed)));
@@ -63,8 +63,8 @@ absl::StatusOr<Leg> RunLeg(JobConfig config, const std::string& load, const std:
     }
     while (true) {
       if (step == kSaved || step == kSteps) {
-        ASSIGN_OR_RETURN(const std::string path, save(step));
-        if (world.rank() == 0) (step == kSaved ? leg.saved : leg.last) = path;
+        ASSIGN_OR_RETURN(const std::vector<SaveReport> saved, saver->SaveNow(step, next_sample));
+        if (world.rank() == 0) (step == kSaved ? leg.saved : leg.last) = saved.back().path;
       }
       if (step == kSteps) break;
       ASSIGN_OR_RETURN(const StepReport report, runner->TrainStep(++step, next_sample, rows));

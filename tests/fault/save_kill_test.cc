@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_format.h"
 #include "checkpoint/catalog.h"
+#include "checkpoint/diff.h"
 #include "tests/testing/fault_env.h"
 #include "tests/testing/test_checkpoint.h"
 
@@ -24,6 +25,7 @@ using ::testing::ElementsAre;
 using ::testing::SizeIs;
 
 constexpr char kVictim[] = STRATA_SAVE_VICTIM;
+constexpr char kAsyncVictim[] = STRATA_ASYNC_SAVE_VICTIM;
 
 // Exit status as a shell gives it: 128 + signal after a signal, -1 if it could not start.
 int Spawn(std::vector<std::string> command) {
@@ -136,6 +138,94 @@ TEST_F(SaveKillTest, AtEveryOperation) {
     if (status == 0) break;  // it has no more operations
     ASSERT_EQ(status, kKilled) << k;
     ASSERT_NO_FATAL_FAILURE(CheckSurvivor(dir.path(), absl::StrFormat("operation %d", k)));
+  }
+  EXPECT_GT(k, 50);
+  EXPECT_GT(num_old_, 30);
+  EXPECT_GT(num_new_, 5);
+}
+
+// Saves behind training: the victim trains two ranks, each with a thread that writes; step 1 is there already.
+class AsyncSaveKillTest : public ::testing::Test {
+ protected:
+  // Steps 1 and 2 as they should be, and what is there before the victim saves step 2.
+  void SetUp() override {
+    ASSERT_EQ(Spawn({kAsyncVictim, first_.path(), "1"}), 0);
+    ASSERT_EQ(Spawn({kAsyncVictim, second_.path(), "2"}), 0);
+  }
+
+  static std::string Root(const TempDir& dir) { return dir.path("checkpoints"); }
+
+  void MakeRoot(const TempDir& dir) {
+    std::filesystem::copy(first_.path(), dir.path(), std::filesystem::copy_options::recursive);
+  }
+
+  // After a death in the save of step 2.
+  void CheckSurvivor(const TempDir& dir, const std::string& when) {
+    const auto found = FindNewestValid(Env::Posix(), Root(dir));
+    ASSERT_TRUE(found.ok()) << when << ": " << found.status();
+    const int64_t step = found->path.find(StepDirName(2)) != std::string::npos ? 2 : 1;
+    const std::string want = Root(step == 1 ? first_ : second_) + "/" + StepDirName(step);
+    const auto diff = DiffCheckpoints(Env::Posix(), found->path, want);
+    ASSERT_TRUE(diff.ok()) << when << ": " << diff.status();
+    EXPECT_GT(diff->tensors, 20);
+    EXPECT_TRUE(diff->differ.empty()) << when << ": " << diff->ToText();
+    ++(step == 2 ? num_new_ : num_old_);
+
+    testing::FaultEnv env;
+    const auto next = testing::SaveTestCheckpoint(env, Root(dir), 3, 2, 1);
+    ASSERT_TRUE(next.ok()) << when << ": " << next.status();
+    EXPECT_TRUE(next->cleanup.ok()) << when << ": " << next->cleanup;
+    EXPECT_THAT(env.List(Root(dir)).value(), ElementsAre("latest", StepDirName(3))) << when;
+  }
+
+  // Kills at every system call of the thread that writes for `rank`; how many there are.
+  void KillAtEverySystemCallOf(const std::string& rank, int* calls) {
+    const TempDir scratch;
+    const std::string log = scratch.path("calls");
+    const TempDir whole;
+    MakeRoot(whole);
+    const std::string trace = absl::StrFormat("trace=%s", kCalls);
+    ASSERT_EQ(Spawn({kAsyncVictim, whole.path(), "2", "trace", rank, "-o", log, "-e", trace}), 0);
+    const std::vector<KillPoint> points = KillPoints(log, whole.path());
+    *calls = static_cast<int>(points.size());
+    for (const KillPoint& point : points) {
+      const std::string when = absl::StrFormat("rank %s, %s %d", rank, point.call, point.ordinal);
+      const TempDir dir;
+      MakeRoot(dir);
+      const std::string inject = absl::StrFormat("inject=%s:signal=SIGKILL:when=%d", point.call, point.ordinal);
+      ASSERT_EQ(
+          Spawn({kAsyncVictim, dir.path(), "2", "trace", rank, "-o", log, "-e", "trace=" + point.call, "-e", inject}),
+          kKilled)
+          << when;
+      ASSERT_NO_FATAL_FAILURE(CheckSurvivor(dir, when));
+    }
+  }
+
+  const TempDir first_, second_;
+  int num_old_ = 0, num_new_ = 0;  // which one was found
+};
+
+TEST_F(AsyncSaveKillTest, AtEverySystemCall) {
+  const TempDir scratch;
+  if (Spawn({"strace", "-o", scratch.path("calls"), "true"}) != 0) GTEST_SKIP() << "strace cannot trace here";
+  int of_rank_0 = 0, of_rank_1 = 0;
+  ASSERT_NO_FATAL_FAILURE(KillAtEverySystemCallOf("0", &of_rank_0));
+  EXPECT_GT(of_rank_0, 40);
+  EXPECT_GT(num_old_, 20);
+  EXPECT_GT(num_new_, 10);
+  ASSERT_NO_FATAL_FAILURE(KillAtEverySystemCallOf("1", &of_rank_1));
+  EXPECT_GT(of_rank_1, 10);
+}
+
+TEST_F(AsyncSaveKillTest, AtEveryOperation) {
+  int k = 1;
+  for (;; ++k) {
+    const TempDir dir;
+    MakeRoot(dir);
+    const int status = Spawn({kAsyncVictim, dir.path(), "2", "op", std::to_string(k)});
+    if (status == 0) break;  // it has no more operations
+    ASSERT_EQ(status, kKilled) << k;
+    ASSERT_NO_FATAL_FAILURE(CheckSurvivor(dir, absl::StrFormat("operation %d", k)));
   }
   EXPECT_GT(k, 50);
   EXPECT_GT(num_old_, 30);

@@ -33,6 +33,7 @@ struct Recorder {
   CkptListOptions ckpt_ls;
   CkptVerifyOptions ckpt_verify;
   CkptDiffOptions ckpt_diff;
+  CkptReshardOptions ckpt_reshard;
   DoctorOptions doctor;
   std::string out, err;
 
@@ -67,6 +68,7 @@ struct Recorder {
                       Record("ckpt ls", ckpt_ls),
                       Record("ckpt verify", ckpt_verify),
                       Record("ckpt diff", ckpt_diff),
+                      Record("ckpt reshard", ckpt_reshard),
                       Record("doctor", doctor)};
     called.clear();
     testing::internal::CaptureStdout();
@@ -257,6 +259,16 @@ TEST(Cli, EvalAndCkptDiff) {
   EXPECT_EQ(r.called, "ckpt diff");
   EXPECT_EQ(r.ckpt_diff.a, "x");
   EXPECT_EQ(r.ckpt_diff.b, "y");
+  EXPECT_EQ(r.Run({"ckpt", "reshard", "x", "y"}), 0);
+  EXPECT_EQ(r.called, "ckpt reshard");
+  EXPECT_EQ(r.ckpt_reshard.from, "x");
+  EXPECT_EQ(r.ckpt_reshard.to, "y");
+  EXPECT_EQ(r.ckpt_reshard.files, 1);
+  EXPECT_EQ(r.Run({"ckpt", "reshard", "x", "y", "--files", "8"}), 0);
+  EXPECT_EQ(r.ckpt_reshard.files, 8);
+  EXPECT_EQ(r.Run({"ckpt", "reshard", "x", "y", "--like", "j.toml", "--set", "parallel.tp=2"}), 0);
+  EXPECT_EQ(r.ckpt_reshard.like, "j.toml");
+  EXPECT_THAT(r.ckpt_reshard.set, ElementsAre("parallel.tp=2"));
 }
 
 TEST(Cli, Doctor) {
@@ -286,6 +298,10 @@ TEST(Cli, UsageErrorsExit64AndRunNothing) {
       {"generate", "a.toml", "--prompt", "x"},
       {"generate", "a.toml", "--prompt", "x", "--tokens", "0"},
       {"ckpt", "diff", "one"},
+      {"ckpt", "reshard", "one"},
+      {"ckpt", "reshard", "one", "two", "--files", "0"},
+      {"ckpt", "reshard", "one", "two", "--set", "parallel.tp=2"},
+      {"ckpt", "reshard", "one", "two", "--like", "j.toml", "--files", "2"},
       {"tokenizer", "decode", "--tokenizer", "t", "five"},
   };
   for (const std::vector<const char*>& args : wrong) {

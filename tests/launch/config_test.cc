@@ -86,6 +86,7 @@ recompute_blocks = 2
 [checkpoint]
 every = 7
 keep = 5
+async = false
 [log]
 every = 3
 sinks = ["prometheus", "jsonl"]
@@ -136,7 +137,7 @@ JobConfig Full() {
   c.precision = {.compute = DType::kBF16};
   c.parallel = {.dp = 2, .tp = 2, .sequence_parallel = true, .keep_gathered = true, .zero = {.stage = 2}};
   c.memory = {.limit = "1.5GiB", .recompute = Recompute::kSelective, .recompute_blocks = 2};
-  c.checkpoint = {.every = 7, .keep = 5};
+  c.checkpoint = {.every = 7, .keep = 5, .async = false};
   c.log = {.every = 3, .sinks = {"prometheus", "jsonl"}};
   c.eval = {.every = 11, .batches = 13};
   c.guard = {.nan = GuardAction::kSkip, .spike_z = 4.5, .spike = GuardAction::kSkip, .window = 20, .hang_timeout = 17};
@@ -235,8 +236,8 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
     check(memory, a, b, c);
   }
   {
-    auto& [a, b] = checkpoint;
-    check(checkpoint, a, b);
+    auto& [a, b, c] = checkpoint;
+    check(checkpoint, a, b, c);
   }
   {
     auto& [a, b] = log;

@@ -40,8 +40,8 @@ Ended Strata(const std::string& arguments) {
 
 // Every logged number that does not depend on time.
 std::string Numbers(const std::string& metrics) {
-  std::string text =
-      std::regex_replace(metrics, std::regex(",\"(step_s|data_wait|tokens_per_s|save_s|checkpoint)\":[^,}]*"), "");
+  std::string text = std::regex_replace(
+      metrics, std::regex(",\"(step_s|data_wait|tokens_per_s|save_s|stall_s|checkpoint)\":[^,}]*"), "");
   return std::regex_replace(text, std::regex("[^\n]*\\{\"step\":[0-9]+\\}\n"), "");
 }
 
@@ -206,6 +206,32 @@ TEST_F(EndToEnd, AnotherModelOrOptimizerIsRefused) {
             std::string::npos)
       << optimizer.out;
   EXPECT_EQ(Files(Path("out-run/checkpoints")), before);
+}
+
+TEST_F(EndToEnd, ReshardIsEqualAndTrainingGoesOnFromIt) {
+  ASSERT_EQ(Strata("train " + Path("job.toml")).code, 0);
+  const std::string from = Path("out-run/checkpoints/step-0000000008"), to = Path("resharded");
+  const std::string reshard = absl::StrCat("ckpt reshard ", from, " ", to);
+  const Ended other = Strata(reshard + " --like " + Path("job.toml") + " --set parallel.dp=4 --set parallel.tp=1");
+  EXPECT_EQ(other.code, 0) << other.out;
+  EXPECT_NE(other.out.find("of step 8 in 4 files"), std::string::npos) << other.out;
+  const Ended diff = Strata(absl::StrCat("ckpt diff ", from, " ", to));
+  EXPECT_EQ(diff.code, 0) << diff.out;
+  EXPECT_NE(diff.out.find("0 of "), std::string::npos) << diff.out;
+  EXPECT_EQ(Strata("ckpt verify " + to).code, 0);
+  const Ended again = Strata(reshard);
+  EXPECT_EQ(again.code, 64) << again.out;
+  EXPECT_NE(again.out.find("exists already"), std::string::npos) << again.out;
+  const Ended model = Strata(
+      absl::StrCat("ckpt reshard ", from, " ", Path("new"), " --like ", Path("job.toml"), " --set model.layers=3"));
+  EXPECT_EQ(model.code, 64) << model.out;
+  EXPECT_FALSE(std::filesystem::exists(Path("new")));
+  const Ended on = Strata("train " + Path("job.toml") + " --resume " + to + " --set parallel.dp=1");
+  EXPECT_EQ(on.code, 0) << on.out;
+  EXPECT_NE(on.out.find("step 8 of 12"), std::string::npos) << on.out;
+  // Of a run's folder, its checkpoints are meant.
+  EXPECT_NE(Strata("ckpt ls " + Path("out-run")).out.find("step-0000000012"), std::string::npos);
+  EXPECT_EQ(Strata("ckpt verify " + Path("out-run")).code, 0);
 }
 
 TEST_F(EndToEnd, DamageIsNamedAndSkipped) {

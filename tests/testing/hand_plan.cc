@@ -94,11 +94,12 @@ HandMemory FillMemory(const Plan& plan, double pad) {
 
 absl::StatusOr<std::string> SaveHandPlans(Env& env, const std::string& root, const std::vector<Plan>& plans) {
   ASSIGN_OR_RETURN(const std::string folder, BeginSave(env, root, 1));
+  const std::vector<std::vector<PlannedState>> states = StatesToSave(plans);
   std::vector<ShardRecord> records;
   for (int rank = 0; rank < static_cast<int>(plans.size()); ++rank) {
     const HandMemory memory = FillMemory(plans[rank], std::numeric_limits<double>::quiet_NaN());
     std::vector<SavedBox> boxes;
-    for (const PlannedState& s : StatesToSave(plans, rank)) {
+    for (const PlannedState& s : states[rank]) {
       const std::byte* data = memory[s.ref.region].data() + s.ref.offset;
       for (const Piece& piece : PiecesOf(s)) boxes.push_back({piece.box, data + piece.byte_offset});
     }
