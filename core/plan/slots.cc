@@ -25,13 +25,14 @@ using StageKey = std::pair<int16_t, int16_t>;  // replica, stage
 
 std::vector<StageKey> StagesOf(const Action& a, std::span<const Edge> edges, HeldFrom from) {
   if (a.kind > Action::kCopyLocal) return {};
-  const bool brings_input = a.edge >= 0 && edges[a.edge].kind == Edge::kActivation && a.kind != Action::kSend;
-  const bool counts = !brings_input || from == HeldFrom::kArrival;
+  const StageKey stage{a.replica, a.stage};
+  if (a.edge < 0) return {stage};
+  const bool forward = edges[a.edge].kind == Edge::kActivation, arrival = from == HeldFrom::kArrival;
+  const bool sends = a.kind != Action::kRecv, receives = a.kind != Action::kSend;
+  const StageKey receiver{a.replica, static_cast<int16_t>(edges[a.edge].receiver())};
   std::vector<StageKey> stages;
-  if (counts || a.kind == Action::kCopyLocal) stages.emplace_back(a.replica, a.stage);
-  if (counts && a.kind == Action::kCopyLocal) {
-    stages.emplace_back(a.replica, static_cast<int16_t>(edges[a.edge].receiver()));
-  }
+  if (sends && (forward || !arrival)) stages.push_back(stage);  // the gradient that is sent is no part of the input
+  if (receives && (!forward || arrival)) stages.push_back(receiver);
   return stages;
 }
 

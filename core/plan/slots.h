@@ -9,8 +9,9 @@
 
 namespace strata {
 
-// What micro-batches leave on each stage of the rank, in the order of (replica, stage); regions are not set. From the arrival
-// of its input, or from F on: the next input arrives while its stage is still full of activations.
+// What micro-batches leave on each stage of the rank, in the order of (replica, stage); regions are not set. kForward: what
+// F and its backward make. kArrival: the stage's input, which arrives while the stage is still full of activations, and is
+// of no use any more when the gradient is sent.
 enum class HeldFrom : uint8_t { kForward, kArrival };
 std::vector<Slots> StageSlots(std::span<const Action> actions, std::span<const Edge> edges, HeldFrom from);
 

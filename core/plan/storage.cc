@@ -183,6 +183,7 @@ absl::Status StorageMap::PlaceParts() {
 // An output takes the storage of an input that dies at its node, where the op allows it.
 void StorageMap::ReuseDyingInputs() {
   std::vector<Place> last_read = LastReads();
+  const Place never{stations_.num_positions(), 0};  // what is sent outlives the stage's input
   const auto storage_of = [&](Value v) { return location_[v.node][v.output].storage; };  // -1: fed, and kept
   std::vector<int> taken(storages_.size());  // storage -> the one it was merged into
   for (size_t i = 0; i < taken.size(); ++i) taken[i] = static_cast<int>(i);
@@ -194,7 +195,8 @@ void StorageMap::ReuseDyingInputs() {
     if (n.op->Aliases(0) >= 0 || AsInput(n) != nullptr) continue;
     for (size_t i = 0; i < n.inputs.size(); ++i) {
       const int from = storage_of(n.inputs[i]), to = storage_of({id, 0});
-      if (from < 0 || !n.op->MayOverwrite(static_cast<int>(i)) || last_read[from] != Place{stations_.Of(n), id} ||
+      if (from < 0 || last_read[to] == never || !n.op->MayOverwrite(static_cast<int>(i)) ||
+          last_read[from] != Place{stations_.Of(n), id} ||
           location_[n.inputs[i].node][n.inputs[i].output].offset != 0) {
         continue;
       }

@@ -254,8 +254,8 @@ Action Compute(Action::Kind kind, int stage, int micro_batch) {
 
 }  // namespace
 
-SmallPipeline OneRank(int micro_batches) {
-  SmallPipeline p{.micro_batches = micro_batches, .rank_of = {0}, .compute = {{}}};
+SmallPipeline OneRank(int micro_batches, int layers) {
+  SmallPipeline p{.layers = layers, .micro_batches = micro_batches, .rank_of = {0}, .compute = {{}}};
   for (int m = 0; m < micro_batches; ++m) {
     p.compute[0].push_back(Compute(Action::kF, 0, m));
     p.compute[0].push_back(Compute(Action::kB, 0, m));
@@ -313,7 +313,12 @@ SmallPipeline TwoChunks(int ranks, int micro_batches, Shape2 shape) {
 absl::StatusOr<std::vector<Plan>> PlanPipeline(const SmallPipeline& pipeline) {
   static const KernelTable kKernels = CpuKernels();
   EventOrder order(pipeline);
-  order.Run();
+  if (pipeline.actions.empty()) {
+    order.Run();
+  } else {
+    order.actions = pipeline.actions;
+    order.edges = pipeline.edges;
+  }
   std::vector<Plan> plans;
   const int ranks = pipeline.ranks * pipeline.dp;
   for (int rank = 0; rank < ranks; ++rank) {

@@ -22,6 +22,9 @@ struct SmallPipeline {
   std::vector<int> rank_of;  // by stage
   // By pipeline rank: kF, kB, kI and kW in order. Transfers are added in one global order of events.
   std::vector<std::vector<Action>> compute;
+  // By pipeline rank, of pipeline ranks: where given, instead of `compute`.
+  std::vector<std::vector<Action>> actions;
+  std::vector<Edge> edges;
   enum class Reduce : uint8_t { kByStage, kInUpdate } reduce = Reduce::kByStage;
   // kSharded: weights are sharded over dp, and whole while the rank works on their stage (ZeRO-3 by kUnshard, kReshard).
   enum class Weights : uint8_t { kWhole, kSharded } weights = Weights::kWhole;
@@ -30,7 +33,7 @@ struct SmallPipeline {
 };
 
 // Everything on one rank, without stages.
-SmallPipeline OneRank(int micro_batches);
+SmallPipeline OneRank(int micro_batches, int layers = 4);
 // One stage a rank; `split`: I and W instead of B, W one micro-batch late.
 enum class Backward : uint8_t { kWhole, kSplit };
 SmallPipeline OneForwardOneBackward(int ranks, int micro_batches, Backward backward = Backward::kWhole);
