@@ -15,6 +15,7 @@ KernelTable CudaKernels(Determinism determinism) {
   AddCudaMoveKernels(table);
   AddCudaBiasKernels(table);
   AddCudaDropoutKernels(table);
+  AddCudaFlatKernels(table);
   AddCudaAttentionKernels(table, determinism);
   return table;
 }

@@ -12,6 +12,7 @@
 #include "parallel/recompute/recompute_pass.h"
 #include "parallel/shard/shard_pass.h"
 #include "parallel/zero/bucket_pass.h"
+#include "parallel/zero/gather_weights.h"
 
 namespace strata {
 namespace {
@@ -68,7 +69,13 @@ absl::StatusOr<Graph> Place(const Graph& graph, const Job& job, const Mesh& mesh
   return ShardPass(graph, mesh, ModelOf(m.arch).pins(m, TensorParallelOf(p)), options);
 }
 
-absl::StatusOr<Graph> TrainGraph(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
+struct TrainGraph {
+  Graph graph;
+  std::vector<ShardedWeights> weights;  // ZeRO-3: what every program gathers
+};
+
+absl::StatusOr<TrainGraph> MakeTrainGraph(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
+  const ZeroConfig& zero = job.config.parallel.zero;
   GraphBuilder g;
   const ModelLoss model = BuildLoss(g, job, kernels, job.config.model.dropout);
   SumLoss(g, "loss", model.loss);
@@ -79,10 +86,12 @@ absl::StatusOr<Graph> TrainGraph(const Job& job, const Mesh& mesh, const KernelT
   ASSIGN_OR_RETURN(graph, Place(graph, job, mesh));
   ASSIGN_OR_RETURN(graph, RecomputePass(graph, job.recompute));
   ASSIGN_OR_RETURN(graph, ReduceBuffers(std::move(graph)));
-  const Value loss = graph.outputs.at("loss");  // passes below append, so it stays where it is
-  ASSIGN_OR_RETURN(Bucketed bucketed, BucketPass(std::move(graph), mesh, AxesOf(job.config.parallel.zero, mesh)));
-  ASSIGN_OR_RETURN(graph, ApplyOptimizer(std::move(bucketed), mesh, job.config.optim, loss));
-  return FuseOps(std::move(graph), mesh, kernels);
+  ASSIGN_OR_RETURN(Bucketed bucketed, BucketPass(std::move(graph), mesh, AxesOf(zero, mesh), zero.prefetch));
+  TrainGraph train{.weights = ShardedWeightsOf(bucketed.graph, bucketed.buckets)};
+  const Value loss = bucketed.graph.outputs.at("loss");
+  ASSIGN_OR_RETURN(train.graph, ApplyOptimizer(std::move(bucketed), mesh, job.config.optim, loss));
+  ASSIGN_OR_RETURN(train.graph, FuseOps(std::move(train.graph), mesh, kernels));
+  return train;
 }
 
 absl::StatusOr<Graph> EvalGraph(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
@@ -95,8 +104,10 @@ absl::StatusOr<Graph> EvalGraph(const Job& job, const Mesh& mesh, const KernelTa
   return ReduceBuffers(std::move(graph));
 }
 
-absl::StatusOr<ProgramSpec> EvalProgram(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
+absl::StatusOr<ProgramSpec> EvalProgram(const Job& job, const Mesh& mesh, const KernelTable& kernels,
+                                        std::span<const ShardedWeights> weights) {
   ASSIGN_OR_RETURN(Graph eval, EvalGraph(job, mesh, kernels));
+  ASSIGN_OR_RETURN(eval, GatherWeights(std::move(eval), weights, job.config.parallel.zero.prefetch));
   ASSIGN_OR_RETURN(eval, FuseOps(std::move(eval), mesh, kernels));
   std::vector<Action> actions = ForwardActions();
   actions.push_back({.kind = Action::kUpdate});
@@ -116,9 +127,9 @@ absl::StatusOr<Job> CompileRecomputing(const JobConfig& config, const KernelTabl
   job.recompute = blocks;
   job.batch_rows = config.batch.micro * config.parallel.dp;
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, 0));
-  ASSIGN_OR_RETURN(Graph train, TrainGraph(job, mesh, kernels));
-  job.programs.push_back({"train", std::move(train), TrainActions(static_cast<int>(config.batch.accumulate))});
-  ASSIGN_OR_RETURN(job.programs.emplace_back(), EvalProgram(job, mesh, kernels));
+  ASSIGN_OR_RETURN(TrainGraph train, MakeTrainGraph(job, mesh, kernels));
+  job.programs.push_back({"train", std::move(train.graph), TrainActions(static_cast<int>(config.batch.accumulate))});
+  ASSIGN_OR_RETURN(job.programs.emplace_back(), EvalProgram(job, mesh, kernels, train.weights));
   return job;
 }
 
@@ -138,7 +149,7 @@ absl::StatusOr<Job> CompileEvaluation(const JobConfig& config, const KernelTable
   job.config.memory = {};
   job.batch_rows = config.batch.micro;
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, 0));
-  ASSIGN_OR_RETURN(job.programs.emplace_back(), EvalProgram(job, mesh, kernels));
+  ASSIGN_OR_RETURN(job.programs.emplace_back(), EvalProgram(job, mesh, kernels, {}));
   return job;
 }
 

@@ -7,6 +7,10 @@ void ZeroConfig::Describe(ConfigFields& f) {
         {.doc = "shard over dp: 1 = optimizer states, 2 = and gradients, 3 = and weights; 0 = nothing",
          .min = 0,
          .max = 3});
+  f.Add("zero_prefetch", prefetch,
+        {.doc = "zero = 3: blocks whose weights are gathered ahead of the one in use; fewer where memory.limit says so",
+         .min = 0,
+         .max = 64});
 }
 
 ZeroAxes AxesOf(const ZeroConfig& config, const Mesh& mesh) {

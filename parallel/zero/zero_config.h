@@ -12,6 +12,7 @@ namespace strata {
 // states are sharded over the data-parallel ranks. Stage 1: master weights and moments; 2: gradients too; 3: weights too.
 struct ZeroConfig {
   int64_t stage = 0;
+  int64_t prefetch = 1;  // buckets gathered ahead of the one in use
 
   void Describe(ConfigFields& f);
   bool operator==(const ZeroConfig&) const = default;

@@ -1,0 +1,85 @@
+#include "parallel/zero/shard_gradients.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "absl/strings/str_format.h"
+#include "core/base/status.h"
+#include "core/ops/collective.h"
+#include "core/ops/elementwise.h"
+#include "core/ops/flat.h"
+#include "core/ops/move.h"
+#include "core/plan/rewrite.h"
+
+namespace strata {
+namespace {
+
+struct Gradients {
+  std::vector<Value> parts;  // by entry: what a micro-batch adds to its accumulator
+  NodeId last = -1;          // the last accumulation
+};
+
+// The accumulations of the bucket's entries. Their updates become one, of the flat state.
+absl::StatusOr<Gradients> TakeAccumulations(Graph& graph, const Bucket& b) {
+  Gradients found;
+  for (const Bucket::Entry& e : b.entries) {
+    const auto update =
+        std::find_if(graph.updates.begin(), graph.updates.end(), [&](const auto& u) { return u.first == e.grad; });
+    if (update == graph.updates.end() || graph.nodes[update->second.node].op->name() != "accumulate") {
+      return absl::InternalError(absl::StrFormat("%s is not accumulated", graph.states[e.grad].name));
+    }
+    found.last = std::max(found.last, update->second.node);
+    found.parts.push_back(graph.nodes[update->second.node].inputs[1]);
+    graph.updates.erase(update);
+  }
+  graph.updates.emplace_back(b.grads, Value{found.last, 0});
+  return found;
+}
+
+Layout PartialOn(AxisSet axes) {
+  Layout layout{};
+  for (int a = 0; a < kMaxAxes; ++a) {
+    if ((axes >> a & 1) != 0) layout[a] = Partial();
+  }
+  return layout;
+}
+
+void EmitReduction(Rewrite& r, GraphBuilder& g, const Bucket& b, const Gradients& found) {
+  Node like = r.old().nodes[found.last];
+  like.scope = "bucket." + b.name;
+  g.PushLike(like);
+  std::vector<Value> parts;
+  std::vector<int64_t> offsets;
+  for (size_t i = 0; i < b.entries.size(); ++i) {
+    const Layout layout = r.old().spec(found.parts[i]).layout;
+    parts.push_back(Cast(g, r.New(found.parts[i]), AccumulatorOf(b.live)));
+    r.SetLayout(parts.back(), layout);
+    offsets.push_back(b.entries[i].offset);
+  }
+  Value flat = Pack(g, std::move(parts), std::move(offsets), b.padded);
+  r.SetLayout(flat, PartialOn(b.reduce_axes));
+  flat = Convert(g, flat, b.grad_axes, Partial(), Shard(0), CollectiveOp::Storage::kInPlace);
+  const Value sum = Accumulate(g, g.Read(b.grads), flat);
+  r.Replace({found.last, 0}, sum);
+  r.SetLayout(sum, g.graph().states[b.grads].spec.layout);
+  g.Pop();
+}
+
+}  // namespace
+
+absl::StatusOr<Graph> ShardGradients(Graph graph, std::span<const Bucket> buckets) {
+  std::vector<std::pair<const Bucket*, Gradients>> work;
+  for (const Bucket& b : buckets) {
+    if (b.grad_axes == 0) continue;
+    ASSIGN_OR_RETURN(Gradients found, TakeAccumulations(graph, b));
+    work.emplace_back(&b, std::move(found));
+  }
+  if (work.empty()) return graph;
+  Rewrite r(graph);
+  for (const auto& [bucket, found] : work) {
+    r.At(found.last, [&r, bucket = bucket, &found = found](GraphBuilder& g) { EmitReduction(r, g, *bucket, found); });
+  }
+  return std::move(r).Run();
+}
+
+}  // namespace strata
