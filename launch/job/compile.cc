@@ -31,7 +31,9 @@ void SumLoss(GraphBuilder& g, const std::string& name, Value loss) {
 }
 
 Job MakeJob(const JobConfig& config, int dp, int tp) {
-  Job job{.config = config, .axes = ModelOf(config.model.arch).axes(config.model, dp, tp), .ranks = dp * tp};
+  Job job{.config = config,
+          .axes = FactorData(ModelOf(config.model.arch).axes(config.model, dp, tp), config.parallel.zero.inner),
+          .ranks = dp * tp};
   job.config.model.padded_vocab = config.model.PaddedVocab(config.parallel.tp);  // of evaluation too: one set of states
   return job;
 }
@@ -75,7 +77,7 @@ struct TrainGraph {
 };
 
 absl::StatusOr<TrainGraph> MakeTrainGraph(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
-  const ZeroConfig& zero = job.config.parallel.zero;
+  const ZeroOptions zero = OptionsOf(job.config.parallel.zero, mesh);
   GraphBuilder g;
   const ModelLoss model = BuildLoss(g, job, kernels, job.config.model.dropout);
   SumLoss(g, "loss", model.loss);
@@ -86,7 +88,7 @@ absl::StatusOr<TrainGraph> MakeTrainGraph(const Job& job, const Mesh& mesh, cons
   ASSIGN_OR_RETURN(graph, Place(graph, job, mesh));
   ASSIGN_OR_RETURN(graph, RecomputePass(graph, job.recompute));
   ASSIGN_OR_RETURN(graph, ReduceBuffers(std::move(graph)));
-  ASSIGN_OR_RETURN(Bucketed bucketed, BucketPass(std::move(graph), mesh, AxesOf(zero, mesh), zero.prefetch));
+  ASSIGN_OR_RETURN(Bucketed bucketed, BucketPass(std::move(graph), mesh, zero));
   TrainGraph train{.weights = ShardedWeightsOf(bucketed.graph, bucketed.buckets)};
   const Value loss = bucketed.graph.outputs.at("loss");
   ASSIGN_OR_RETURN(train.graph, ApplyOptimizer(std::move(bucketed), mesh, job.config.optim, loss));
@@ -107,7 +109,7 @@ absl::StatusOr<Graph> EvalGraph(const Job& job, const Mesh& mesh, const KernelTa
 absl::StatusOr<ProgramSpec> EvalProgram(const Job& job, const Mesh& mesh, const KernelTable& kernels,
                                         std::span<const ShardedWeights> weights) {
   ASSIGN_OR_RETURN(Graph eval, EvalGraph(job, mesh, kernels));
-  ASSIGN_OR_RETURN(eval, GatherWeights(std::move(eval), weights, job.config.parallel.zero.prefetch));
+  ASSIGN_OR_RETURN(eval, GatherWeights(std::move(eval), weights, OptionsOf(job.config.parallel.zero, mesh)));
   ASSIGN_OR_RETURN(eval, FuseOps(std::move(eval), mesh, kernels));
   std::vector<Action> actions = ForwardActions();
   actions.push_back({.kind = Action::kUpdate});

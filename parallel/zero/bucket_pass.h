@@ -15,7 +15,7 @@ namespace strata {
 // where the optimizer's states are sharded a reduce-scatter over those axes and an all-reduce over the others. Where `zero`
 // shards them, gradients are reduced at every micro-batch (shard_gradients.h) and weights gathered for every use
 // (gather_weights.h). Runs on local shapes, after the shard pass; nodes are numbered anew.
-absl::StatusOr<Bucketed> BucketPass(Graph local, const Mesh& mesh, const ZeroAxes& zero = {}, int64_t prefetch = 1);
+absl::StatusOr<Bucketed> BucketPass(Graph local, const Mesh& mesh, const ZeroOptions& zero = {});
 
 // Appends, for every kBuffer state (a running sum such as "loss"), kStep nodes that all-reduce it over the axes on which it
 // is Partial, and the graph output of the state's name.

@@ -9,6 +9,7 @@
 #include "core/ops/collective.h"
 #include "core/ops/flat.h"
 #include "core/plan/rewrite.h"
+#include "parallel/zero/layouts.h"
 
 namespace strata {
 namespace {
@@ -58,7 +59,7 @@ absl::StatusOr<Reads> FindReads(const Graph& graph, std::span<const ShardedWeigh
     }
   }
   if (last_forward > first_backward) return absl::InternalError("forward nodes follow backward nodes");
-  for (int pass : {kForwardPass, kBackwardPass}) {
+  for (const Pass pass : {kForwardPass, kBackwardPass}) {
     for (const auto& [bucket, use] : uses[pass]) reads.passes[pass].push_back(use);
     std::sort(reads.passes[pass].begin(), reads.passes[pass].end(),
               [](const Use& a, const Use& b) { return a.first < b.first; });
@@ -66,19 +67,51 @@ absl::StatusOr<Reads> FindReads(const Graph& graph, std::span<const ShardedWeigh
   return reads;
 }
 
-void EmitGather(Rewrite& r, GraphBuilder& g, const ShardedWeights& w, const Reads& reads, const Use& use) {
-  Node like = r.old().nodes[use.first];
-  like.scope = "bucket." + w.name;
-  g.PushLike(like);
-  const StateId state = g.Declare({w.state, Role::kParam, w.spec});
-  const Value flat = Convert(g, g.Read(state), w.axes, Shard(0), Replicate());
-  for (size_t i = 0; i < reads.by_bucket[use.bucket].size(); ++i) {
-    const Value read = reads.by_bucket[use.bucket][i];
-    const int64_t offset = w.entries[reads.entry[use.bucket][i]].offset;
-    r.Replace(read, FlatView(g, flat, offset, r.old().spec(read).shape));
-  }
-  g.Pop();
+// All weights of a bucket, from the shards.
+Value Gathered(GraphBuilder& g, const ShardedWeights& w, const ZeroOptions& zero) {
+  const Value shard = g.Read(g.Declare({w.state, Role::kParam, w.spec}));
+  if (!zero.weight_bits.has_value()) return Convert(g, shard, w.axes, Shard(0), Replicate());
+  const Value bytes = WithLayout(g, Quantize(g, shard, {.bits = *zero.weight_bits}), w.spec.layout);
+  return Dequantize(g, Convert(g, bytes, w.axes, Shard(0), Replicate()), *zero.weight_bits, w.spec.dtype);
 }
+
+class Gathering {
+ public:
+  Gathering(Rewrite& r, const Reads& reads, std::span<const ShardedWeights> weights, const ZeroOptions& zero)
+      : r_(r), reads_(reads), weights_(weights), zero_(zero), secondary_(weights.size()) {}
+
+  void Emit(GraphBuilder& g, Pass pass, const Use& use) {
+    const ShardedWeights& w = weights_[use.bucket];
+    Node like = r_.old().nodes[use.first];
+    like.scope = "bucket." + w.name;
+    g.PushLike(like);
+    Value& secondary = secondary_[use.bucket];
+    const Value flat = pass == kBackwardPass && secondary.valid()
+                           ? Convert(g, secondary, zero_.secondary, Shard(0), Replicate())
+                           : Gathered(g, w, zero_);
+    if (pass == kForwardPass && zero_.secondary != 0 && UsedInBackward(use.bucket)) {
+      secondary = Convert(g, flat, zero_.secondary, Replicate(), Shard(0));
+    }
+    for (size_t i = 0; i < reads_.by_bucket[use.bucket].size(); ++i) {
+      const Value read = reads_.by_bucket[use.bucket][i];
+      const int64_t offset = w.entries[reads_.entry[use.bucket][i]].offset;
+      r_.Replace(read, FlatView(g, flat, offset, r_.old().spec(read).shape));
+    }
+    g.Pop();
+  }
+
+ private:
+  bool UsedInBackward(size_t bucket) const {
+    const std::vector<Use>& uses = reads_.passes[kBackwardPass];
+    return std::any_of(uses.begin(), uses.end(), [&](const Use& u) { return u.bucket == bucket; });
+  }
+
+  Rewrite& r_;
+  const Reads& reads_;
+  std::span<const ShardedWeights> weights_;
+  const ZeroOptions& zero_;
+  std::vector<Value> secondary_;  // by bucket
+};
 
 }  // namespace
 
@@ -94,16 +127,16 @@ std::vector<ShardedWeights> ShardedWeightsOf(const Graph& graph, std::span<const
   return all;
 }
 
-absl::StatusOr<Graph> GatherWeights(Graph graph, std::span<const ShardedWeights> weights, int64_t prefetch) {
+absl::StatusOr<Graph> GatherWeights(Graph graph, std::span<const ShardedWeights> weights, const ZeroOptions& zero) {
   if (weights.empty()) return graph;
   ASSIGN_OR_RETURN(const Reads reads, FindReads(graph, weights));
   Rewrite r(graph);
-  for (const std::vector<Use>& uses : reads.passes) {
+  Gathering gathering(r, reads, weights, zero);
+  for (const Pass pass : {kForwardPass, kBackwardPass}) {
+    const std::vector<Use>& uses = reads.passes[pass];
     for (size_t k = 0; k < uses.size(); ++k) {
-      const size_t ahead = std::min(k, static_cast<size_t>(prefetch));
-      r.At(uses[k - ahead].first, [&r, &w = weights[uses[k].bucket], &reads, &use = uses[k]](GraphBuilder& g) {
-        EmitGather(r, g, w, reads, use);
-      });
+      const size_t ahead = std::min(k, static_cast<size_t>(zero.prefetch));
+      r.At(uses[k - ahead].first, [&, pass, k](GraphBuilder& g) { gathering.Emit(g, pass, reads.passes[pass][k]); });
     }
   }
   return std::move(r).Run();

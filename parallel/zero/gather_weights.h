@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "core/mesh/mesh.h"
 #include "core/plan/bucket.h"
+#include "parallel/zero/zero_config.h"
 
 namespace strata {
 
@@ -25,10 +25,12 @@ struct ShardedWeights {
 };
 std::vector<ShardedWeights> ShardedWeightsOf(const Graph& graph, std::span<const Bucket> buckets);
 
-// In place of reading a parameter of such a bucket: per bucket and pass (forward, backward), one all-gather
-// into memory that lives until its last use in that pass, and views of it. It stands before the first use of
-// the bucket that is used `prefetch` buckets earlier in the pass: a gather may overlap with so many blocks, and so many buckets
-// are whole beside the one in use. What the backward pass recomputes uses the backward pass's weights.
-absl::StatusOr<Graph> GatherWeights(Graph graph, std::span<const ShardedWeights> weights, int64_t prefetch);
+// In place of reading a parameter of such a bucket: per bucket and pass (forward, backward), one all-gather into memory that
+// lives until its last use in that pass, and views of it. It stands before the first use of the bucket that is used
+// zero.prefetch buckets earlier in the pass: a gather may overlap with so many blocks, and so many buckets are whole beside the
+// one in use. What the backward pass recomputes uses the backward pass's weights.
+// With zero.weight_bits, quantised blocks are sent, and every rank computes with what comes back of them, its own shard's too.
+// With zero.secondary, forward leaves a slice of what it gathered, and backward gathers that over these axes.
+absl::StatusOr<Graph> GatherWeights(Graph graph, std::span<const ShardedWeights> weights, const ZeroOptions& zero);
 
 }  // namespace strata

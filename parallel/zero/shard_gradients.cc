@@ -5,11 +5,12 @@
 
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
-#include "core/ops/collective.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/flat.h"
 #include "core/ops/move.h"
 #include "core/plan/rewrite.h"
+#include "parallel/zero/layouts.h"
+#include "parallel/zero/reduce_scatter.h"
 
 namespace strata {
 namespace {
@@ -36,15 +37,8 @@ absl::StatusOr<Gradients> TakeAccumulations(Graph& graph, const Bucket& b) {
   return found;
 }
 
-Layout PartialOn(AxisSet axes) {
-  Layout layout{};
-  for (int a = 0; a < kMaxAxes; ++a) {
-    if ((axes >> a & 1) != 0) layout[a] = Partial();
-  }
-  return layout;
-}
-
-void EmitReduction(Rewrite& r, GraphBuilder& g, const Bucket& b, const Gradients& found) {
+void EmitReduction(Rewrite& r, GraphBuilder& g, const Bucket& b, const Gradients& found, const ZeroOptions& zero,
+                   const Mesh& mesh) {
   Node like = r.old().nodes[found.last];
   like.scope = "bucket." + b.name;
   g.PushLike(like);
@@ -56,10 +50,8 @@ void EmitReduction(Rewrite& r, GraphBuilder& g, const Bucket& b, const Gradients
     r.SetLayout(parts.back(), layout);
     offsets.push_back(b.entries[i].offset);
   }
-  Value flat = Pack(g, std::move(parts), std::move(offsets), b.padded);
-  r.SetLayout(flat, PartialOn(b.reduce_axes));
-  flat = Convert(g, flat, b.grad_axes, Partial(), Shard(0), CollectiveOp::Storage::kInPlace);
-  const Value sum = Accumulate(g, g.Read(b.grads), flat);
+  const Value flat = WithLayout(g, Pack(g, std::move(parts), std::move(offsets), b.padded), LayoutOn(0, b.reduce_axes));
+  const Value sum = Accumulate(g, g.Read(b.grads), ReduceScatter(g, b, flat, b.grad_axes, zero, mesh));
   r.Replace({found.last, 0}, sum);
   r.SetLayout(sum, g.graph().states[b.grads].spec.layout);
   g.Pop();
@@ -67,7 +59,8 @@ void EmitReduction(Rewrite& r, GraphBuilder& g, const Bucket& b, const Gradients
 
 }  // namespace
 
-absl::StatusOr<Graph> ShardGradients(Graph graph, std::span<const Bucket> buckets) {
+absl::StatusOr<Graph> ShardGradients(Graph graph, std::span<const Bucket> buckets, const ZeroOptions& zero,
+                                     const Mesh& mesh) {
   std::vector<std::pair<const Bucket*, Gradients>> work;
   for (const Bucket& b : buckets) {
     if (b.grad_axes == 0) continue;
@@ -77,7 +70,8 @@ absl::StatusOr<Graph> ShardGradients(Graph graph, std::span<const Bucket> bucket
   if (work.empty()) return graph;
   Rewrite r(graph);
   for (const auto& [bucket, found] : work) {
-    r.At(found.last, [&r, bucket = bucket, &found = found](GraphBuilder& g) { EmitReduction(r, g, *bucket, found); });
+    r.At(found.last,
+         [&, bucket = bucket, &found = found](GraphBuilder& g) { EmitReduction(r, g, *bucket, found, zero, mesh); });
   }
   return std::move(r).Run();
 }
