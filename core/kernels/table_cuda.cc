@@ -16,6 +16,7 @@ KernelTable CudaKernels(Determinism determinism) {
   AddCudaBiasKernels(table);
   AddCudaDropoutKernels(table);
   AddCudaFlatKernels(table);
+  AddCudaQuantizeKernels(table);
   AddCudaAttentionKernels(table, determinism);
   return table;
 }

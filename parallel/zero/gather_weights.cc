@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <map>
-#include <memory>
+#include <tuple>
 
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
@@ -14,7 +14,13 @@
 namespace strata {
 namespace {
 
-enum Pass : uint8_t { kForwardPass, kBackwardPass };  // a step is F, B (I and W), and the update, which has its shards
+// Forward or backward (I and W) of one stage: weights are gathered in each for itself. The update has its shards.
+struct Pass {
+  int replica = 0, stage = 0;
+  bool backward = false;
+  auto operator<=>(const Pass&) const = default;
+};
+Pass PassOf(const Node& n) { return {n.replica, n.stage, n.phase != Phase::kForward}; }
 
 // A bucket in one pass.
 struct Use {
@@ -25,7 +31,15 @@ struct Use {
 struct Reads {
   std::vector<std::vector<Value>> by_bucket;  // values that are a parameter of it ...
   std::vector<std::vector<size_t>> entry;     // ... and which
-  std::vector<Use> passes[2];                 // in order of first use
+  std::map<Pass, std::vector<Use>> passes;    // in order of first use
+
+  const Use* Find(const Pass& pass, size_t bucket) const {
+    const auto at = passes.find(pass);
+    if (at == passes.end()) return nullptr;
+    const auto use =
+        std::find_if(at->second.begin(), at->second.end(), [&](const Use& u) { return u.bucket == bucket; });
+    return use == at->second.end() ? nullptr : &*use;
+  }
 };
 
 absl::StatusOr<Reads> FindReads(const Graph& graph, std::span<const ShardedWeights> weights) {
@@ -37,8 +51,7 @@ absl::StatusOr<Reads> FindReads(const Graph& graph, std::span<const ShardedWeigh
   reads.by_bucket.resize(weights.size());
   reads.entry.resize(weights.size());
   std::map<NodeId, size_t> bucket_of;
-  std::map<size_t, Use> uses[2];
-  NodeId last_forward = -1, first_backward = static_cast<NodeId>(graph.nodes.size());
+  std::map<Pass, std::map<size_t, Use>> uses;
   for (NodeId id = 0; id < static_cast<NodeId>(graph.nodes.size()); ++id) {
     const Node& n = graph.nodes[id];
     if (const ReadOp* read = AsRead(n)) {
@@ -52,19 +65,39 @@ absl::StatusOr<Reads> FindReads(const Graph& graph, std::span<const ShardedWeigh
       const auto it = bucket_of.find(v.node);
       if (it == bucket_of.end()) continue;
       if (n.phase == Phase::kStep) return absl::InternalError(n.scope + ": a parameter is read in the step phase");
-      const Pass pass = n.phase == Phase::kForward ? kForwardPass : kBackwardPass;
-      if (pass == kForwardPass) last_forward = id;
-      if (pass == kBackwardPass) first_backward = std::min(first_backward, id);
-      uses[pass].try_emplace(it->second, Use{it->second, id, id}).first->second.last = id;
+      uses[PassOf(n)].try_emplace(it->second, Use{it->second, id, id}).first->second.last = id;
     }
   }
-  if (last_forward > first_backward) return absl::InternalError("forward nodes follow backward nodes");
-  for (const Pass pass : {kForwardPass, kBackwardPass}) {
-    for (const auto& [bucket, use] : uses[pass]) reads.passes[pass].push_back(use);
+  for (const auto& [pass, by_bucket] : uses) {
+    for (const auto& [bucket, use] : by_bucket) reads.passes[pass].push_back(use);
     std::sort(reads.passes[pass].begin(), reads.passes[pass].end(),
               [](const Use& a, const Use& b) { return a.first < b.first; });
   }
   return reads;
+}
+
+// Where the gather for uses[k] stands.
+NodeId AnchorOf(const std::vector<Use>& uses, size_t k, int64_t prefetch) {
+  return uses[k - std::min(k, static_cast<size_t>(prefetch))].first;
+}
+
+// From its gather on, a bucket's reads mean what was gathered: passes must not use a bucket in turns.
+absl::Status CheckTurns(const Reads& reads, const Graph& graph, int64_t prefetch) {
+  std::map<size_t, std::vector<std::pair<NodeId, NodeId>>> spans;  // by bucket
+  for (const auto& [pass, uses] : reads.passes) {
+    for (size_t k = 0; k < uses.size(); ++k) {
+      spans[uses[k].bucket].emplace_back(AnchorOf(uses, k, prefetch), uses[k].last);
+    }
+  }
+  for (auto& [bucket, of_bucket] : spans) {
+    std::sort(of_bucket.begin(), of_bucket.end());
+    for (size_t i = 1; i < of_bucket.size(); ++i) {
+      if (of_bucket[i].first > of_bucket[i - 1].second) continue;
+      return absl::InternalError(
+          absl::StrFormat("%s: two passes use its weights in turns", graph.nodes[of_bucket[i].first].scope));
+    }
+  }
+  return absl::OkStatus();
 }
 
 // All weights of a bucket, from the shards.
@@ -78,18 +111,17 @@ Value Gathered(GraphBuilder& g, const ShardedWeights& w, const ZeroOptions& zero
 class Gathering {
  public:
   Gathering(Rewrite& r, const Reads& reads, std::span<const ShardedWeights> weights, const ZeroOptions& zero)
-      : r_(r), reads_(reads), weights_(weights), zero_(zero), secondary_(weights.size()) {}
+      : r_(r), reads_(reads), weights_(weights), zero_(zero) {}
 
-  void Emit(GraphBuilder& g, Pass pass, const Use& use) {
+  void Emit(GraphBuilder& g, const Pass& pass, const Use& use) {
     const ShardedWeights& w = weights_[use.bucket];
-    Node like = r_.old().nodes[use.first];
-    like.scope = "bucket." + w.name;
-    g.PushLike(like);
-    Value& secondary = secondary_[use.bucket];
-    const Value flat = pass == kBackwardPass && secondary.valid()
+    const EmitLike like(g, r_.old().nodes[use.first], "bucket." + w.name, r_.old().nodes[use.first].phase);
+    Value& secondary = secondary_[{pass.replica, pass.stage, use.bucket}];
+    const Value flat = pass.backward && secondary.valid()
                            ? Convert(g, secondary, zero_.secondary, Shard(0), Replicate())
                            : Gathered(g, w, zero_);
-    if (pass == kForwardPass && zero_.secondary != 0 && UsedInBackward(use.bucket)) {
+    if (!pass.backward && zero_.secondary != 0 &&
+        reads_.Find({pass.replica, pass.stage, true}, use.bucket) != nullptr) {
       secondary = Convert(g, flat, zero_.secondary, Replicate(), Shard(0));
     }
     for (size_t i = 0; i < reads_.by_bucket[use.bucket].size(); ++i) {
@@ -97,20 +129,14 @@ class Gathering {
       const int64_t offset = w.entries[reads_.entry[use.bucket][i]].offset;
       r_.Replace(read, FlatView(g, flat, offset, r_.old().spec(read).shape));
     }
-    g.Pop();
   }
 
  private:
-  bool UsedInBackward(size_t bucket) const {
-    const std::vector<Use>& uses = reads_.passes[kBackwardPass];
-    return std::any_of(uses.begin(), uses.end(), [&](const Use& u) { return u.bucket == bucket; });
-  }
-
   Rewrite& r_;
   const Reads& reads_;
   std::span<const ShardedWeights> weights_;
   const ZeroOptions& zero_;
-  std::vector<Value> secondary_;  // by bucket
+  std::map<std::tuple<int, int, size_t>, Value> secondary_;  // by replica, stage, bucket
 };
 
 }  // namespace
@@ -131,12 +157,12 @@ absl::StatusOr<Graph> GatherWeights(Graph graph, std::span<const ShardedWeights>
   if (weights.empty()) return graph;
   ASSIGN_OR_RETURN(const Reads reads, FindReads(graph, weights));
   Rewrite r(graph);
+  RETURN_IF_ERROR(CheckTurns(reads, graph, zero.prefetch));
   Gathering gathering(r, reads, weights, zero);
-  for (const Pass pass : {kForwardPass, kBackwardPass}) {
-    const std::vector<Use>& uses = reads.passes[pass];
+  for (const auto& [pass, uses] : reads.passes) {
     for (size_t k = 0; k < uses.size(); ++k) {
-      const size_t ahead = std::min(k, static_cast<size_t>(zero.prefetch));
-      r.At(uses[k - ahead].first, [&, pass, k](GraphBuilder& g) { gathering.Emit(g, pass, reads.passes[pass][k]); });
+      r.At(AnchorOf(uses, k, zero.prefetch),
+           [&, pass = pass, &use = uses[k]](GraphBuilder& g) { gathering.Emit(g, pass, use); });
     }
   }
   return std::move(r).Run();

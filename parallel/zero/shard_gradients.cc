@@ -16,8 +16,9 @@ namespace strata {
 namespace {
 
 struct Gradients {
-  std::vector<Value> parts;  // by entry: what a micro-batch adds to its accumulator
-  NodeId last = -1;          // the last accumulation
+  std::vector<Value> parts;       // by entry: what a micro-batch adds to its accumulator
+  NodeId last = -1;               // the last accumulation
+  Phase phase = Phase::kForward;  // the latest of the accumulations
 };
 
 // The accumulations of the bucket's entries. Their updates become one, of the flat state.
@@ -30,6 +31,7 @@ absl::StatusOr<Gradients> TakeAccumulations(Graph& graph, const Bucket& b) {
       return absl::InternalError(absl::StrFormat("%s is not accumulated", graph.states[e.grad].name));
     }
     found.last = std::max(found.last, update->second.node);
+    found.phase = std::max(found.phase, graph.nodes[update->second.node].phase);
     found.parts.push_back(graph.nodes[update->second.node].inputs[1]);
     graph.updates.erase(update);
   }
@@ -39,9 +41,7 @@ absl::StatusOr<Gradients> TakeAccumulations(Graph& graph, const Bucket& b) {
 
 void EmitReduction(Rewrite& r, GraphBuilder& g, const Bucket& b, const Gradients& found, const ZeroOptions& zero,
                    const Mesh& mesh) {
-  Node like = r.old().nodes[found.last];
-  like.scope = "bucket." + b.name;
-  g.PushLike(like);
+  const EmitLike like(g, r.old().nodes[found.last], "bucket." + b.name, found.phase);
   std::vector<Value> parts;
   std::vector<int64_t> offsets;
   for (size_t i = 0; i < b.entries.size(); ++i) {
@@ -54,7 +54,6 @@ void EmitReduction(Rewrite& r, GraphBuilder& g, const Bucket& b, const Gradients
   const Value sum = Accumulate(g, g.Read(b.grads), ReduceScatter(g, b, flat, b.grad_axes, zero, mesh));
   r.Replace({found.last, 0}, sum);
   r.SetLayout(sum, g.graph().states[b.grads].spec.layout);
-  g.Pop();
 }
 
 }  // namespace

@@ -27,21 +27,15 @@ bool IsFlat(const State& s, std::string_view what) {
   return s.storage < 0 && s.name.compare(0, 7, "bucket.") == 0 && s.name.ends_with(what);
 }
 
-// Elements of all buckets with their padding; of those that backward reads too.
-struct Elements {
-  double all = 0, backward = 0;
-};
-Elements ElementsOf(const Job& job) {
-  Elements e;
-  for (const State& s : job.programs[0].graph.states) {
-    if (!IsFlat(s, ".params")) continue;
-    e.all += static_cast<double>(s.spec.shape[0]);
-    if (s.name.find("embed") == std::string::npos) e.backward += static_cast<double>(s.spec.shape[0]);
-  }
-  return e;
+// Of all buckets, with their padding.
+double ElementsOf(const Job& job) {
+  double n = 0;
+  for (const State& s : job.programs[0].graph.states)
+    n += IsFlat(s, ".params") ? static_cast<double>(s.spec.shape[0]) : 0;
+  return n;
 }
 
-absl::StatusOr<std::vector<Plan>> PlansOf(const JobConfig& config, Elements* elements = nullptr) {
+absl::StatusOr<std::vector<Plan>> PlansOf(const JobConfig& config, double* elements = nullptr) {
   const KernelTable kernels = CpuKernels();
   const absl::StatusOr<Job> job = CompileTraining(config, kernels);
   if (!job.ok()) return job.status();
@@ -63,17 +57,17 @@ TEST(ZeroMemory, StatesFollowTheFormulas) {
     const Row rows[] = {{2, 4, 4, 8}, {2, 4, 4 / d, 8 / d}, {2, 4 / d, 4 / d, 8 / d}, {2 / d, 4 / d, 4 / d, 8 / d}};
     const double sums[] = {18, 6 + 12 / d, 2 + 16 / d, 18 / d};
     for (int64_t stage = 0; stage <= 3; ++stage) {
-      Elements n;
+      double n = 0;
       const auto plans = PlansOf(Bf16Job(static_cast<int64_t>(d), 1, {.stage = stage}), &n);
       ASSERT_TRUE(plans.ok()) << plans.status();
       for (const Plan& p : *plans) {
         const double w = RegionBytes(p, "parameters"), g = RegionBytes(p, "gradients"),
                      m = RegionBytes(p, "master weights"), v = RegionBytes(p, "moments");
-        EXPECT_EQ(w, rows[stage].weights * n.all) << stage << " " << d;
-        EXPECT_EQ(g, rows[stage].gradients * n.all) << stage << " " << d;
-        EXPECT_EQ(m, rows[stage].master * n.all) << stage << " " << d;
-        EXPECT_EQ(v, rows[stage].moments * n.all) << stage << " " << d;
-        EXPECT_EQ(w + g + m + v, sums[stage] * n.all) << stage << " " << d;
+        EXPECT_EQ(w, rows[stage].weights * n) << stage << " " << d;
+        EXPECT_EQ(g, rows[stage].gradients * n) << stage << " " << d;
+        EXPECT_EQ(m, rows[stage].master * n) << stage << " " << d;
+        EXPECT_EQ(v, rows[stage].moments * n) << stage << " " << d;
+        EXPECT_EQ(w + g + m + v, sums[stage] * n) << stage << " " << d;
       }
     }
   }
@@ -125,7 +119,7 @@ TEST(ZeroMemory, WholeBlocksAreFewAtATime) {
 
 struct Sent {
   std::map<std::string, double> bytes;  // of rank 0 in a step, without the loader's
-  Elements n;
+  double n = 0;                         // elements
 };
 
 Sent SentBy(const JobConfig& config) {
@@ -148,18 +142,18 @@ TEST(ZeroTraffic, FollowsTheFormulas) {
     for (const int64_t accumulate : {1, 2}) {
       const double d = static_cast<double>(dp), m = static_cast<double>(accumulate), part = (d - 1) / d;
       Sent s = SentBy(Bf16Job(dp, accumulate, {.stage = 0}));
-      EXPECT_EQ(s.bytes, (Bytes{{"dp all-reduce", 2 * part * (4 * s.n.all + 4)}}));
+      EXPECT_EQ(s.bytes, (Bytes{{"dp all-reduce", 2 * part * (4 * s.n + 4)}}));
       s = SentBy(Bf16Job(dp, accumulate, {.stage = 1}));
-      EXPECT_EQ(s.bytes, (Bytes{{"dp reduce-scatter", part * 4 * s.n.all},
-                                {"dp all-gather", part * 2 * s.n.all},
+      EXPECT_EQ(s.bytes, (Bytes{{"dp reduce-scatter", part * 4 * s.n},
+                                {"dp all-gather", part * 2 * s.n},
                                 {"dp all-reduce", 2 * part * kScalars}}));
       s = SentBy(Bf16Job(dp, accumulate, {.stage = 2}));
-      EXPECT_EQ(s.bytes, (Bytes{{"dp reduce-scatter", m * part * 4 * s.n.all},
-                                {"dp all-gather", part * 2 * s.n.all},
+      EXPECT_EQ(s.bytes, (Bytes{{"dp reduce-scatter", m * part * 4 * s.n},
+                                {"dp all-gather", part * 2 * s.n},
                                 {"dp all-reduce", 2 * part * kScalars}}));
       s = SentBy(Bf16Job(dp, accumulate, {.stage = 3}));
-      EXPECT_EQ(s.bytes, (Bytes{{"dp reduce-scatter", m * part * 4 * s.n.all},
-                                {"dp all-gather", m * part * 2 * (s.n.all + s.n.backward)},
+      EXPECT_EQ(s.bytes, (Bytes{{"dp reduce-scatter", m * part * 4 * s.n},
+                                {"dp all-gather", m * part * 2 * 2 * s.n},
                                 {"dp all-reduce", 2 * part * kScalars}}));
     }
   }
@@ -167,9 +161,9 @@ TEST(ZeroTraffic, FollowsTheFormulas) {
 
 TEST(ZeroTraffic, ShardsWithinANodeAreSummedBetweenNodes) {
   const Sent s = SentBy(Bf16Job(4, 1, {.stage = 1, .inner = 2, .scope = ZeroScope::kInner}));
-  EXPECT_EQ(s.bytes, (Bytes{{"dp.i reduce-scatter", 0.5 * 4 * s.n.all},
-                            {"dp.o all-reduce", 2 * 0.5 * 4 * s.n.all / 2},
-                            {"dp.i all-gather", 0.5 * 2 * s.n.all},
+  EXPECT_EQ(s.bytes, (Bytes{{"dp.i reduce-scatter", 0.5 * 4 * s.n},
+                            {"dp.o all-reduce", 2 * 0.5 * 4 * s.n / 2},
+                            {"dp.i all-gather", 0.5 * 2 * s.n},
                             {"dp.i all-reduce", 2 * 0.5 * 4},
                             {"dp.o+dp.i all-reduce", 2 * 0.75 * 4}}));
 }
@@ -192,13 +186,13 @@ TEST(ZeroTraffic, BetweenNodesPlusPlus) {
   const Sent exact = SentBy(config);
   config.parallel.zero = {.stage = 3, .inner = 2, .secondary = true, .weights = Wire::kInt8, .gradients = Wire::kInt4};
   const Sent plus = SentBy(config);
-  const double n = plus.n.all;
+  const double n = plus.n;
   EXPECT_EQ(plus.bytes, (Bytes{{"dp.o+dp.i all-gather", 0.75 * n * 260 / 256},
-                               {"dp.i all-gather", 0.5 * 2 * plus.n.backward},
+                               {"dp.i all-gather", 0.5 * 2 * n},
                                {"dp.i all-to-all", 0.5 * n * 132 / 256},
                                {"dp.o all-to-all", 0.5 * n / 2 * 132 / 256},
                                {"dp.o+dp.i all-reduce", 2 * 0.75 * (4 + 4)}}));
-  EXPECT_EQ(BetweenNodes(exact, 2), 0.75 * (2 * exact.n.all + 2 * exact.n.backward + 4 * exact.n.all));
+  EXPECT_EQ(BetweenNodes(exact, 2), 0.75 * (2 + 2 + 4) * exact.n);
   EXPECT_EQ(BetweenNodes(plus, 2), 0.75 * n * 260 / 256 + 0.5 * n * 132 / 256);
 }
 
