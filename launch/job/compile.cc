@@ -135,12 +135,25 @@ absl::StatusOr<Job> CompileRecomputing(const JobConfig& config, const KernelTabl
   return job;
 }
 
+// With as many buckets gathered ahead, up to parallel.zero_prefetch, as fit memory.limit; with none where that does not.
+absl::StatusOr<Job> CompileAhead(JobConfig config, const KernelTable& kernels, const RecomputeBlocks& blocks) {
+  int64_t& prefetch = config.parallel.zero.prefetch;
+  while (true) {
+    ASSIGN_OR_RETURN(Job job, CompileRecomputing(config, kernels, blocks));
+    if (config.memory.limit_bytes() == 0 || config.parallel.zero.stage < 3 || prefetch == 0) return job;
+    ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, 0));  // every rank holds as much
+    ASSIGN_OR_RETURN(const Plan plan, BuildPlan(job.programs, mesh, kernels));
+    if (plan.arena_bytes[static_cast<int>(Tier::kDevice)] <= config.memory.limit_bytes()) return job;
+    prefetch = std::min(prefetch, config.model.layers + 2) - 1;
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<Mesh> MeshOf(const Job& job, int rank) { return Mesh::Make(job.axes, job.ranks, rank); }
 
 absl::StatusOr<Job> CompileTraining(const JobConfig& config, const KernelTable& kernels) {
-  const auto compile = [&](const RecomputeBlocks& blocks) { return CompileRecomputing(config, kernels, blocks); };
+  const auto compile = [&](const RecomputeBlocks& blocks) { return CompileAhead(config, kernels, blocks); };
   if (config.memory.recompute == Recompute::kAuto) return CompileWithinLimit(config, kernels, compile);
   return compile(RecomputeOf(config));
 }

@@ -10,7 +10,9 @@ void ZeroConfig::Describe(ConfigFields& f) {
          .min = 0,
          .max = 3});
   f.Add("zero_prefetch", prefetch,
-        {.doc = "zero = 3: blocks whose weights are gathered ahead of the one in use", .min = 0, .max = 64});
+        {.doc = "zero = 3: most blocks whose weights are gathered ahead of the one in use; fewer to fit memory.limit",
+         .min = 0,
+         .max = 64});
   f.Add("dp_inner", inner,
         {.doc = "neighbouring dp ranks with fast links, those of a node; divides dp; 0 = all links are alike",
          .min = 0,

@@ -117,6 +117,24 @@ TEST(ZeroMemory, WholeBlocksAreFewAtATime) {
   }
 }
 
+TEST(ZeroMemory, AsManyBlocksAheadAsFitTheLimit) {
+  const auto bytes = [](int64_t prefetch, int64_t limit) {
+    JobConfig c = Bf16Job(4, 1, {.stage = 3, .prefetch = prefetch});
+    c.model.layers = 6;
+    c.model.dim = 64;
+    if (limit > 0) c.memory.limit = std::to_string(limit) + "B";
+    const auto plans = PlansOf(c);
+    EXPECT_TRUE(plans.ok()) << plans.status();
+    return plans.ok() ? plans->at(0).arena_bytes[0] : 0;
+  };
+  const int64_t none = bytes(0, 0), two = bytes(2, 0), three = bytes(3, 0);
+  ASSERT_LT(none, two);
+  ASSERT_LT(two, three);
+  EXPECT_EQ(bytes(64, two), two);
+  EXPECT_EQ(bytes(64, three - 1), two);
+  EXPECT_EQ(bytes(2, none), none);
+}
+
 struct Sent {
   std::map<std::string, double> bytes;  // of rank 0 in a step, without the loader's
   double n = 0;                         // elements
