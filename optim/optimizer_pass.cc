@@ -105,15 +105,12 @@ Weights WeightsOf(GraphBuilder& g, const Bucket& b) {
   return {.master = master, .whole = g.Read(master), .live = LiveShard(g, b)};
 }
 
-// The live weights are gathered in place from the ranks' parts, the innermost axis first.
+// The live weights are gathered in place from the ranks' parts.
 void UpdateWeights(GraphBuilder& g, const Bucket& b, const Weights& w, Value whole, Value live) {
   if (w.master >= 0) g.Update(w.master, MarkSharded(g, whole, b));
-  Value v = MarkSharded(g, w.master >= 0 ? live : whole, b);
-  for (int a = kMaxAxes - 1; a >= 0; --a) {
-    const AxisSet axis = Without(b.shard_axes, b.weight_axes) & static_cast<AxisSet>(1 << a);
-    if (axis != 0) v = Convert(g, v, axis, Shard(0), Replicate(), CollectiveOp::Storage::kInPlace);
-  }
-  g.Update(b.params, v);
+  const Value part = MarkSharded(g, w.master >= 0 ? live : whole, b);
+  const AxisSet axes = Without(b.shard_axes, b.weight_axes);
+  g.Update(b.params, axes == 0 ? part : Convert(g, part, axes, Shard(0), Replicate(), CollectiveOp::Storage::kInPlace));
 }
 
 void AppendAdamW(GraphBuilder& g, const Bucket& b, Value grads, Value norm, const OptimConfig& c) {

@@ -15,7 +15,7 @@ namespace strata {
 //   - per bucket, one update over flat states "bucket.<name>.exp_avg" and ".exp_avg_sq" (AdamW) or ".momentum" (SGD) and,
 //     for bf16 parameters, the f32 ".master" (initial value: the parameters'), in AccumulatorOf(live). Each parameter has
 //     views into them of its own shape and layout: "<parameter>.exp_avg", ... , which is what checkpoints hold. Where the
-//     bucket has shard_axes, states and update are this rank's shard, and one all-gather an axis brings the new live weights
+//     bucket has shard_axes, states and update are this rank's shard, and one all-gather brings the new live weights
 //     together, in place.
 //   - where `loss` (summed over the step, whole on every rank) is given, a Guard between norm and updates, output
 //     "guarded_norm": NaN for a step whose updates are skipped.

@@ -38,6 +38,8 @@ KernelTable CpuKernels() {
   AddCrossEntropyKernels(table);
   AddOptimizerKernels(table);
   AddConvertKernels(table);
+  AddFlatKernels(table);
+  AddQuantizeKernels(table);
   return table;
 }
 

@@ -23,5 +23,7 @@ void AddAttentionKernels(KernelTable& table);
 void AddCrossEntropyKernels(KernelTable& table);
 void AddOptimizerKernels(KernelTable& table);
 void AddConvertKernels(KernelTable& table);  // packing and slicing for collectives
+void AddFlatKernels(KernelTable& table);     // parts of flat buckets
+void AddQuantizeKernels(KernelTable& table);
 
 }  // namespace strata

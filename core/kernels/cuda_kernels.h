@@ -19,6 +19,8 @@ void AddCudaRopeKernels(KernelTable& table);
 void AddCudaCrossEntropyKernels(KernelTable& table);
 void AddCudaSoftmaxNllKernels(KernelTable& table);  // softmax_nll, softmax_nll_grad
 void AddCudaOptimizerKernels(KernelTable& table);
+void AddCudaFlatKernels(KernelTable& table);  // parts of flat buckets
+void AddCudaQuantizeKernels(KernelTable& table);
 void AddCudaLinearKernels(KernelTable& table);                              // cuBLASLt
 void AddCudaAttentionKernels(KernelTable& table, Determinism determinism);  // cuDNN, and plain CUDA for the rest
 

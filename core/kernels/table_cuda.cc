@@ -15,6 +15,8 @@ KernelTable CudaKernels(Determinism determinism) {
   AddCudaMoveKernels(table);
   AddCudaBiasKernels(table);
   AddCudaDropoutKernels(table);
+  AddCudaFlatKernels(table);
+  AddCudaQuantizeKernels(table);
   AddCudaAttentionKernels(table, determinism);
   return table;
 }

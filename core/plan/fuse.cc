@@ -7,6 +7,7 @@
 #include "core/base/status.h"
 #include "core/graph/op.h"
 #include "core/ops/bias.h"
+#include "core/ops/flat.h"
 #include "core/ops/fused.h"
 #include "core/ops/move.h"
 #include "core/plan/rewrite.h"
@@ -16,21 +17,51 @@ namespace {
 
 bool Is(const Node& n, std::string_view op) { return n.op->name() == op; }
 
-// Whether the states that these values read lie one behind the other in one storage.
-bool Adjacent(const Graph& g, const Mesh& mesh, std::span<const Value> reads) {
-  int64_t expected = -1;
+// Where a parameter lies: in the flat storage of a state that is read, or in a gathered flat tensor that it is a view of.
+struct FlatPlace {
+  Value gathered;
   StateId storage = -1;
-  for (Value v : reads) {
-    const ReadOp* read = AsRead(g.nodes[v.node]);
-    if (read == nullptr) return false;
-    const State& s = g.states[read->state()];
-    if (s.storage < 0 || (expected >= 0 && (s.storage != storage || s.storage_offset != expected))) return false;
-    const absl::StatusOr<LocalBox> box = LocalBoxOf(s.spec.shape, s.spec.layout, mesh);
+  int64_t offset = -1;
+};
+FlatPlace PlaceOf(const Graph& g, Value v) {
+  const Node& n = g.nodes[v.node];
+  if (const FlatViewOp* view = AsFlatView(n)) return {.gathered = n.inputs[0], .offset = view->offset()};
+  if (AsRead(n) == nullptr) return {};
+  const State& s = g.states[AsRead(n)->state()];
+  return {.storage = s.storage, .offset = s.storage_offset};
+}
+
+// Whether these parameters lie one behind the other in one flat tensor.
+bool Adjacent(const Graph& g, const Mesh& mesh, std::span<const Value> parameters) {
+  FlatPlace expected;
+  for (Value v : parameters) {
+    const FlatPlace at = PlaceOf(g, v);
+    if (at.storage < 0 && !at.gathered.valid()) return false;
+    if (expected.offset >= 0 &&
+        (at.gathered != expected.gathered || at.storage != expected.storage || at.offset != expected.offset)) {
+      return false;
+    }
+    const absl::StatusOr<LocalBox> box = LocalBoxOf(g.spec(v).shape, g.spec(v).layout, mesh);
     if (!box.ok()) return false;
-    storage = s.storage;
-    expected = s.storage_offset + box->shape.elements();
+    expected = at;
+    expected.offset += box->shape.elements();
   }
   return true;
+}
+
+// The state behind a parameter: gathered weights are made of it alone.
+NodeId SourceOf(const Graph& g, Value v) {
+  while (!g.nodes[v.node].inputs.empty()) v = g.nodes[v.node].inputs[0];
+  return v.node;
+}
+
+// Whether forward and backward read one parameter, which each may have gathered for itself.
+bool SameParameter(const Graph& g, Value a, Value b) {
+  if (a == b) return true;
+  const FlatViewOp *va = AsFlatView(g.nodes[a.node]), *vb = AsFlatView(g.nodes[b.node]);
+  if (va == nullptr || vb == nullptr || va->offset() != vb->offset()) return false;
+  const ReadOp *ra = AsRead(g.nodes[SourceOf(g, a)]), *rb = AsRead(g.nodes[SourceOf(g, b)]);
+  return ra != nullptr && rb != nullptr && ra->state() == rb->state();
 }
 
 bool SameLayouts(const Graph& g, std::span<const Value> values) {
@@ -90,6 +121,7 @@ struct Packed {
   std::vector<Value> products, weights, biases;  // a product with its bias, where there are biases
   // Backward: d products[i], the sum of the products' dx, the accumulations of their weights' gradients, the biases' gradients.
   std::vector<Value> grads, accs, sums, bias_grads;
+  std::vector<Value> dx_weights;  // the weights as the backward reads them
   Value dx, dw_x;  // dw_x: the copy of x that the weights' gradients read: x, or x recomputed or gathered again
 };
 
@@ -117,13 +149,15 @@ std::optional<Packed> MatchForward(const Rewrite& r, const Mesh& mesh, std::vect
 // Finds what is made of `grads`, the gradients of p's products; false where it is not all there.
 bool MatchBackward(const Rewrite& r, const Mesh& mesh, std::vector<Value> grads, Packed& p) {
   p.grads = std::move(grads);
+  p.dx_weights = p.weights;
   std::set<Value> dx;
   for (size_t i = 0; i < p.grads.size(); ++i) {
     if (r.Users(p.grads[i]).size() != (p.biases.empty() ? 2 : 3)) return false;
     for (NodeId id : r.Users(p.grads[i])) {
       if (id < 0) return false;
       const Node& n = r.old().nodes[id];
-      if (Is(n, "linear_dx") && n.inputs[1] == p.weights[i]) {
+      if (Is(n, "linear_dx") && SameParameter(r.old(), n.inputs[1], p.weights[i])) {
+        p.dx_weights[i] = n.inputs[1];
         dx.insert({id, 0});
       } else if (Is(n, "linear_dw_acc") && n.inputs.size() == 3 && (!p.dw_x.valid() || n.inputs[2] == p.dw_x) &&
                  !FusedAttributesOf(*n.op).always_add) {
@@ -138,7 +172,10 @@ bool MatchBackward(const Rewrite& r, const Mesh& mesh, std::vector<Value> grads,
       }
     }
   }
-  if (p.accs.size() != p.grads.size() || dx.size() != p.grads.size() || !Adjacent(r.old(), mesh, p.accs)) return false;
+  if (p.accs.size() != p.grads.size() || dx.size() != p.grads.size() || !Adjacent(r.old(), mesh, p.accs) ||
+      !Adjacent(r.old(), mesh, p.dx_weights)) {
+    return false;
+  }
   while (dx.size() > 1) {  // the adds that join them
     bool joined = false;
     for (Value v : dx) {
@@ -175,7 +212,7 @@ Value EmitForward(Rewrite& r, GraphBuilder& g, const Packed& p) {
 }
 
 void EmitBackward(Rewrite& r, GraphBuilder& g, const Packed& p, Value dy) {
-  r.Replace(p.dx, LinearPackedDx(g, dy, NewAll(r, p.weights)));
+  r.Replace(p.dx, LinearPackedDx(g, dy, NewAll(r, p.dx_weights)));
   const std::vector<Value> sums = LinearDwAcc(g, NewAll(r, p.accs), dy, r.New(p.dw_x), false);
   for (size_t i = 0; i < p.sums.size(); ++i) r.Replace(p.sums[i], sums[i]);
   if (p.bias_grads.empty()) return;

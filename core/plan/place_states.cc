@@ -52,6 +52,7 @@ absl::StatusOr<Extent> ExtentIn(const PlannedState& flat, const State& view, con
     return absl::InternalError(absl::StrFormat("%s: the rank holds less of %s", view.name, flat.name));
   }
   const int64_t stored = std::clamp(from, begin, end), last = std::clamp(from + count, begin, end);
+  if (last == stored) return Extent{};
   return Extent{stored - from, last - stored, stored - begin};
 }
 

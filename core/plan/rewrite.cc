@@ -74,8 +74,10 @@ absl::StatusOr<Graph> Rewrite::Run() && {
     at_ = id;
     if (const auto it = emits_.find(id); it != emits_.end()) {
       g_.PushLike(n);
-      g_.set_phase(n.phase);
-      for (const Emit& emit : it->second) emit(g_);
+      for (const Emit& emit : it->second) {
+        g_.set_phase(n.phase);
+        emit(g_);
+      }
       g_.Pop();
     }
     bool made = true;

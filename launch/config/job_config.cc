@@ -67,6 +67,10 @@ void CheckRanks(const JobConfig& job, ConfigChecks& c) {
         absl::StrCat(kMaxRanks / job.parallel.tp));
 }
 
+void CheckZero(const JobConfig& job, ConfigChecks& c) {
+  if (c.Ok({"parallel.dp", "parallel.zero", "parallel.dp_inner"})) job.parallel.zero.Check(c, job.parallel.dp);
+}
+
 void CheckEval(const JobConfig& job, ConfigChecks& c) {
   if (job.eval.every == 0 || !job.data.valid.empty() || !c.Ok({"eval.every", "data.valid"})) return;
   c.Add(ConfigErrorKind::kContradiction, "eval.every", absl::StrCat(job.eval.every),
@@ -282,6 +286,7 @@ void CompleteJob(JobConfig& job, ConfigChecks& checks) {
   CheckTp(job, checks);
   CheckRecompute(job, checks);
   CheckRanks(job, checks);
+  CheckZero(job, checks);
   CompleteBatch(job, checks);
   CheckEval(job, checks);
   CheckPacking(job, checks);

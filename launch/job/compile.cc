@@ -12,6 +12,7 @@
 #include "parallel/recompute/recompute_pass.h"
 #include "parallel/shard/shard_pass.h"
 #include "parallel/zero/bucket_pass.h"
+#include "parallel/zero/gather_weights.h"
 
 namespace strata {
 namespace {
@@ -30,7 +31,9 @@ void SumLoss(GraphBuilder& g, const std::string& name, Value loss) {
 }
 
 Job MakeJob(const JobConfig& config, int dp, int tp) {
-  Job job{.config = config, .axes = ModelOf(config.model.arch).axes(config.model, dp, tp), .ranks = dp * tp};
+  Job job{.config = config,
+          .axes = FactorData(ModelOf(config.model.arch).axes(config.model, dp, tp), config.parallel.zero.inner),
+          .ranks = dp * tp};
   job.config.model.padded_vocab = config.model.PaddedVocab(config.parallel.tp);  // of evaluation too: one set of states
   return job;
 }
@@ -68,7 +71,13 @@ absl::StatusOr<Graph> Place(const Graph& graph, const Job& job, const Mesh& mesh
   return ShardPass(graph, mesh, ModelOf(m.arch).pins(m, TensorParallelOf(p)), options);
 }
 
-absl::StatusOr<Graph> TrainGraph(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
+struct TrainGraph {
+  Graph graph;
+  std::vector<ShardedWeights> weights;  // ZeRO-3: what every program gathers
+};
+
+absl::StatusOr<TrainGraph> MakeTrainGraph(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
+  const ZeroOptions zero = OptionsOf(job.config.parallel.zero, mesh);
   GraphBuilder g;
   const ModelLoss model = BuildLoss(g, job, kernels, job.config.model.dropout);
   SumLoss(g, "loss", model.loss);
@@ -79,10 +88,12 @@ absl::StatusOr<Graph> TrainGraph(const Job& job, const Mesh& mesh, const KernelT
   ASSIGN_OR_RETURN(graph, Place(graph, job, mesh));
   ASSIGN_OR_RETURN(graph, RecomputePass(graph, job.recompute));
   ASSIGN_OR_RETURN(graph, ReduceBuffers(std::move(graph)));
-  const Value loss = graph.outputs.at("loss");  // passes below append, so it stays where it is
-  ASSIGN_OR_RETURN(Bucketed bucketed, BucketPass(std::move(graph), mesh, AxesOf(job.config.parallel.zero, mesh)));
-  ASSIGN_OR_RETURN(graph, ApplyOptimizer(std::move(bucketed), mesh, job.config.optim, loss));
-  return FuseOps(std::move(graph), mesh, kernels);
+  ASSIGN_OR_RETURN(Bucketed bucketed, BucketPass(std::move(graph), mesh, zero));
+  TrainGraph train{.weights = ShardedWeightsOf(bucketed.graph, bucketed.buckets)};
+  const Value loss = bucketed.graph.outputs.at("loss");
+  ASSIGN_OR_RETURN(train.graph, ApplyOptimizer(std::move(bucketed), mesh, job.config.optim, loss));
+  ASSIGN_OR_RETURN(train.graph, FuseOps(std::move(train.graph), mesh, kernels));
+  return train;
 }
 
 absl::StatusOr<Graph> EvalGraph(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
@@ -95,8 +106,10 @@ absl::StatusOr<Graph> EvalGraph(const Job& job, const Mesh& mesh, const KernelTa
   return ReduceBuffers(std::move(graph));
 }
 
-absl::StatusOr<ProgramSpec> EvalProgram(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
+absl::StatusOr<ProgramSpec> EvalProgram(const Job& job, const Mesh& mesh, const KernelTable& kernels,
+                                        std::span<const ShardedWeights> weights) {
   ASSIGN_OR_RETURN(Graph eval, EvalGraph(job, mesh, kernels));
+  ASSIGN_OR_RETURN(eval, GatherWeights(std::move(eval), weights, OptionsOf(job.config.parallel.zero, mesh)));
   ASSIGN_OR_RETURN(eval, FuseOps(std::move(eval), mesh, kernels));
   std::vector<Action> actions = ForwardActions();
   actions.push_back({.kind = Action::kUpdate});
@@ -116,10 +129,23 @@ absl::StatusOr<Job> CompileRecomputing(const JobConfig& config, const KernelTabl
   job.recompute = blocks;
   job.batch_rows = config.batch.micro * config.parallel.dp;
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, 0));
-  ASSIGN_OR_RETURN(Graph train, TrainGraph(job, mesh, kernels));
-  job.programs.push_back({"train", std::move(train), TrainActions(static_cast<int>(config.batch.accumulate))});
-  ASSIGN_OR_RETURN(job.programs.emplace_back(), EvalProgram(job, mesh, kernels));
+  ASSIGN_OR_RETURN(TrainGraph train, MakeTrainGraph(job, mesh, kernels));
+  job.programs.push_back({"train", std::move(train.graph), TrainActions(static_cast<int>(config.batch.accumulate))});
+  ASSIGN_OR_RETURN(job.programs.emplace_back(), EvalProgram(job, mesh, kernels, train.weights));
   return job;
+}
+
+// With as many buckets gathered ahead, up to parallel.zero_prefetch, as fit memory.limit; with none where that does not.
+absl::StatusOr<Job> CompileAhead(JobConfig config, const KernelTable& kernels, const RecomputeBlocks& blocks) {
+  int64_t& prefetch = config.parallel.zero.prefetch;
+  while (true) {
+    ASSIGN_OR_RETURN(Job job, CompileRecomputing(config, kernels, blocks));
+    if (config.memory.limit_bytes() == 0 || config.parallel.zero.stage < 3 || prefetch == 0) return job;
+    ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, 0));  // every rank holds as much
+    ASSIGN_OR_RETURN(const Plan plan, BuildPlan(job.programs, mesh, kernels));
+    if (plan.arena_bytes[static_cast<int>(Tier::kDevice)] <= config.memory.limit_bytes()) return job;
+    prefetch = std::min(prefetch, config.model.layers + 2) - 1;
+  }
 }
 
 }  // namespace
@@ -127,7 +153,7 @@ absl::StatusOr<Job> CompileRecomputing(const JobConfig& config, const KernelTabl
 absl::StatusOr<Mesh> MeshOf(const Job& job, int rank) { return Mesh::Make(job.axes, job.ranks, rank); }
 
 absl::StatusOr<Job> CompileTraining(const JobConfig& config, const KernelTable& kernels) {
-  const auto compile = [&](const RecomputeBlocks& blocks) { return CompileRecomputing(config, kernels, blocks); };
+  const auto compile = [&](const RecomputeBlocks& blocks) { return CompileAhead(config, kernels, blocks); };
   if (config.memory.recompute == Recompute::kAuto) return CompileWithinLimit(config, kernels, compile);
   return compile(RecomputeOf(config));
 }
@@ -138,7 +164,7 @@ absl::StatusOr<Job> CompileEvaluation(const JobConfig& config, const KernelTable
   job.config.memory = {};
   job.batch_rows = config.batch.micro;
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, 0));
-  ASSIGN_OR_RETURN(job.programs.emplace_back(), EvalProgram(job, mesh, kernels));
+  ASSIGN_OR_RETURN(job.programs.emplace_back(), EvalProgram(job, mesh, kernels, {}));
   return job;
 }
 

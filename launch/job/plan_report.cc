@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <map>
 #include <thread>
 
 #include "absl/strings/str_format.h"
@@ -32,6 +33,48 @@ double GemmRate(int64_t n) {
     seconds = std::chrono::duration<double>(Clock::now() - start).count();
   }
   return flops / seconds;
+}
+
+// Bytes of a rank's states by what they are, and for each parameter of its part of the model.
+std::string StatesText(const Plan& plan) {
+  double parameters = 0, total = 0;
+  for (const PlannedState& s : plan.states) {
+    if (s.role == Role::kParam && s.name.compare(0, 7, "bucket.") != 0)
+      parameters += static_cast<double>(s.box.shape.elements());
+  }
+  std::string text;
+  for (const std::string name : {"parameters", "gradients", "master weights", "moments"}) {
+    for (const Region& r : plan.regions) {
+      if (r.name != name) continue;
+      const double bytes = static_cast<double>(r.bytes) / parameters;
+      absl::StrAppendFormat(&text, "%s%s %.2f", text.empty() ? "" : " + ", name, bytes);
+      total += bytes;
+    }
+  }
+  return absl::StrFormat("states of a rank, bytes a parameter: %s = %.2f\n", text, total);
+}
+
+// What a rank sends in one run of the program, by communicator and kind.
+std::string TrafficText(const Plan& plan, const Program& program) {
+  std::map<std::pair<std::string, std::string>, std::pair<int64_t, double>> sent;
+  for (const Action& a : program.actions) {
+    for (const Segment& segment : program.segments) {
+      if (segment.kind != a.kind || segment.stage != a.stage) continue;
+      for (const Step& step : segment.steps) {
+        if (step.kind != Step::kCollective) continue;
+        const CommSpec& comm = plan.comms[step.comm];
+        auto& [calls, bytes] = sent[{comm.name, Name(step.call.kind)}];
+        ++calls;
+        bytes += BytesSent(step.call, static_cast<int>(comm.ranks.size()));
+      }
+    }
+  }
+  std::string text;
+  for (const auto& [call, count] : sent) {
+    absl::StrAppendFormat(&text, "  %-12s %-16s %6d calls %14.0f bytes (%s)\n", call.first, call.second, count.first,
+                          count.second, HumanBytes(count.second));
+  }
+  return text.empty() ? "" : absl::StrFormat("sent by a rank in a run of %s\n%s", program.name, text);
 }
 
 }  // namespace
@@ -111,6 +154,8 @@ std::string PlanReport(const Job& job, const std::vector<Plan>& plans, double fl
     equal &= p.arena_bytes[0] == plans[0].arena_bytes[0];
   }
   text += Print(plans[0], detail);
+  text += StatesText(plans[0]);
+  if (const Program* train = plans[0].FindProgram("train")) text += TrafficText(plans[0], *train);
   int64_t buffers = 0;
   for (const int64_t bytes : SaveBufferBytes(job, plans)) buffers += bytes;
   absl::StrAppendFormat(

@@ -6,6 +6,10 @@
 #include "core/base/status.h"
 #include "core/graph/builder.h"
 #include "core/ops/collective.h"
+#include "parallel/zero/gather_weights.h"
+#include "parallel/zero/layouts.h"
+#include "parallel/zero/reduce_scatter.h"
+#include "parallel/zero/shard_gradients.h"
 
 namespace strata {
 namespace {
@@ -47,34 +51,20 @@ Value Reduced(GraphBuilder& g, StateId state, AxisSet axes) {
   return axes == 0 ? v : Convert(g, v, axes, Partial(), Replicate(), CollectiveOp::Storage::kInPlace);
 }
 
-// The step's gradient of a bucket, in place: this rank's shard by one reduce-scatter an axis, the outermost (the fast links of
-// a node) first, so that what crosses the next is a shard already; then summed over the axes that do not shard it.
-Value ReducedGrads(GraphBuilder& g, const Bucket& b) {
+// The step's gradient of a bucket: this rank's shard, then summed over the axes that do not shard it, on which it is small
+// already.
+Value ReducedGrads(GraphBuilder& g, const Bucket& b, const ZeroOptions& zero, const Mesh& mesh) {
   Value v = g.Read(b.grads);
-  const auto left = [&](AxisSet set) { return static_cast<AxisSet>(set & ~b.grad_axes); };
-  for (int a = 0; a < kMaxAxes; ++a) {
-    const AxisSet axis = left(b.shard_axes) & static_cast<AxisSet>(1 << a);
-    if (axis != 0) v = Convert(g, v, axis, Partial(), Shard(0), CollectiveOp::Storage::kInPlace);
-  }
-  const AxisSet rest = b.reduce_axes & static_cast<AxisSet>(~b.shard_axes);
-  return rest == 0 ? v : Convert(g, v, rest, Partial(), Replicate(), CollectiveOp::Storage::kInPlace);
+  const AxisSet scatter = Without(b.shard_axes, b.grad_axes), rest = Without(b.reduce_axes, b.shard_axes);
+  if (scatter != 0) v = ReduceScatter(g, b, v, scatter, zero, mesh);
+  if (rest != 0) v = Convert(g, v, rest, Partial(), Replicate(), CollectiveOp::Storage::kInPlace);
+  return v;
 }
 
-Layout ShardedOn(AxisSet shard, AxisSet partial) {
-  Layout layout{};
-  for (int a = 0; a < kMaxAxes; ++a) {
-    if ((partial >> a & 1) != 0) layout[a] = Partial();
-    if ((shard >> a & 1) != 0) layout[a] = Shard(0);
-  }
-  return layout;
-}
-
-}  // namespace
-
-absl::StatusOr<Bucketed> BucketPass(Graph local, const Mesh& mesh, const ZeroAxes& zero) {
+absl::StatusOr<std::vector<Bucket>> MakeBuckets(const Graph& local, const Mesh& mesh, const ZeroOptions& zero) {
   const std::map<std::string, StateId> ids = StatesByName(local);
   const std::map<StateId, std::string> groups = GroupNames(local);
-  Bucketed result;
+  std::vector<Bucket> buckets;
   std::map<std::tuple<std::string, DType, AxisSet>, size_t> index;
   for (size_t i = 0; i < local.states.size(); ++i) {
     const State& param = local.states[i];
@@ -82,39 +72,64 @@ absl::StatusOr<Bucketed> BucketPass(Graph local, const Mesh& mesh, const ZeroAxe
     if (param.role != Role::kParam || grad == ids.end()) continue;
     const AxisSet reduce = AxesWhere(local.states[grad->second].spec.layout, Placement::kPartial);
     const std::string& group = groups.at(static_cast<StateId>(i));
-    const auto [at, fresh] = index.try_emplace({group, param.spec.dtype, reduce}, result.buckets.size());
+    const auto [at, fresh] = index.try_emplace({group, param.spec.dtype, reduce}, buckets.size());
     if (fresh) {
-      result.buckets.push_back({.name = group,
-                                .live = param.spec.dtype,
-                                .reduce_axes = reduce,
-                                .shard_axes = static_cast<AxisSet>(zero.states & reduce)});
+      buckets.push_back({.name = group,
+                         .live = param.spec.dtype,
+                         .reduce_axes = reduce,
+                         .shard_axes = static_cast<AxisSet>(zero.states & reduce),
+                         .grad_axes = static_cast<AxisSet>(zero.gradients & reduce),
+                         .weight_axes = static_cast<AxisSet>(zero.weights & reduce)});
     }
-    Bucket& b = result.buckets[at->second];
+    Bucket& b = buckets[at->second];
     ASSIGN_OR_RETURN(const LocalBox box, LocalBoxOf(param.spec.shape, param.spec.layout, mesh));
     const int64_t offset = AlignTo(b.padded, kEntryAlignment), count = box.shape.elements();
     b.entries.push_back(
         {static_cast<StateId>(i), grad->second, offset, count, AxesWhere(param.spec.layout, Placement::kShard)});
     b.padded = offset + count;
   }
-
-  GraphBuilder g(std::move(local));
-  g.set_phase(Phase::kStep);
   std::map<std::string, int> used;
-  for (Bucket& b : result.buckets) {
+  for (Bucket& b : buckets) {
     if (const int n = used[b.name]++; n > 0) b.name += absl::StrFormat(".%d", n);
-    b.padded = AlignTo(b.padded, kBucketAlignment * mesh.size(b.shard_axes));
+    const bool quantised = zero.weight_bits.has_value() || zero.gradient_bits.has_value();
+    b.padded = AlignTo(b.padded, (quantised ? kQuantBlock : kBucketAlignment) * mesh.size(b.shard_axes));
+  }
+  return buckets;
+}
+
+// The flat states; parameters and accumulators become views of them.
+absl::StatusOr<Graph> DeclareFlat(Graph local, std::vector<Bucket>& buckets) {
+  GraphBuilder g(std::move(local));
+  for (Bucket& b : buckets) {
     const std::string name = "bucket." + b.name;
-    b.params = g.Declare({name + ".params", Role::kParam, {b.live, {b.padded}, ShardedOn(b.weight_axes, 0)}});
+    b.params = g.Declare({name + ".params", Role::kParam, {b.live, {b.padded}, LayoutOn(b.weight_axes, 0)}});
     b.grads = g.Declare(
-        {name + ".grads", Role::kGrad, {AccumulatorOf(b.live), {b.padded}, ShardedOn(b.grad_axes, b.reduce_axes)}});
+        {name + ".grads", Role::kGrad, {AccumulatorOf(b.live), {b.padded}, LayoutOn(b.grad_axes, b.reduce_axes)}});
     for (const Bucket::Entry& e : b.entries) {
       for (const auto& [view, flat] : {std::pair(e.param, b.params), std::pair(e.grad, b.grads)}) {
         g.mutable_graph().states[view].storage = flat;
         g.mutable_graph().states[view].storage_offset = e.offset;
       }
     }
-    g.Push(name);
-    result.grads.push_back(ReducedGrads(g, b));
+  }
+  return std::move(g).Build();
+}
+
+}  // namespace
+
+absl::StatusOr<Bucketed> BucketPass(Graph local, const Mesh& mesh, const ZeroOptions& zero) {
+  Bucketed result;
+  ASSIGN_OR_RETURN(result.buckets, MakeBuckets(local, mesh, zero));
+  ASSIGN_OR_RETURN(local, DeclareFlat(std::move(local), result.buckets));
+  ASSIGN_OR_RETURN(local, ShardGradients(std::move(local), result.buckets, zero, mesh));
+  const std::vector<ShardedWeights> weights = ShardedWeightsOf(local, result.buckets);
+  ASSIGN_OR_RETURN(local, GatherWeights(std::move(local), weights, zero));
+
+  GraphBuilder g(std::move(local));
+  g.set_phase(Phase::kStep);
+  for (const Bucket& b : result.buckets) {
+    g.Push("bucket." + b.name);
+    result.grads.push_back(ReducedGrads(g, b, zero, mesh));
     g.Pop();
   }
   ASSIGN_OR_RETURN(result.graph, std::move(g).Build());

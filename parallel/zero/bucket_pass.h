@@ -12,9 +12,10 @@ namespace strata {
 // Groups the parameters that have a gradient accumulator ("grad.<name>") by (block, or first part of the name; dtype; axes
 // on which the gradient is Partial), in order of declaration; makes their states views into flat states
 // "bucket.<group>.params" and ".grads"; appends kStep nodes a bucket, in place: read, and one all-reduce over reduce_axes, or
-// where the optimizer's states are sharded a reduce-scatter over those axes and an all-reduce over the others.
-// Runs on local shapes, after the shard pass.
-absl::StatusOr<Bucketed> BucketPass(Graph local, const Mesh& mesh, const ZeroAxes& zero = {});
+// where the optimizer's states are sharded a reduce-scatter over those axes and an all-reduce over the others. Where `zero`
+// shards them, gradients are reduced at every micro-batch (shard_gradients.h) and weights gathered for every use
+// (gather_weights.h). Runs on local shapes, after the shard pass; nodes are numbered anew.
+absl::StatusOr<Bucketed> BucketPass(Graph local, const Mesh& mesh, const ZeroOptions& zero = {});
 
 // Appends, for every kBuffer state (a running sum such as "loss"), kStep nodes that all-reduce it over the axes on which it
 // is Partial, and the graph output of the state's name.

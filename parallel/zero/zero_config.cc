@@ -1,5 +1,7 @@
 #include "parallel/zero/zero_config.h"
 
+#include "absl/strings/str_cat.h"
+
 namespace strata {
 
 void ZeroConfig::Describe(ConfigFields& f) {
@@ -7,12 +9,66 @@ void ZeroConfig::Describe(ConfigFields& f) {
         {.doc = "shard over dp: 1 = optimizer states, 2 = and gradients, 3 = and weights; 0 = nothing",
          .min = 0,
          .max = 3});
+  f.Add("zero_prefetch", prefetch,
+        {.doc = "zero = 3: most blocks whose weights are gathered ahead of the one in use; fewer to fit memory.limit",
+         .min = 0,
+         .max = 64});
+  f.Add("dp_inner", inner,
+        {.doc = "neighbouring dp ranks with fast links, those of a node; divides dp; 0 = all links are alike",
+         .min = 0,
+         .max = 65536});
+  f.AddChoice("zero_scope", scope, kZeroScopeNames,
+              {.doc = "inner: shard over dp_inner ranks only, and sum the shards over the others"});
+  f.Add("zero_secondary", secondary,
+        {.doc = "zero = 3: backward gathers over dp_inner ranks, from a second shard that forward leaves"});
+  f.AddChoice("zero_weights", weights, kWeightWireNames,
+              {.doc = "zero = 3: how weights are sent; int8 in blocks of 256, within 1/254 of a block's largest"});
+  f.AddChoice("zero_gradients", gradients, kGradientWireNames,
+              {.doc = "how gradients are sent to their shard; int8: as weights; int4: within 1/14"});
 }
 
-ZeroAxes AxesOf(const ZeroConfig& config, const Mesh& mesh) {
-  const AxisSet data = mesh.Find("dp");
-  const auto from = [&](int64_t stage) { return config.stage >= stage ? data : AxisSet{0}; };
-  return {.states = from(1), .gradients = from(2), .weights = from(3)};
+void ZeroConfig::Check(ConfigChecks& c, int64_t dp) const {
+  if (inner > 0) c.Divides({"parallel.dp_inner", inner}, {"parallel.dp", dp});
+  const auto needs = [&](bool given, std::string_view key, std::string_view value, bool met, std::string_view what) {
+    if (given && !met) c.Add(ConfigErrorKind::kContradiction, key, value, what);
+  };
+  needs(scope == ZeroScope::kInner, "parallel.zero_scope", "inner", inner > 0, "needs parallel.dp_inner");
+  needs(secondary, "parallel.zero_secondary", "true", stage == 3 && inner > 0 && scope == ZeroScope::kAll,
+        "needs parallel.zero = 3, zero_scope = \"all\" and dp_inner");
+  needs(weights != Wire::kExact, "parallel.zero_weights", "int8", stage == 3, "needs parallel.zero = 3");
+  needs(gradients != Wire::kExact, "parallel.zero_gradients", kGradientWireNames[static_cast<int>(gradients)],
+        stage >= 1, "needs parallel.zero = 1, 2 or 3");
+}
+
+std::vector<MeshAxis> FactorData(std::vector<MeshAxis> axes, int64_t inner) {
+  for (size_t a = 0; a < axes.size(); ++a) {
+    if (axes[a].name != "dp" || inner <= 1 || inner >= axes[a].size) continue;
+    const int size = static_cast<int>(inner), outer = axes[a].size / size;
+    axes[a] = {"dp.o", outer};
+    axes.insert(axes.begin() + static_cast<std::ptrdiff_t>(a) + 1, {"dp.i", size});
+    break;
+  }
+  return axes;
+}
+
+ZeroOptions OptionsOf(const ZeroConfig& config, const Mesh& mesh) {
+  const AxisSet all = mesh.Find("dp"), inner = mesh.Find("dp.i");
+  // One node: inner ranks are all; every rank its own node: none share one.
+  const AxisSet fast = inner != 0 ? inner : config.inner > 1 ? all : AxisSet{0};
+  const AxisSet over = config.scope == ZeroScope::kInner ? fast : all;
+  const auto from = [&](int64_t stage) { return config.stage >= stage ? over : AxisSet{0}; };
+  const auto bits = [](Wire w) -> std::optional<QuantBits> {
+    if (w == Wire::kExact) return std::nullopt;
+    return w == Wire::kInt8 ? QuantBits::k8 : QuantBits::k4;
+  };
+  return {.states = from(1),
+          .gradients = from(2),
+          .weights = from(3),
+          .inner = inner,
+          .secondary = config.secondary ? inner : AxisSet{0},
+          .prefetch = config.prefetch,
+          .weight_bits = bits(config.weights),
+          .gradient_bits = bits(config.gradients)};
 }
 
 }  // namespace strata

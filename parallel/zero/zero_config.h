@@ -2,25 +2,52 @@
 // ZeRO's keys of [parallel], and what they mean on a mesh.
 
 #include <cstdint>
+#include <optional>
+#include <string_view>
+#include <vector>
 
 #include "core/base/config.h"
 #include "core/mesh/mesh.h"
+#include "core/ops/quantize.h"
 
 namespace strata {
 
+enum class ZeroScope : uint8_t { kAll, kInner };
+inline constexpr std::string_view kZeroScopeNames[] = {"all", "inner"};
+enum class Wire : uint8_t { kExact, kInt8, kInt4 };
+inline constexpr std::string_view kWeightWireNames[] = {"exact", "int8"};
+inline constexpr std::string_view kGradientWireNames[] = {"exact", "int8", "int4"};
+
 // Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models" (SC 2020): which of a job's
 // states are sharded over the data-parallel ranks. Stage 1: master weights and moments; 2: gradients too; 3: weights too.
+// The rest is for links of two speeds: `inner` neighbouring ranks (of a node) have fast ones.
+// Wang et al., "ZeRO++" (arXiv:2306.10209): secondary is its hpZ, weights int8 its qwZ, gradients int8 and int4 its qgZ.
+// Scope inner is MiCS (Zhang et al., VLDB 2022): shards within a node, and an all-reduce of the shard between nodes.
 struct ZeroConfig {
   int64_t stage = 0;
+  int64_t prefetch = 1;  // buckets gathered ahead of the one in use
+  int64_t inner = 0;     // 0: all links are alike
+  ZeroScope scope = ZeroScope::kAll;
+  bool secondary = false;
+  Wire weights = Wire::kExact, gradients = Wire::kExact;
 
   void Describe(ConfigFields& f);
+  void Check(ConfigChecks& c, int64_t dp) const;
   bool operator==(const ZeroConfig&) const = default;
 };
 
-// The mesh axes that shard each kind of flat state; each set holds the next.
-struct ZeroAxes {
+// The axis "dp" as "dp.o" x "dp.i", of `inner` neighbouring ranks each, where inner is between 1 and its size.
+std::vector<MeshAxis> FactorData(std::vector<MeshAxis> axes, int64_t inner);
+
+// The same on a mesh.
+struct ZeroOptions {
+  // Axes that shard each kind of flat state; each set holds the next.
   AxisSet states = 0, gradients = 0, weights = 0;
+  AxisSet inner = 0;      // fast links; 0: all are alike
+  AxisSet secondary = 0;  // backward gathers over these from a second shard that forward leaves; 0: as forward does
+  int64_t prefetch = 1;
+  std::optional<QuantBits> weight_bits, gradient_bits;  // none: as they are
 };
-ZeroAxes AxesOf(const ZeroConfig& config, const Mesh& mesh);
+ZeroOptions OptionsOf(const ZeroConfig& config, const Mesh& mesh);
 
 }  // namespace strata

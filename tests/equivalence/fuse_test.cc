@@ -102,6 +102,17 @@ TEST(FuseOps, LlamaWithATiedHeadAddsBothGradientsInPlace) {
 
 TEST(FuseOps, DataParallelFusesAll) { ExpectEqualRuns(SmallJob(2, 1, 2), kLlama); }
 
+TEST(FuseOps, Zero) {
+  JobConfig config = SmallJob(2, 1, 2);
+  config.parallel.zero.stage = 1;
+  ExpectEqualRuns(config, kLlama);
+  // Gradients are made in a buffer of the micro-batch, not in accumulators: products are packed in the eval program alone.
+  for (const int64_t stage : {2, 3}) {
+    config.parallel.zero.stage = stage;
+    ExpectEqualRuns(config, {{"attention_packed", 0}, {"linear_dw_acc", 0}, {"pack", 4}, {"rms_norm_bwd", 5}});
+  }
+}
+
 TEST(FuseOps, TensorParallelKeepsWhatHasACollectiveInBetween) {
   Counts expected = kLlama;
   expected["linear_add"] = 0;

@@ -145,6 +145,32 @@ TEST(CudaTrain, RecomputeHasTheSameBits) {
   }
 }
 
+TEST(CudaTrain, ZeroOnTwoGpus) {
+  STRATA_NEEDS_GPUS(2);
+  JobConfig c = Sized(ModelArch::kLlama, 2);
+  const auto want = Train(c, DType::kF64, CpuKernels(), nullptr);
+  ASSERT_TRUE(want.ok()) << want.status();
+  c.parallel.dp = 2;
+  c.batch.micro = 2;
+  const auto expect = [&](const ZeroConfig& zero, const Tolerance& t, const char* what) {
+    c.parallel.zero = zero;
+    const auto run = Train(c, t.dtype, CudaKernels(Determinism::kFast), OpenGpu);
+    ASSERT_TRUE(run.ok()) << run.status();
+    for (int s = 0; s < kSteps; ++s) {
+      EXPECT_NEAR(run->steps[s].loss / want->steps[s].loss, 1, t.loss)
+          << what << " " << zero.stage << " step " << s + 1;
+    }
+    EXPECT_NEAR(run->eval_nats / want->eval_nats, 1, t.loss) << what << " " << zero.stage;
+    EXPECT_LE(Distance(*run, *want), t.parameters) << what << " " << zero.stage;
+  };
+  for (const Tolerance& t : kTolerances) {
+    for (const int64_t stage : {1, 2, 3}) expect({.stage = stage}, t, Name(t.dtype));
+  }
+  const Tolerance rounded{DType::kF32, 1e-2, 5e-2};
+  expect({.stage = 3, .weights = Wire::kInt8, .gradients = Wire::kInt8}, rounded, "int8");
+  expect({.stage = 2, .gradients = Wire::kInt4}, rounded, "int4");
+}
+
 TEST(CudaTrain, BitExactRunsRepeatTheirBits) {
   STRATA_NEEDS_GPU();
   std::vector<JobRun> runs;

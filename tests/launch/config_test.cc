@@ -78,7 +78,13 @@ dp = 2
 tp = 2
 sequence_parallel = true
 keep_gathered = true
-zero = 2
+zero = 3
+zero_prefetch = 2
+dp_inner = 1
+zero_scope = "all"
+zero_secondary = true
+zero_weights = "int8"
+zero_gradients = "int4"
 [memory]
 limit = "1.5GiB"
 recompute = "selective"
@@ -135,7 +141,17 @@ JobConfig Full() {
                 .scaling = LrScaling::kLinear,
                 .base_tokens = 256};
   c.precision = {.compute = DType::kBF16};
-  c.parallel = {.dp = 2, .tp = 2, .sequence_parallel = true, .keep_gathered = true, .zero = {.stage = 2}};
+  c.parallel = {.dp = 2,
+                .tp = 2,
+                .sequence_parallel = true,
+                .keep_gathered = true,
+                .zero = {.stage = 3,
+                         .prefetch = 2,
+                         .inner = 1,
+                         .scope = ZeroScope::kAll,
+                         .secondary = true,
+                         .weights = Wire::kInt8,
+                         .gradients = Wire::kInt4}};
   c.memory = {.limit = "1.5GiB", .recompute = Recompute::kSelective, .recompute_blocks = 2};
   c.checkpoint = {.every = 7, .keep = 5, .async = false};
   c.log = {.every = 3, .sinks = {"prometheus", "jsonl"}};
@@ -228,8 +244,8 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
   }
   {
     auto& [a, b, c, d, zero] = parallel;
-    auto& [e] = zero;
-    check(parallel, a, b, c, d, e);
+    auto& [e, f, g, h, i, j, k] = zero;
+    check(parallel, a, b, c, d, e, f, g, h, i, j, k);
   }
   {
     auto& [a, b, c] = memory;
