@@ -104,6 +104,9 @@ void ModelConfig::Describe(ConfigFields& f) {
 }
 
 void ModelConfig::Check(ConfigChecks& c) const {
+  if (!from.empty() && !(from.starts_with("hf:") && from.size() > 3) && c.Ok({"model.from"})) {
+    c.Add(ConfigErrorKind::kOutOfRange, "model.from", absl::StrFormat("\"%s\"", from), "must be \"hf:DIR\", or empty");
+  }
   CheckHeads(*this, c);
   CheckPositions(*this, c);
   if (arch == ModelArch::kBert && c.Ok({"model.mask_token", "model.vocab"}) && mask_token >= vocab) {

@@ -12,7 +12,9 @@ class Opener {
   void OpenTokenizer(std::optional<Tokenizer>& tokenizer) {
     absl::StatusOr<Tokenizer> t = Tokenizer::Load(env_, config_.tokenizer.path);
     if (!t.ok()) return Mismatch("tokenizer.path", t.status());
-    if (t->vocab_size() != config_.model.vocab) {
+    // An imported table may have more rows than the tokenizer has pieces: its maker padded it.
+    const bool padded = !config_.model.from.empty() && t->vocab_size() < config_.model.vocab;
+    if (t->vocab_size() != config_.model.vocab && !padded) {
       issues_.push_back({ConfigErrorKind::kMismatch, "model.vocab",
                          absl::StrFormat("model.vocab = %d: the tokenizer %s has %d pieces", config_.model.vocab,
                                          config_.tokenizer.path, t->vocab_size()),

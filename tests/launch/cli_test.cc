@@ -29,6 +29,7 @@ struct Recorder {
   TokenizerDecodeOptions tokenizer_decode;
   GenerateOptions generate;
   EvalOptions eval;
+  ConvertOptions convert;
   CkptListOptions ckpt_ls;
   CkptVerifyOptions ckpt_verify;
   CkptDiffOptions ckpt_diff;
@@ -62,6 +63,7 @@ struct Recorder {
                       Record("tokenizer decode", tokenizer_decode),
                       Record("generate", generate),
                       Record("eval", eval),
+                      Record("convert", convert),
                       Record("ckpt ls", ckpt_ls),
                       Record("ckpt verify", ckpt_verify),
                       Record("ckpt diff", ckpt_diff),
@@ -223,6 +225,11 @@ TEST(Cli, GenerateAndCkpt) {
   EXPECT_THAT(r.generate.set, ElementsAre("model.seq=8"));
   EXPECT_EQ(r.generate.seed, 7);
   EXPECT_EQ(r.generate.checkpoint, "dir");
+  EXPECT_EQ(r.Run({"convert", "hf:model", "out", "--verify"}), 0);
+  EXPECT_EQ(r.called, "convert");
+  EXPECT_EQ(r.convert.from, "hf:model");
+  EXPECT_EQ(r.convert.to, "out");
+  EXPECT_TRUE(r.convert.verify);
   EXPECT_EQ(r.Run({"ckpt", "ls", "dir"}), 0);
   EXPECT_EQ(r.called, "ckpt ls");
   EXPECT_EQ(r.ckpt_ls.folder, "dir");
@@ -272,6 +279,7 @@ TEST(Cli, UsageErrorsExit64AndRunNothing) {
       {"data", "build", "--text", "a", "--out", "d", "--vocab", "64", "--valid", "1.5"},
       {"generate", "a.toml", "--prompt", "x"},
       {"generate", "a.toml", "--prompt", "x", "--tokens", "0"},
+      {"convert", "hf:model"},
       {"ckpt", "diff", "one"},
       {"tokenizer", "decode", "--tokenizer", "t", "five"},
   };
