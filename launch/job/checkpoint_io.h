@@ -29,7 +29,8 @@ absl::StatusOr<std::string> SaveCheckpoint(Env& env, const Job& job, std::span<c
                                            int rank, Communicator& control, int64_t step, int64_t next_sample);
 
 // Reads every state of the executor's plan that a checkpoint holds, in whatever layout it was saved; each rank reads what
-// it stores, replicas too. `plans` are the job's: all ranks'. Errors: those of CheckLoads; DataLoss.
+// it stores, replicas too; kForward leaves moments that it has not at zero. `plans` are the job's: all ranks'. Errors: those of
+// CheckLoads; DataLoss.
 absl::Status LoadStates(CheckpointReader& reader, std::span<const Plan> plans, Executor& executor, LoadFor purpose);
 
 }  // namespace strata

@@ -134,7 +134,9 @@ class RankTraining {
     }
     const absl::Status loaded = [&]() -> absl::Status {
       ASSIGN_OR_RETURN(CheckpointReader reader, CheckpointReader::Open(run_.env, resume_from_));
-      RETURN_IF_ERROR(LoadStates(reader, run_.plans, runner_->executor(), LoadFor::kTraining));
+      // Weights of step 0, such as convert writes, have no moments yet.
+      const LoadFor purpose = reader.step() == 0 ? LoadFor::kForward : LoadFor::kTraining;
+      RETURN_IF_ERROR(LoadStates(reader, run_.plans, runner_->executor(), purpose));
       first_step_ = reader.step() + 1;
       done_steps_ = reader.step();
       next_sample_ = reader.meta().next_sample;

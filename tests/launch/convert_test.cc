@@ -273,6 +273,18 @@ TEST_F(ConvertTest, TheConfigThatIsWrittenLoads) {
   EXPECT_EQ(job->config.precision.compute, DType::kF32);
 }
 
+// The checkpoint of step 0 has weights and no moments: training begins with it.
+TEST_F(ConvertTest, AJobTrainsInTheFolderThatWasMade) {
+  ASSERT_TRUE(ImportHf(env_, Fixture("qwen2"), dir_.path("out"), Verify::kNo).ok());
+  const std::string job =
+      Job("arch = \"qwen2\"\nvocab = 99\nlayers = 2\ndim = 32\nheads = 4\nkv_heads = 2\nffn = 48\n"
+          "seq = 16\nrope_theta = 1e6\nnorm_eps = 1e-6\ntied = true\n",
+          "[precision]\ncompute = \"bf16\"\n");
+  ASSERT_EQ(Run(job), absl::OkStatus());
+  EXPECT_THAT(output_, HasSubstr("step 0 of 2"));
+  EXPECT_TRUE(ExportHf(env_, dir_.path("out/checkpoints/step-0000000002"), dir_.path("back"), Verify::kYes).ok());
+}
+
 TEST_F(ConvertTest, NothingIsWrittenOver) {
   fs::create_directory(dir_.path("full"));
   std::ofstream(dir_.path("full/x")) << "mine";
