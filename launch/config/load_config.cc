@@ -118,10 +118,11 @@ LoadedJob ReadKinds(std::string_view text, const Overrides& overrides, const std
 constexpr std::string_view kChosenKeys[] = {"from", "seq", "dropout", "init_std", "mask_token"};
 
 // A key that says otherwise than the model that the job begins from is a mistake; the others are the model's.
-void CheckAgainst(const ModelConfig& from, LoadedJob& job, ConfigChecks& checks) {
+void CheckAgainst(const ModelConfig& from, const std::string& path, LoadedJob& job, ConfigChecks& checks) {
   Provenance& p = job.provenance;
   const auto is_said = [&](const std::string& key) { return p.at.contains(key) || p.set.contains(key); };
-  const std::string source = absl::StrFormat("%s/%s", HfFolderOf(job.config.model.from), kHfConfigName);
+  std::string source = absl::StrFormat("%s/%s", HfFolderOf(job.config.model.from), kHfConfigName);
+  PathResolver(path, p).Resolve(kFrom, source);
   ModelConfig theirs = from, mine = job.config.model;
   const bool other_arch = mine.arch != theirs.arch;
   job.config.model.arch = theirs.arch;
@@ -147,7 +148,7 @@ LoadedJob Read(std::string_view text, const std::string& path, const Overrides& 
   LoadedJob job = ReadKinds(text, overrides, from);
   job.provenance.file = path;
   ReadFileAndOverrides(text, overrides, job, checks);
-  if (from && checks.Ok({""})) CheckAgainst(*from, job, checks);
+  if (from && checks.Ok({""})) CheckAgainst(*from, path, job, checks);
   NoteDerived(job.config.batch, job.provenance);
   const bool readable = checks.Ok({""});  // a syntax error leaves nothing to check
   if (readable) CompleteJob(job.config, checks);
