@@ -27,7 +27,9 @@ class PathResolver {
     current_ = std::filesystem::current_path(error);
   }
   void Resolve(const std::string& key, std::string& path) const {
-    if (!path.empty()) path = ((provenance_.set.contains(key) ? current_ : folder_) / path).lexically_normal().string();
+    if (path.empty()) return;
+    path = ((provenance_.set.contains(key) ? current_ : folder_) / path).lexically_normal().string();
+    if (path.size() > 1 && path.back() == '/') path.pop_back();  // of "."
   }
 
  private:

@@ -27,7 +27,15 @@ absl::StatusOr<std::string> VerifyConversion(Env& env, const std::string& hf_fol
           absl::StrFormat("tensor \"%s\" of %s differs from that of %s", t.name, hf_folder, weights.path()));
     }
   }
-  ASSIGN_OR_RETURN(const double of_checkpoint, LossOnFixedTokens(model.config(), read));
+  // What the files hold, which may be less than the master weights.
+  const auto as_stored = [&](const std::string& parameter, StoredType type, std::span<std::byte> out) -> absl::Status {
+    const StoredType stored = model.TypeOf(parameter);
+    std::vector<std::byte> bytes(out.size() / static_cast<size_t>(SizeOf(type)) * static_cast<size_t>(SizeOf(stored)));
+    RETURN_IF_ERROR(weights.Read(parameter, stored, bytes));
+    ConvertFloats(stored, bytes, type, out);
+    return absl::OkStatus();
+  };
+  ASSIGN_OR_RETURN(const double of_checkpoint, LossOnFixedTokens(model.config(), as_stored));
   ASSIGN_OR_RETURN(
       const double of_model,
       LossOnFixedTokens(

@@ -226,7 +226,7 @@ absl::Status ReadInt(const Json& json, const IntKey& key, ModelConfig& m) {
 
 // Where nothing is said: one kv head a head; four times the width.
 void FillDefaults(const Json& json, ModelConfig& m) {
-  if (Find(json, "num_key_value_heads") == nullptr) m.kv_heads = m.heads;
+  if (m.traits().rope && Find(json, "num_key_value_heads") == nullptr) m.kv_heads = m.heads;
   if (m.arch == ModelArch::kGpt2 && Find(json, "n_inner") == nullptr) m.ffn = 4 * m.dim;
   if (!m.traits().rope) m.seq = m.positions;
   // Written out, the usual size is the same model as left out.

@@ -31,6 +31,7 @@ device = "cpu"
 deterministic = true
 out = "o\"ut"
 [model]
+from = "hf:m"
 arch = "llama"
 vocab = 512
 layers = 3
@@ -109,7 +110,8 @@ hang_timeout = 17
 JobConfig Full() {
   JobConfig c;
   c.run = {.name = "full", .seed = 42, .device = DeviceKind::kCpu, .deterministic = true, .out = "/cfg/o\"ut"};
-  c.model = {.arch = ModelArch::kLlama,
+  c.model = {.from = "hf:/cfg/m",
+             .arch = ModelArch::kLlama,
              .vocab = 512,
              .layers = 3,
              .dim = 96,
