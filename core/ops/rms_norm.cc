@@ -124,7 +124,7 @@ class RmsNormDwOp final : public Op {
   absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override {
     RETURN_IF_ERROR(ExpectArity(in, 3));
     RETURN_IF_ERROR(CheckOperands(in[1], &in[0], nullptr, &in[2]));
-    return std::vector<TensorSpec>{{AccumulatorOf(in[1].dtype), {in[1].shape[2]}, {}}};
+    return std::vector<TensorSpec>{{AccumulatorOf(in[1].dtype), {in[1].shape.back()}, {}}};
   }
   std::vector<ShardRule> ShardRules(std::span<const TensorSpec> in) const override {
     std::vector<ShardRule> rules;
