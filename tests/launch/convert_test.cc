@@ -146,11 +146,12 @@ TEST_P(HfModels, TrainAsTransformersTrainsThem) {
   ExpectSame(*f32, expected, "float32");
 }
 
+// The vocabulary of 99 is padded where two ranks share it.
 TEST_P(HfModels, EachRankReadsItsPart) {
   const auto one = TrainOnFixture(GetParam(), DType::kF64, {1, 1}),
-             two = TrainOnFixture(GetParam(), DType::kF64, {2, 1});
-  ASSERT_TRUE(one.ok() && two.ok()) << one.status() << two.status();
-  for (size_t i = 0; i < 5; ++i) EXPECT_NEAR(one->steps[i].loss, two->steps[i].loss, 1e-10 * one->steps[i].loss) << i;
+             four = TrainOnFixture(GetParam(), DType::kF64, {2, 2});
+  ASSERT_TRUE(one.ok() && four.ok()) << one.status() << four.status();
+  for (size_t i = 0; i < 5; ++i) EXPECT_NEAR(one->steps[i].loss, four->steps[i].loss, 1e-10 * one->steps[i].loss) << i;
 }
 
 std::vector<std::string> NamesIn(const std::string& folder) { return Env::Posix().List(folder).value(); }
