@@ -16,6 +16,12 @@ std::optional<int64_t> CheckedElements(const Shape& shape) {
   return n;
 }
 
+Shape OriginOf(const Shape& shape) {
+  Shape origin;
+  origin.rank = shape.rank;
+  return origin;
+}
+
 absl::Status CheckBox(const Shape& global, const Shape& offset, const Shape& size) {
   if (!CheckedElements(global)) {
     return absl::InvalidArgumentError(absl::StrFormat("shape %s is empty or too large", ToString(global)));

@@ -24,6 +24,8 @@ struct TensorBox {
 // The product of the dims; none where a dim is < 1 or the product exceeds kMaxTensorElements.
 std::optional<int64_t> CheckedElements(const Shape& shape);
 
+Shape OriginOf(const Shape& shape);  // index 0 in every dim
+
 // InvalidArgument unless the box is not empty and lies inside the tensor.
 absl::Status CheckBox(const Shape& global, const Shape& offset, const Shape& size);
 

@@ -63,7 +63,7 @@ Mismatch Compare(const CheckpointReader& reader, std::span<const Plan> plans, Lo
       if (source != nullptr && !Fits(*source, s)) {
         m.tensors.push_back(absl::StrFormat("%s is %s there and %s here", s.name, Spec(source->dtype, source->global),
                                             Spec(s.spec.dtype, s.model_shape)));
-      } else if (source == nullptr && IsMoment(s)) {
+      } else if (source == nullptr && IsMoment(s) && purpose == LoadFor::kTraining) {
         m.moments_missing.insert(LastPart(s.name));
       } else if (source == nullptr && s.role == Role::kParam) {
         m.tensors.push_back(s.name + " is not in it");

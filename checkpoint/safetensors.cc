@@ -47,7 +47,7 @@ absl::StatusOr<std::vector<int64_t>> Ints(const Json& object, const char* key, i
   return ints;
 }
 
-absl::StatusOr<StoredTensor> ParseTensor(const std::string& name, const Json& json, int64_t data_bytes) {
+absl::StatusOr<StoredTensor> ParseTensor(const std::string& name, const Json& json) {
   if (!json.is_object() || json.size() != 3) {
     return absl::InvalidArgumentError("must be an object of dtype, shape and data_offsets");
   }
@@ -62,7 +62,7 @@ absl::StatusOr<StoredTensor> ParseTensor(const std::string& name, const Json& js
   if (!CheckedElements(t.shape)) {
     return absl::InvalidArgumentError(absl::StrFormat("shape %s is empty or too large", ToString(t.shape)));
   }
-  ASSIGN_OR_RETURN(const std::vector<int64_t> range, Ints(json, "data_offsets", 2, data_bytes));
+  ASSIGN_OR_RETURN(const std::vector<int64_t> range, Ints(json, "data_offsets", 2, kMaxFileBytes));
   t.offset = range[0];
   if (range[1] < range[0] || range[1] - range[0] != t.bytes()) {
     return absl::InvalidArgumentError(absl::StrFormat("data_offsets [%d, %d] are not the %d bytes of %s %s", range[0],
@@ -82,7 +82,7 @@ absl::Status ParseMetadata(const Json& json, SafetensorsHeader& header) {
 
 }  // namespace
 
-absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(std::string_view text, int64_t data_bytes) {
+absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(std::string_view text) {
   if (std::ssize(text) > kMaxSafetensorsHeader) return absl::InvalidArgumentError("the header is too long");
   if (JsonDepth(text) > kMaxDepth) return absl::InvalidArgumentError("the header is nested too deep");
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
@@ -94,7 +94,7 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(std::string_view text, 
       continue;
     }
     if (name.empty() || name.size() > kMaxNameBytes) return Bad(name.substr(0, 80), "a name has 1 to 1024 bytes");
-    absl::StatusOr<StoredTensor> tensor = ParseTensor(name, value, data_bytes);
+    absl::StatusOr<StoredTensor> tensor = ParseTensor(name, value);
     if (!tensor.ok()) return Bad(name, std::string(tensor.status().message()));
     header.tensors.push_back(*std::move(tensor));
     if (header.tensors.size() > kMaxStoredTensors) return absl::InvalidArgumentError("too many tensors");
@@ -106,11 +106,7 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(std::string_view text, 
     if (t.offset != at) {
       return Bad(t.name, absl::StrFormat("begins at byte %d, not at %d where the one before it ends", t.offset, at));
     }
-    at += t.bytes();  // no overflow: each lies within data_bytes
-  }
-  if (at != data_bytes) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("the tensors have %d bytes, the file has %d after its header", at, data_bytes));
+    at += t.bytes();  // no overflow: each ends within kMaxFileBytes
   }
   return header;
 }
@@ -163,8 +159,12 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(Env& env, const std::strin
   const auto header_bytes = static_cast<int64_t>(n);
   f.text_.resize(n);
   RETURN_IF_ERROR(f.file_->ReadAt(kLengthBytes, std::as_writable_bytes(std::span(f.text_))));
-  absl::StatusOr<SafetensorsHeader> header = ParseSafetensorsHeader(f.text_, size - kLengthBytes - header_bytes);
+  absl::StatusOr<SafetensorsHeader> header = ParseSafetensorsHeader(f.text_);
   if (!header.ok()) return Annotate(header.status(), path);
+  if (const int64_t data = size - kLengthBytes - header_bytes; data != header->data_bytes()) {
+    return absl::InvalidArgumentError(absl::StrFormat("%s: its tensors have %d bytes, the file has %d after its header",
+                                                      path, header->data_bytes(), data));
+  }
   f.header_ = *std::move(header);
   return f;
 }

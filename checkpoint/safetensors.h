@@ -37,11 +37,13 @@ struct StoredTensor {
 struct SafetensorsHeader {
   std::vector<StoredTensor> tensors;                          // in the order of their bytes
   std::vector<std::pair<std::string, std::string>> metadata;  // by key
+
+  int64_t data_bytes() const { return tensors.empty() ? 0 : tensors.back().offset + tensors.back().bytes(); }
 };
 
-// `data_bytes`: of the file after its header. InvalidArgument, naming the tensor, unless the text is a header whose tensors
-// cover exactly that, one behind the other, none empty, of at most kMaxRank dims and types of whole bytes.
-absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(std::string_view text, int64_t data_bytes);
+// InvalidArgument, naming the tensor, unless the text is a header whose tensors lie one behind the other from byte 0 on, none
+// empty, of at most kMaxRank dims and types of whole bytes.
+absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(std::string_view text);
 
 // Sorts `tensors` as the library does (larger types first, then by name) and sets their offsets.
 void LayOutSafetensors(std::vector<StoredTensor>& tensors);

@@ -129,10 +129,8 @@ absl::Status SafetensorsFolder::Read(const StoredTensor& tensor, const Shape& of
         absl::StrFormat("%s: %d bytes for a box of %s", tensor.name, out.size(), BoxName(offset, size)));
   }
   const SafetensorsFile& file = files_[index_.find(tensor.name)->second.file].file;
-  Shape origin;
-  origin.rank = tensor.shape.rank;
   return ForEachRun(
-      origin, tensor.shape, offset, size, SizeOf(tensor.type),
+      OriginOf(tensor.shape), tensor.shape, offset, size, SizeOf(tensor.type),
       [&](int64_t from, int64_t to, int64_t bytes) { return file.Read(tensor.offset + from, out.subspan(to, bytes)); });
 }
 

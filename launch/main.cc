@@ -28,6 +28,7 @@ int main(int argc, char** argv) {
                        .tokenizer_verify = strata::RunTokenizerVerify,
                        .generate = strata::RunGenerate,
                        .eval = strata::RunEval,
+                       .convert = strata::RunConvert,
                        .ckpt_ls = strata::RunCkptList,
                        .ckpt_verify = strata::RunCkptVerify,
                        .ckpt_diff = strata::RunCkptDiff,

@@ -55,7 +55,7 @@ ModelLoss Loss(GraphBuilder& g, const ModelConfig& c, const LossSpec& spec) {
 ModelSize Size(const ModelConfig& c) {
   const ModelSize block = BlockSize(c);
   const int64_t table = c.vocab * c.dim, dense = c.dim * c.dim;
-  const int64_t embed = (c.seq + kSegments) * c.dim + 2 * c.dim, head = dense + c.dim + 2 * c.dim + c.vocab;
+  const int64_t embed = (c.position_rows() + kSegments) * c.dim + 2 * c.dim, head = dense + c.dim + 2 * c.dim + c.vocab;
   return {c.layers * block.parameters + table + embed + head, c.layers * block.matmul_weights + table + dense};
 }
 

@@ -72,7 +72,7 @@ InitSpec Init(const ModelConfig& c, std::string_view parameter) {
 
 ModelSize Size(const ModelConfig& c) {
   const ModelSize block = BlockSize(c);
-  const int64_t table = c.vocab * c.dim, positions = c.seq * c.dim, norm = 2 * c.dim;
+  const int64_t table = c.vocab * c.dim, positions = c.position_rows() * c.dim, norm = 2 * c.dim;
   return {c.layers * block.parameters + table + positions + norm, c.layers * block.matmul_weights + table};
 }
 

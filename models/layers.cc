@@ -13,7 +13,7 @@ namespace strata {
 
 Value Layers::Embed_BSE() {
   const Value x_BSE = Embedding(g_, in_.tokens_BS, params.OverVocab("embed.weight", c_, c_.dim));
-  const Value p = Embedding(g_, in_.text_positions, params("embed.positions", {c_.seq, c_.dim}));
+  const Value p = Embedding(g_, in_.text_positions, params("embed.positions", {c_.position_rows(), c_.dim}));
   const bool by_row = in_.document_starts_BS.valid();
   return Add(g_, x_BSE, by_row ? p : Broadcast(g_, p, x_BSE, 0));
 }

@@ -15,7 +15,7 @@ class Layers {
   Layers(GraphBuilder& g, const ModelConfig& config, const ModelInputs& in, DType dtype, double dropout)
       : params(g, dtype), g_(g), c_(config), in_(in), dropout_(dropout) {}
 
-  Value Embed_BSE();  // embed.weight [V,E] by token + embed.positions [S,E]
+  Value Embed_BSE();  // embed.weight [V,E] by token + embed.positions [positions,E]
   Value Affine(const std::string& name, Value x, int64_t out);
   Value Norm(const std::string& name, Value x_BSE);
   Value Drop(Value x_BSE);  // at every call a mask of its own; x itself where the rate is 0

@@ -1,6 +1,7 @@
 #include "models/llama.h"
 
 #include "absl/strings/str_format.h"
+#include "core/ops/bias.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/embedding.h"
 #include "core/ops/head_loss.h"
@@ -14,6 +15,14 @@
 
 namespace strata {
 namespace {
+
+RopeAttributes RopeOf(const ModelConfig& c) {
+  RopeAttributes rope{.theta = c.rope_theta};
+  if (c.rope_scaling == RopeScalingKind::kLlama3) {
+    rope.scaling = {c.rope_factor, c.rope_low, c.rope_high, static_cast<double>(c.rope_original)};
+  }
+  return rope;
+}
 
 class Llama {
  public:
@@ -43,18 +52,29 @@ class Llama {
   Value BlockParam(const char* name, Shape shape) { return params(g_.scope() + "." + name, shape); }
 
   Value Block(Value x_BSE) {
-    const int64_t e = c_.dim, d = e / c_.heads, kv = c_.kv_heads * d, f = c_.ffn;
+    const int64_t e = c_.dim, d = c_.head_dim(), q = c_.heads * d, kv = c_.kv_heads * d, f = c_.ffn;
     const Value attn_norm = BlockParam("attn_norm.weight", {e});
-    const Value wq = BlockParam("wq", {e, e}), wk = BlockParam("wk", {kv, e}), wv = BlockParam("wv", {kv, e});
-    const Value wo = BlockParam("wo", {e, e}), ffn_norm = BlockParam("ffn_norm.weight", {e});
+    const Value wq = BlockParam("wq", {q, e}), wk = BlockParam("wk", {kv, e}), wv = BlockParam("wv", {kv, e});
+    Value bq, bk, bv, q_norm, k_norm;  // after the weights: each kind lies together in the bucket
+    if (c_.traits().qkv_bias) {
+      bq = BlockParam("wq.bias", {q}), bk = BlockParam("wk.bias", {kv}), bv = BlockParam("wv.bias", {kv});
+    }
+    if (c_.traits().qk_norm) q_norm = BlockParam("q_norm.weight", {d}), k_norm = BlockParam("k_norm.weight", {d});
+    const Value wo = BlockParam("wo", {e, q}), ffn_norm = BlockParam("ffn_norm.weight", {e});
     const Value gate = BlockParam("gate", {f, e}), up = BlockParam("up", {f, e}), down = BlockParam("down", {e, f});
 
     g_.Push("attn");
     const Value n = RmsNorm(g_, x_BSE, attn_norm, c_.norm_eps);
-    const auto heads = [&](Value w) { return SplitDim(g_, Linear(g_, n, w), 2, d); };
-    const Value q_BSHD = Rope(g_, heads(wq), in_.text_positions, c_.rope_theta);
-    const Value k_BSHD = Rope(g_, heads(wk), in_.text_positions, c_.rope_theta);
-    const Value o_BSHD = Attention(g_, q_BSHD, k_BSHD, heads(wv), in_.positions_S, in_.positions_S,
+    const auto heads = [&](Value w, Value bias) {
+      const Value y = Linear(g_, n, w);
+      return SplitDim(g_, bias.valid() ? BiasAdd(g_, y, bias) : y, 2, d);
+    };
+    const auto turned = [&](Value x_BSHD, Value norm) {
+      if (norm.valid()) x_BSHD = RmsNorm(g_, x_BSHD, norm, c_.norm_eps);
+      return Rope(g_, x_BSHD, in_.text_positions, RopeOf(c_));
+    };
+    const Value q_BSHD = turned(heads(wq, bq), q_norm), k_BSHD = turned(heads(wk, bk), k_norm);
+    const Value o_BSHD = Attention(g_, q_BSHD, k_BSHD, heads(wv, bv), in_.positions_S, in_.positions_S,
                                    AttentionMask::kCausal, in_.document_starts_BS);
     x_BSE = Residual(g_, Add(g_, x_BSE, Linear(g_, MergeDims(g_, o_BSHD, 2), wo)));
     g_.Pop();
@@ -94,10 +114,11 @@ Value Logits(GraphBuilder& g, const ModelConfig& config, int64_t batch, DType dt
 }
 
 ModelSize Size(const ModelConfig& c) {
-  const int64_t attention = 2 * c.dim * c.dim + 2 * c.dim * c.kv_heads * c.head_dim();  // wq, wo; wk, wv
-  const int64_t table = c.vocab * c.dim, norms = (2 * c.layers + 1) * c.dim;
+  const int64_t d = c.head_dim(), qkv = (c.heads + 2 * c.kv_heads) * d, attention = c.dim * (qkv + c.heads * d);
+  const int64_t table = c.vocab * c.dim, head_norms = c.traits().qk_norm ? 2 * d : 0;
+  const int64_t norms = c.layers * (2 * c.dim + head_norms) + c.dim, biases = c.traits().qkv_bias ? c.layers * qkv : 0;
   const int64_t matmul = c.layers * (attention + 3 * c.dim * c.ffn) + table;  // gate, up, down; head
-  return {matmul + norms + (c.tied ? 0 : table), matmul};
+  return {matmul + norms + biases + (c.tied ? 0 : table), matmul};
 }
 
 }  // namespace

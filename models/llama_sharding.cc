@@ -24,12 +24,13 @@ std::vector<Pin> LlamaPins(const ModelConfig& config, const TensorParallel& tp) 
       {"*.residual", "dp", Shard(0)},  {"*.residual", "tp", tp.sequence ? Shard(1) : Replicate()},
       {"logits", "tp", Replicate()},   {"embed.weight", "tp", Shard(0)},
       {"head.weight", "tp", Shard(0)}, {"*.wq", "tp", Shard(0)},
-      {"*.wo", "tp", Shard(1)},        {"*.gate", "tp", Shard(0)},
-      {"*.up", "tp", Shard(0)},        {"*.down", "tp", Shard(1)},
+      {"*.wq.bias", "tp", Shard(0)},   {"*.wo", "tp", Shard(1)},
+      {"*.gate", "tp", Shard(0)},      {"*.up", "tp", Shard(0)},
+      {"*.down", "tp", Shard(1)},
   };
   const bool divides = config.kv_heads % tp.size == 0;
   const bool factored = !divides && std::gcd(config.kv_heads, int64_t{tp.size}) > 1;
-  for (const char* name : {"*.wk", "*.wv"}) {
+  for (const char* name : {"*.wk", "*.wk.bias", "*.wv", "*.wv.bias"}) {
     if (factored) pins.push_back({name, "tp.o", Shard(0)});
     pins.push_back({name, factored ? "tp.i" : "tp", divides ? Shard(0) : Replicate()});
   }

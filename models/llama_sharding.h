@@ -1,6 +1,6 @@
 #pragma once
-// Where Llama's tensors live: the placement table of data and tensor parallelism (Megatron-LM, Shoeybi et al. 2019, sec. 3)
-// and of sequence parallelism (Korthikanti et al. 2022, sec. 4.2).
+// Where the tensors of the Llama family live: the placement table of data and tensor parallelism (Megatron-LM, Shoeybi et al.
+// 2019, sec. 3) and of sequence parallelism (Korthikanti et al. 2022, sec. 4.2).
 
 #include <vector>
 

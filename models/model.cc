@@ -9,14 +9,15 @@
 namespace strata {
 
 const Model& ModelOf(ModelArch arch) {
-  static const Model kModels[] = {LlamaModel(), Gpt2Model(), BertModel()};  // by ModelArch
-  static_assert(std::size(kModels) == std::size(kModelArchNames));
+  static const Model kModels[] = {LlamaModel(), Gpt2Model(), BertModel(), LlamaModel(), LlamaModel()};  // by ModelArch
+  static_assert(std::size(kModels) == std::size(kModelArchNames) && std::size(kModels) == std::size(kArchTraits));
   return kModels[static_cast<size_t>(arch)];
 }
 
 double FlopsPerToken(const ModelConfig& c) {
   const Model& model = ModelOf(c.arch);
-  const double scores = static_cast<double>(c.layers) * static_cast<double>(c.dim) * static_cast<double>(c.seq);
+  const double scores =
+      static_cast<double>(c.layers) * static_cast<double>(c.heads * c.head_dim()) * static_cast<double>(c.seq);
   return 6.0 * static_cast<double>(model.size(c).matmul_weights) +
          (model.attention == AttentionMask::kCausal ? 6 : 12) * scores;
 }

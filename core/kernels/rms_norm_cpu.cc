@@ -1,5 +1,5 @@
-// RMS norm on the CPU (core/ops/rms_norm.h has the maths). Tiles are fixed blocks of tokens. d weight is summed in two
-// passes: each block of tokens into its own row of the workspace, then the rows in order.
+// RMS norm on the CPU (core/ops/rms_norm.h has the maths). Tiles are fixed blocks of rows. d weight is summed in two
+// passes: each block of rows into its own row of the workspace, then the rows in order.
 #include <cmath>
 
 #include "core/kernels/cpu_kernels.h"
@@ -11,13 +11,15 @@
 namespace strata {
 namespace {
 
+int64_t Rows(const TensorRef& x) { return x.shape.back() > 0 ? x.shape.elements() / x.shape.back() : 0; }
+
 template <typename T>
 absl::Status Forward(const KernelArgs& a) {
   using C = ComputeType<T>;
-  const int64_t E = a.in[0].shape[2];
+  const int64_t E = a.in[0].shape.back();
   const C eps = static_cast<C>(EpsOf(a.op));
   const T* w = a.in[1].as<T>();
-  ForTokens(a.pool, Tokens(a.in[0]), [&](int64_t t) {
+  ForTokens(a.pool, Rows(a.in[0]), [&](int64_t t) {
     const T* x = a.in[0].as<T>() + t * E;
     T* y = a.out[0].as<T>() + t * E;
     const C sum = SumOf<C>(E, [&](int64_t e) { return static_cast<C>(x[e]) * static_cast<C>(x[e]); });
@@ -43,9 +45,9 @@ absl::Status RunRsqrt(const KernelArgs& a) {
 template <typename T>
 absl::Status Dx(const KernelArgs& a) {
   using C = ComputeType<T>;
-  const int64_t E = a.in[1].shape[2];
+  const int64_t E = a.in[1].shape.back();
   const T* w = a.in[2].as<T>();
-  ForTokens(a.pool, Tokens(a.in[1]), [&](int64_t token) {
+  ForTokens(a.pool, Rows(a.in[1]), [&](int64_t token) {
     const T* dy = a.in[0].as<T>() + token * E;
     const T* x = a.in[1].as<T>() + token * E;
     T* dx = a.out[0].as<T>() + token * E;
@@ -60,15 +62,15 @@ absl::Status Dx(const KernelArgs& a) {
 
 template <typename T>
 int64_t DwWorkspace(const Op&, std::span<const TensorRef> in) {
-  return SumRowsWorkspace(Tokens(in[1]), in[1].shape[2], 1) * static_cast<int64_t>(sizeof(ComputeType<T>));
+  return SumRowsWorkspace(Rows(in[1]), in[1].shape.back(), 1) * static_cast<int64_t>(sizeof(ComputeType<T>));
 }
 
 template <typename T>
 absl::Status Dw(const KernelArgs& a) {
   using C = ComputeType<T>;
-  const int64_t E = a.in[1].shape[2];
+  const int64_t E = a.in[1].shape.back();
   C* const dw = a.out[0].as<C>();
-  SumRows<C>(a.pool, Tokens(a.in[1]), E, a.workspace, {&dw, 1}, [&](int64_t t, C* sum) {
+  SumRows<C>(a.pool, Rows(a.in[1]), E, a.workspace, {&dw, 1}, [&](int64_t t, C* sum) {
     const T* dy = a.in[0].as<T>() + t * E;
     const T* x = a.in[1].as<T>() + t * E;
     const C rstd = a.in[2].as<C>()[t];

@@ -12,10 +12,11 @@ namespace {
 
 constexpr int kThreads = 128, kWidth = 8;
 
-__global__ void Angles(const int32_t* positions, int64_t count, int half, double theta, double sign, float* cosine,
+__global__ void Angles(const int32_t* positions, int64_t count, int half, RopeAttributes rope, float* cosine,
                        float* sine) {
   for (int i = threadIdx.x; i < half; i += blockDim.x) {
-    const double frequency = pow(theta, -static_cast<double>(i) / half);
+    const double frequency = ScaledFrequency(rope.scaling, pow(rope.theta, -static_cast<double>(i) / half));
+    const double sign = rope.direction == RopeDirection::kForward ? 1 : -1;
     for (int64_t p = blockIdx.x; p < count; p += gridDim.x) {
       double s, c;
       sincos(positions[p] * frequency, &s, &c);
@@ -67,9 +68,8 @@ absl::Status Launch(const KernelArgs& a, const RopeAttributes& rope, int64_t tur
   float* const cosine = reinterpret_cast<float*>(a.workspace.data());
   float* const sine = cosine + count * half;
   const cudaStream_t stream = StreamOf(a);
-  const double sign = rope.direction == RopeDirection::kForward ? 1 : -1;
   Angles<<<static_cast<unsigned>(std::min<int64_t>(count, 1024)), 64, 0, stream>>>(
-      positions.as<const int32_t>(), count, static_cast<int>(half), rope.theta, sign, cosine, sine);
+      positions.as<const int32_t>(), count, static_cast<int>(half), rope, cosine, sine);
   const auto turn = [&](auto kernel, int64_t groups) {
     const auto across = static_cast<unsigned>(std::min<int64_t>(groups, kThreads));
     kernel<<<static_cast<unsigned>(tokens), dim3(across, kThreads / across), 0, stream>>>(

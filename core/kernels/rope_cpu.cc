@@ -25,7 +25,8 @@ absl::Status Run(const KernelArgs& a) {
   C* const cosine = reinterpret_cast<C*>(a.workspace.data());
   C* const sine = cosine + N * half;
   ParallelFor(a.pool, half, [&](int64_t i) {
-    const double frequency = std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(D));
+    const double frequency =
+        ScaledFrequency(rope.scaling, std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(D)));
     for (int64_t n = 0; n < N; ++n) {
       const double angle = a.in[1].as<int32_t>()[n] * frequency;
       cosine[n * half + i] = static_cast<C>(std::cos(angle));

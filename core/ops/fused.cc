@@ -184,7 +184,7 @@ Heads Unpack(GraphBuilder& g, Value qkv, int64_t group) {
 
 Out PlainRopePacked(GraphBuilder& g, In in, const FusedAttributes& a) {
   const Heads h = Unpack(g, in[0], a.group);
-  const auto turn = [&](Value x) { return Rope(g, x, in[1], a.rope.theta, a.rope.direction); };
+  const auto turn = [&](Value x) { return Rope(g, x, in[1], a.rope); };
   return {Pack(g, {turn(h.q), turn(h.k), h.v}, 2)};
 }
 

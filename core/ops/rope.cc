@@ -13,8 +13,11 @@ class RopeOp final : public Op {
   explicit RopeOp(RopeAttributes attributes) : attributes_(attributes) {}
   std::string_view name() const override { return "rope"; }
   std::string attributes() const override {
-    return absl::StrFormat("theta=%g%s", attributes_.theta,
-                           attributes_.direction == RopeDirection::kInverse ? " inverse" : "");
+    const RopeScaling& s = attributes_.scaling;
+    return absl::StrFormat(
+        "theta=%g%s%s", attributes_.theta,
+        s.factor == 1 ? "" : absl::StrFormat(" scaling=%g,%g,%g,%g", s.factor, s.low, s.high, s.original),
+        attributes_.direction == RopeDirection::kInverse ? " inverse" : "");
   }
   absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override {
     RETURN_IF_ERROR(ExpectArity(in, 2));
@@ -28,9 +31,10 @@ class RopeOp final : public Op {
     return std::vector<TensorSpec>{{in[0].dtype, x, {}}};
   }
   absl::StatusOr<std::vector<Value>> Vjp(const VjpArgs& a) const override {
-    const RopeDirection back =
+    RopeAttributes back = attributes_;
+    back.direction =
         attributes_.direction == RopeDirection::kForward ? RopeDirection::kInverse : RopeDirection::kForward;
-    return std::vector<Value>{Rope(a.g, a.grads[0], a.inputs[1], attributes_.theta, back, a.node.loc), Value{}};
+    return std::vector<Value>{Rope(a.g, a.grads[0], a.inputs[1], back, a.node.loc), Value{}};
   }
   std::vector<ShardRule> ShardRules(std::span<const TensorSpec> in) const override {
     const Placement R = Replicate(), P = Partial();
@@ -50,7 +54,11 @@ class RopeOp final : public Op {
 }  // namespace
 
 Value Rope(GraphBuilder& g, Value x, Value positions, double theta, RopeDirection direction, SourceLoc loc) {
-  return g.Add(std::make_shared<RopeOp>(RopeAttributes{theta, direction}), {x, positions}, loc)[0];
+  return Rope(g, x, positions, RopeAttributes{theta, direction}, loc);
+}
+
+Value Rope(GraphBuilder& g, Value x, Value positions, const RopeAttributes& rope, SourceLoc loc) {
+  return g.Add(std::make_shared<RopeOp>(rope), {x, positions}, loc)[0];
 }
 
 const RopeAttributes& RopeAttributesOf(const Op& op) { return static_cast<const RopeOp&>(op).rope(); }

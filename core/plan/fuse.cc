@@ -329,7 +329,7 @@ std::optional<Attended> MatchAttention(const Rewrite& r, const Mesh& mesh, NodeI
   a.rope = rope[0];
   if ((rope[0] == nullptr) != (rope[1] == nullptr) || rope[2] != nullptr) return std::nullopt;
   if (a.rope != nullptr && (rope[0]->inputs[1] != a.positions || rope[1]->inputs[1] != a.positions ||
-                            RopeAttributesOf(*rope[0]->op).theta != RopeAttributesOf(*rope[1]->op).theta)) {
+                            RopeAttributesOf(*rope[0]->op) != RopeAttributesOf(*rope[1]->op))) {
     return std::nullopt;
   }
   std::optional<Packed> p = MatchForward(r, mesh, products);

@@ -65,6 +65,7 @@ class CommandLine {
     AddTokenizer();
     AddGenerate();
     AddEval();
+    AddConvert();
     AddCkpt();
     AddDoctor();
   }
@@ -281,6 +282,17 @@ class CommandLine {
     AddConfig(verb, o, "TOML file that the model was trained with");
     verb->add_option("--checkpoint", o->checkpoint, "Use this one, not the newest of run.out")->type_name("DIR");
     verb->add_option("--data", o->data, "Use these token files, not data.valid")->type_name("PREFIX");
+  }
+
+  void AddConvert() {
+    auto [verb, o] =
+        Add(app_, "convert", "Turn a Hugging Face model into a checkpoint, or a checkpoint into one", verbs_.convert);
+    verb->add_option("from", o->from, "hf:DIR, the folder of a Hugging Face model; or a checkpoint, or a run's folder")
+        ->required();
+    verb->add_option("to", o->to, "A folder that is not there yet; or hf:DIR for one in Hugging Face's form")
+        ->required();
+    verb->add_flag("--verify", o->verify, "Compare every tensor bit for bit, and the loss on fixed tokens");
+    verb->footer("hf:DIR needs config.json and model.safetensors (or its parts and their index). docs/huggingface.md");
   }
 
   void AddCkpt() {

@@ -105,6 +105,10 @@ struct EvalOptions {
   std::string checkpoint;  // folder; empty: the newest valid of run.out
   std::string data;        // prefix of token files; empty: data.valid
 };
+struct ConvertOptions {
+  std::string from, to;  // one of them "hf:DIR"
+  bool verify = false;
+};
 struct CkptListOptions {
   std::string folder;
 };
@@ -140,6 +144,7 @@ struct Verbs {  // all must be set
   std::function<absl::Status(const TokenizerVerifyOptions&)> tokenizer_verify;
   std::function<absl::Status(const GenerateOptions&)> generate;
   std::function<absl::Status(const EvalOptions&)> eval;
+  std::function<absl::Status(const ConvertOptions&)> convert;
   std::function<absl::Status(const CkptListOptions&)> ckpt_ls;
   std::function<absl::Status(const CkptVerifyOptions&)> ckpt_verify;
   std::function<absl::Status(const CkptDiffOptions&)> ckpt_diff;

@@ -32,11 +32,12 @@ struct ConfigNeeds {
 using Overrides = std::vector<std::string>;
 
 // Relative paths in the file are relative to the folder of the file, wherever the command is run; those of overrides to
-// the current folder. Errors: InvalidArgument with every mistake in the text of errors.h; nothing is ever written.
+// the current folder. Where model.from names a model, its config.json gives the keys of [model] that are not said, and those
+// that are said must not contradict it. Errors: InvalidArgument with every mistake in the text of errors.h; nothing is ever written.
 absl::StatusOr<LoadedJob> LoadJobConfig(Env& env, const std::string& path, ConfigNeeds needs = {},
                                         const Overrides& overrides = {});
 
-// The same from `text`, without looking at any other file.
+// The same from `text`, without looking at any other file: model.from fills nothing in.
 absl::StatusOr<LoadedJob> ParseJobConfig(std::string_view text, const std::string& path,
                                          const Overrides& overrides = {});
 

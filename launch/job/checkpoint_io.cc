@@ -17,6 +17,7 @@ absl::Status LoadStates(CheckpointReader& reader, std::span<const Plan> plans, E
   std::vector<std::byte> host;
   for (const PlannedState& s : executor.plan().states) {
     if (!IsSaved(s) || s.count == 0) continue;
+    if (purpose == LoadFor::kForward && SourceOf(reader, s) == nullptr) continue;  // a moment, which stays zero
     if (executor.host_addressable()) {
       RETURN_IF_ERROR(LoadState(reader, s, executor.StateBytes(s)));
       continue;

@@ -10,11 +10,6 @@ constexpr std::string_view kMaster = ".master";
 
 bool IsFlat(const PlannedState& s) { return s.name.compare(0, 7, "bucket.") == 0; }
 
-std::string_view ParameterOf(const PlannedState& s) {
-  const std::string_view name = s.name;
-  return s.role == Role::kMaster ? name.substr(0, name.size() - kMaster.size()) : name;
-}
-
 }  // namespace
 
 void ForEachElement(const LocalBox& box, const Shape& global, absl::FunctionRef<void(int64_t, int64_t)> fn,
@@ -43,6 +38,11 @@ int64_t IndexWithoutPadding(const Shape& shape, const Shape& model, int64_t inde
     index /= shape[d];
   }
   return result;
+}
+
+std::string_view ParameterOf(const PlannedState& s) {
+  const std::string_view name = s.name;
+  return s.role == Role::kMaster ? name.substr(0, name.size() - kMaster.size()) : name;
 }
 
 bool HasInitialValue(const PlannedState& state) {

@@ -15,7 +15,8 @@ namespace strata {
 // Any number of threads gives the same bytes.
 void InitState(const PlannedState& state, const ModelConfig& config, uint64_t seed, std::span<std::byte> bytes,
                ThreadPool* pool = nullptr);
-bool HasInitialValue(const PlannedState& state);  // whether InitState fills it
+bool HasInitialValue(const PlannedState& state);          // whether InitState fills it
+std::string_view ParameterOf(const PlannedState& state);  // the name of such a state's parameter
 
 // Where element `index` of a tensor of `shape`, which is `model` padded at the ends, lies in `model`; row-major; -1: padding.
 int64_t IndexWithoutPadding(const Shape& shape, const Shape& model, int64_t index);

@@ -12,8 +12,9 @@ class Opener {
   void OpenTokenizer(std::optional<Tokenizer>& tokenizer) {
     absl::StatusOr<Tokenizer> t = Tokenizer::Load(env_, config_.tokenizer.path);
     if (!t.ok()) return Mismatch("tokenizer.path", t.status());
-    // A model from elsewhere may have rows beyond its tokenizer's pieces, which no text becomes.
-    const bool padded = t->file_name() == kJsonFile && t->vocab_size() < config_.model.vocab;
+    // A model from elsewhere may have rows beyond its tokenizer's pieces, which no text becomes: its maker padded the table.
+    const bool foreign = t->file_name() == kJsonFile || !config_.model.from.empty();
+    const bool padded = foreign && t->vocab_size() < config_.model.vocab;
     if (t->vocab_size() != config_.model.vocab && !padded) {
       issues_.push_back({ConfigErrorKind::kMismatch, "model.vocab",
                          absl::StrFormat("model.vocab = %d: the tokenizer %s has %d pieces", config_.model.vocab,

@@ -17,6 +17,7 @@
 #include "launch/job/back_end.h"
 #include "launch/job/checkpoint_io.h"
 #include "launch/job/gather.h"
+#include "launch/job/hf_weights.h"
 #include "launch/job/interrupt.h"
 #include "launch/job/loss_guard.h"
 #include "launch/job/open_inputs.h"
@@ -28,9 +29,12 @@
 #include "launch/rendezvous/cores.h"
 #include "launch/rendezvous/environment.h"
 #include "launch/rendezvous/run_world.h"
+#include "models/hf/kept_files.h"
 
 namespace strata {
 namespace {
+
+constexpr char kUntrained[] = "untrained", kImported[] = "imported";  // weights of an evaluation before the first step
 
 using Clock = std::chrono::steady_clock;
 double Seconds(Clock::time_point since) { return std::chrono::duration<double>(Clock::now() - since).count(); }
@@ -95,7 +99,7 @@ class RankTraining {
                         config_.data.prefetch, config_.model.seq);
     }
     if (first() && resume_from_.empty()) RETURN_IF_ERROR(OpenLog());
-    if (resume_from_.empty()) RETURN_IF_ERROR(Evaluate("untrained"));
+    if (resume_from_.empty()) RETURN_IF_ERROR(Evaluate(config_.model.from.empty() ? kUntrained : kImported));
     start_ = Clock::now();
     for (int64_t step = first_step_; step <= config_.schedule.steps; ++step) RETURN_IF_ERROR(Step(step));
     if (first()) progress_.Finish();
@@ -129,11 +133,14 @@ class RankTraining {
 
   absl::Status Start() {
     if (resume_from_.empty()) {
-      return runner_->InitParameters(static_cast<uint64_t>(config_.run.seed));
+      if (config_.model.from.empty()) return runner_->InitParameters(static_cast<uint64_t>(config_.run.seed));
+      return AgreeOn(*control_, Import());
     }
     const absl::Status loaded = [&]() -> absl::Status {
       ASSIGN_OR_RETURN(CheckpointReader reader, CheckpointReader::Open(run_.env, resume_from_));
-      RETURN_IF_ERROR(LoadStates(reader, run_.plans, runner_->executor(), LoadFor::kTraining));
+      // Weights of step 0, such as convert writes, have no moments yet.
+      const LoadFor purpose = reader.step() == 0 ? LoadFor::kForward : LoadFor::kTraining;
+      RETURN_IF_ERROR(LoadStates(reader, run_.plans, runner_->executor(), purpose));
       first_step_ = reader.step() + 1;
       done_steps_ = reader.step();
       next_sample_ = reader.meta().next_sample;
@@ -148,6 +155,14 @@ class RankTraining {
           absl::StrFormat("resumed %s: step %d of %d", resume_from_, first_step_ - 1, config_.schedule.steps));
     }
     return absl::OkStatus();
+  }
+
+  // Weights of another model, which each rank reads its part of; rank 0 keeps what is needed to write them back in its form.
+  absl::Status Import() {
+    const std::string folder = HfFolderOf(config_.model.from);
+    ASSIGN_OR_RETURN(const HfModel model, HfModel::Open(run_.env, folder));
+    if (first()) RETURN_IF_ERROR(KeepHfFiles(run_.env, folder, model, config_.run.out + "/" + kKeptFolder));
+    return LoadHfWeights(model, runner_->executor());
   }
 
   absl::Status Step(int64_t step) {
@@ -229,9 +244,10 @@ class RankTraining {
                      runner_->Evaluate(rows, ObjectiveRows(windows, config_.model, config_.run.seed)));
     if (!first()) return absl::OkStatus();
     const double loss = sum.nats / static_cast<double>(sum.tokens);
-    progress_.Print(absl::StrFormat(
-        "%s: validation loss %.4f nats a token on %d tokens%s", when, loss, sum.tokens,
-        when == "untrained" ? absl::StrFormat(" (ln(vocab) = %.4f)", std::log(config_.model.vocab)) : ""));
+    progress_.Print(absl::StrFormat("%s: validation loss %.4f nats a token on %d tokens%s", when, loss, sum.tokens,
+                                    when == kUntrained || when == kImported
+                                        ? absl::StrFormat(" (ln(vocab) = %.4f)", std::log(config_.model.vocab))
+                                        : ""));
     return log_->Write(std::vector<Metric>{{"step", done_steps_}, {"valid_loss", loss}, {"valid_tokens", sum.tokens}});
   }
 

@@ -23,6 +23,7 @@ absl::Status RunTokenizerDecode(const TokenizerDecodeOptions& options);
 absl::Status RunTokenizerVerify(const TokenizerVerifyOptions& options);
 absl::Status RunGenerate(const GenerateOptions& options);
 absl::Status RunEval(const EvalOptions& options);
+absl::Status RunConvert(const ConvertOptions& options);
 absl::Status RunCkptList(const CkptListOptions& options);
 absl::Status RunCkptVerify(const CkptVerifyOptions& options);
 absl::Status RunCkptDiff(const CkptDiffOptions& options);

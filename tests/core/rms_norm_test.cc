@@ -85,6 +85,26 @@ TEST(RmsNorm, ShardRules) {
   EXPECT_EQ(CheckShardRules(Dw, {dy, x, rstd}, 3), absl::OkStatus());
 }
 
+// [B, S, H, D] with a weight of D: what [B, S H, D] gives, and each dim but the last may be sharded.
+TEST(RmsNorm, OfEveryHead) {
+  const Tensor x = Random({2, 6, 4, 5}, 1), w = Random({5}, 2), dy = Random({2, 6, 4, 5}, 3),
+               rstd = Random({2, 6, 4, 1}, 4);
+  const GraphFn merged = [](GraphBuilder& g, const Values& in) {
+    return Values{SplitDim(g, RmsNorm(g, MergeDims(g, in[0], 1), in[1], kEps), 1, 4)};
+  };
+  const auto heads = Call(NormY, {x, w}), rows = Call(merged, {x, w}), plain = Call(Decomposed, {x, w});
+  ASSERT_TRUE(heads.ok() && rows.ok() && plain.ok()) << heads.status() << rows.status() << plain.status();
+  EXPECT_EQ(MaxAbsDiff((*heads)[0], (*rows)[0]), 0);
+  EXPECT_LE(MaxAbsDiff((*heads)[0], (*plain)[0]), 1e-13);
+  const auto error = GradientError(NormY, {x, w}), of_plain = GradientError(Decomposed, {x, w});
+  ASSERT_TRUE(error.ok() && of_plain.ok()) << error.status() << of_plain.status();
+  EXPECT_LE(std::max(*error, *of_plain), 1e-6);
+  EXPECT_EQ(CheckShardRules(Norm, {x, w}, 4), absl::OkStatus());
+  EXPECT_EQ(CheckShardRules(Dx, {dy, x, w, rstd}, 4), absl::OkStatus());
+  EXPECT_EQ(CheckShardRules(Dw, {dy, x, rstd}, 4), absl::OkStatus());
+  EXPECT_TRUE(CheckThreads(Dw, {dy, x, rstd}).ok());
+}
+
 TEST(RmsNorm, RefusesAWeightOfAnotherLength) {
   const absl::Status s = BuildError(NormY, {{DType::kF32, kX, {}}, {DType::kF32, {9}, {}}});
   EXPECT_EQ(s.code(), absl::StatusCode::kInvalidArgument) << s;

@@ -79,6 +79,37 @@ TEST(Rope, PositionsMayDifferBetweenRows) {
   EXPECT_EQ(CheckShardRules(Forward, {x, by_row}, 5), absl::OkStatus());
 }
 
+// Llama 3.1's scaling: of the frequencies 1, 0.316, 0.1 and 0.0316 (waves of 6, 20, 63 and 199 tokens) over 32 tokens the
+// first is kept, the second blended, and the last two are an eighth of what they were.
+TEST(Rope, ScalesLowFrequencies) {
+  const RopeScaling scaling{.factor = 8, .low = 1, .high = 4, .original = 32};
+  const double blended = std::pow(kTheta, -0.25), turns = 32 * blended / (2 * std::acos(-1.0)),
+               smooth = (turns - 1) / 3;
+  ASSERT_TRUE(0 < smooth && smooth < 1);
+  const double expected[] = {1, (1 - smooth) * blended / 8 + smooth * blended, 0.1 / 8, std::pow(kTheta, -0.75) / 8};
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_NEAR(ScaledFrequency(scaling, std::pow(kTheta, -2.0 * i / 8)), expected[i], 1e-15) << i;
+    EXPECT_EQ(ScaledFrequency({}, expected[i]), expected[i]);
+  }
+  const GraphFn scaled = [&](GraphBuilder& g, const Values& in) {
+    return Values{Rope(g, in[0], in[1], RopeAttributes{.theta = kTheta, .scaling = scaling})};
+  };
+  const Tensor x = X(), positions = Positions();
+  const auto out = Call(scaled, {x, positions});
+  ASSERT_TRUE(out.ok()) << out.status();
+  for (int64_t row = 0; row < 2 * 6 * 4; ++row) {
+    for (int64_t i = 0; i < 4; ++i) {
+      const double angle = positions.at(row / 4 % 6) * expected[i];
+      const double u = x.at(row * 8 + i), v = x.at(row * 8 + i + 4);
+      ASSERT_NEAR((*out)[0].at(row * 8 + i), u * std::cos(angle) - v * std::sin(angle), 1e-10);
+      ASSERT_NEAR((*out)[0].at(row * 8 + i + 4), v * std::cos(angle) + u * std::sin(angle), 1e-10);
+    }
+  }
+  const auto error = GradientError(scaled, {x, positions});
+  ASSERT_TRUE(error.ok()) << error.status();
+  EXPECT_LE(*error, 1e-6);
+}
+
 TEST(Rope, RefusesAnOddHead) {
   const absl::Status s = BuildError(Forward, {{DType::kF32, {1, 2, 1, 3}, {}}, {DType::kI32, {2}, {}}});
   EXPECT_EQ(s.code(), absl::StatusCode::kInvalidArgument) << s;

@@ -51,6 +51,34 @@ TEST_P(ModelLayouts, EqualOneRank) {
   }
 }
 
+// Biases of q, k, v; norms of heads, whose gradients are sums over tp; heads that are not dim / heads wide; scaled rotary
+// frequencies. With tp 4 and 2 kv heads, each of them lies on two ranks.
+class FamilyLayouts : public ::testing::TestWithParam<ModelArch> {};
+INSTANTIATE_TEST_SUITE_P(Archs, FamilyLayouts,
+                         ::testing::Values(ModelArch::kLlama, ModelArch::kQwen2, ModelArch::kQwen3),
+                         [](const auto& info) { return std::string(kModelArchNames[static_cast<int>(info.param)]); });
+
+TEST_P(FamilyLayouts, EqualOneRank) {
+  const auto config = [&](int64_t dp, int64_t tp, int64_t accumulate) {
+    JobConfig c = SmallJobOf(GetParam(), dp, tp, accumulate);
+    c.model.kv_heads = 2;
+    c.model.head_width = 6;
+    c.model.tied = true;
+    c.model.rope_scaling = RopeScalingKind::kLlama3;
+    c.model.rope_theta = 10;
+    c.model.rope_original = 16;
+    return c;
+  };
+  const absl::StatusOr<JobRun> want = RunJob(config(1, 1, 1), kSteps);
+  ASSERT_TRUE(want.ok()) << want.status();
+  for (const auto& [dp, tp, accumulate] :
+       {std::tuple(2, 1, 2), std::tuple(1, 2, 1), std::tuple(1, 4, 1), std::tuple(2, 2, 1)}) {
+    const absl::StatusOr<JobRun> run = RunJob(config(dp, tp, accumulate), kSteps);
+    ASSERT_TRUE(run.ok()) << run.status();
+    EXPECT_LE(Difference(*run, *want), kTolerance) << "dp " << dp << " tp " << tp << " accumulate " << accumulate;
+  }
+}
+
 TEST_P(ModelLayouts, SgdEqualsOneRank) {
   const auto config = [&](int64_t dp, int64_t tp, int64_t accumulate) {
     JobConfig c = SmallJobOf(GetParam(), dp, tp, accumulate);

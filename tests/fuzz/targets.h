@@ -25,6 +25,12 @@ void TokenizerJsonFile(std::string_view input);
 // A text, through a tokenizer that was trained here: it comes back byte for byte.
 void TokenizerText(std::string_view input);
 
+// A safetensors file, its header alone, or an index. Whatever opens can be read whole; what parses prints as text that parses
+// to the same, and a file of that header opens.
+void SafetensorsBytes(std::string_view input);
+// A config.json. What parses prints as text that parses to the same model.
+void HfConfigText(std::string_view input);
+
 struct Target {
   std::string_view name;  // of its folder in corpus/, and of its program: fuzz_NAME
   void (*run)(std::string_view input);
@@ -37,6 +43,8 @@ inline constexpr Target kTargets[] = {
     {"tokenizer_model", TokenizerModel},
     {"tokenizer_json", TokenizerJsonFile},
     {"tokenizer_text", TokenizerText},
+    {"safetensors", SafetensorsBytes},
+    {"hf_config", HfConfigText},
 };
 
 }  // namespace strata::fuzz

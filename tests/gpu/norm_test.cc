@@ -53,6 +53,20 @@ TEST(CudaRmsNorm, ForwardAndGradients) {
   }
 }
 
+TEST(CudaRmsNorm, OfEveryHead) {
+  STRATA_NEEDS_GPU();
+  for (const int64_t d : {16, 64, 128}) {
+    ExpectGpuClose(
+        [](GraphBuilder& g, const Values& in) {
+          const Value y = RmsNorm(g, in[0], in[1], kEps), rstd{y.node, 1};
+          const NormGrads all = RmsNormBwd(g, in[2], in[0], in[1], rstd, {});
+          return Values{y, RmsNormDx(g, in[2], in[0], in[1], rstd), RmsNormDw(g, in[2], in[0], rstd), all.dx_BSE,
+                        all.dw_E};
+        },
+        {Random({2, 9, 6, d}, 1), Random({d}, 2), Random({2, 9, 6, d}, 3)});
+  }
+}
+
 TEST(CudaLayerNorm, ForwardAndGradients) {
   STRATA_NEEDS_GPU();
   for (const auto& [b, s, e] : kSizes) {

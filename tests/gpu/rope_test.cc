@@ -43,6 +43,16 @@ TEST(CudaRope, PackedTurnsQueriesAndKeysOnly) {
   }
 }
 
+TEST(CudaRope, ScaledFrequencies) {
+  STRATA_NEEDS_GPU();
+  const RopeAttributes rope{.theta = 500000, .scaling = {.factor = 8, .low = 1, .high = 4, .original = 64}};
+  ExpectGpuClose(
+      [&](GraphBuilder& g, const Values& in) {
+        return Values{Rope(g, in[0], in[1], rope), RopePacked(g, in[0], in[1], rope, 1)};
+      },
+      {Tensor::Random(DType::kF64, {2, 7, 6, 32}, 1), Tensor::RandomInts({7}, 0, 512, 2)});
+}
+
 TEST(CudaRope, PositionsOfEveryRow) {
   STRATA_NEEDS_GPU();
   ExpectGpuClose(

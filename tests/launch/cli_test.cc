@@ -30,6 +30,7 @@ struct Recorder {
   TokenizerVerifyOptions tokenizer_verify;
   GenerateOptions generate;
   EvalOptions eval;
+  ConvertOptions convert;
   CkptListOptions ckpt_ls;
   CkptVerifyOptions ckpt_verify;
   CkptDiffOptions ckpt_diff;
@@ -65,6 +66,7 @@ struct Recorder {
                       Record("tokenizer verify", tokenizer_verify),
                       Record("generate", generate),
                       Record("eval", eval),
+                      Record("convert", convert),
                       Record("ckpt ls", ckpt_ls),
                       Record("ckpt verify", ckpt_verify),
                       Record("ckpt diff", ckpt_diff),
@@ -238,6 +240,11 @@ TEST(Cli, GenerateAndCkpt) {
   EXPECT_THAT(r.generate.set, ElementsAre("model.seq=8"));
   EXPECT_EQ(r.generate.seed, 7);
   EXPECT_EQ(r.generate.checkpoint, "dir");
+  EXPECT_EQ(r.Run({"convert", "hf:model", "out", "--verify"}), 0);
+  EXPECT_EQ(r.called, "convert");
+  EXPECT_EQ(r.convert.from, "hf:model");
+  EXPECT_EQ(r.convert.to, "out");
+  EXPECT_TRUE(r.convert.verify);
   EXPECT_EQ(r.Run({"ckpt", "ls", "dir"}), 0);
   EXPECT_EQ(r.called, "ckpt ls");
   EXPECT_EQ(r.ckpt_ls.folder, "dir");
@@ -297,6 +304,7 @@ TEST(Cli, UsageErrorsExit64AndRunNothing) {
       {"data", "build", "--text", "a", "--out", "d", "--vocab", "64", "--valid", "1.5"},
       {"generate", "a.toml", "--prompt", "x"},
       {"generate", "a.toml", "--prompt", "x", "--tokens", "0"},
+      {"convert", "hf:model"},
       {"ckpt", "diff", "one"},
       {"ckpt", "reshard", "one"},
       {"ckpt", "reshard", "one", "two", "--files", "0"},

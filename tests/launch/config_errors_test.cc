@@ -45,8 +45,9 @@ TEST(ConfigErrors, UnknownKey) {
             "  --> run.toml:1:1    did you mean `lr` in [optim]?");
   EXPECT_EQ(Errors("[model]\n[model.attention]\nheads = 4\n"),
             "error[E0107]: unknown key `attention` in [model]\n"
-            "  --> run.toml:2:8    the keys of [model] are arch, vocab, layers, dim, heads, kv_heads, ffn, seq, "
-            "rope_theta, norm_eps, tied, init_std");
+            "  --> run.toml:2:8    the keys of [model] are from, arch, vocab, layers, dim, heads, kv_heads, head_dim, "
+            "ffn, seq, rope_theta, rope_scaling, rope_factor, rope_low, rope_high, rope_original, norm_eps, tied, "
+            "init_std");
 }
 
 TEST(ConfigErrors, AKeyOfEndlessPartsDoesNotExhaustTheStack) {
@@ -117,9 +118,10 @@ TEST(ConfigErrors, NotAChoice) {
   EXPECT_EQ(Errors("[schedule]\ntype = \"cosin\"\n"),
             "error[E0111]: schedule.type = \"cosin\": must be one of \"cosine\", \"linear\", \"wsd\"\n"
             "  --> run.toml:2:8    did you mean \"cosine\"?");
-  EXPECT_EQ(Errors("[model]\narch = \"banana\"\n"),
-            "error[E0111]: model.arch = \"banana\": must be one of \"llama\", \"gpt2\", \"bert\"\n"
-            "  --> run.toml:2:8");
+  EXPECT_EQ(
+      Errors("[model]\narch = \"banana\"\n"),
+      "error[E0111]: model.arch = \"banana\": must be one of \"llama\", \"gpt2\", \"bert\", \"qwen2\", \"qwen3\"\n"
+      "  --> run.toml:2:8");
 }
 
 TEST(ConfigErrors, LogSinks) {
@@ -182,6 +184,15 @@ TEST(ConfigErrors, ModelSizesOfOtherArchitectures) {
   EXPECT_EQ(Errors("[model]\narch = \"bert\"\nvocab = 100\nmask_token = 100\n"),
             "error[E0110]: model.mask_token = 100: must be less than model.vocab = 100\n"
             "  --> run.toml:4:14    nearest valid: 99");
+  EXPECT_EQ(Errors("[model]\narch = \"gpt2\"\npositions = 100\nseq = 101\n"),
+            "error[E0202]: model.seq = 101: the model has learned positions for model.positions = 100 tokens\n"
+            "  --> run.toml:4:7    nearest valid: 100");
+  EXPECT_EQ(Errors("[model]\ndim = 66\nhead_dim = 7\n"),  // no longer dim / heads
+            "error[E0201]: model.head_dim = 7: must be even: rotary positions turn pairs\n"
+            "  --> run.toml:3:12    nearest valid: 8");
+  EXPECT_EQ(Errors("[model]\nrope_scaling = \"llama3\"\nrope_low = 4\n"),
+            "error[E0202]: model.rope_low = 4.0: must be less than model.rope_high = 4.0\n"
+            "  --> run.toml:3:12");
   EXPECT_EQ(Errors("[model]\narch = \"gpt2\"\ndropout = 1\n"),
             "error[E0110]: model.dropout = 1.0: must be from 0.0 to 0.99\n"
             "  --> run.toml:3:11    nearest valid: 0.99");
@@ -286,7 +297,8 @@ TEST(ConfigErrors, MistakesOfTheCommandLineAreAddressedToIt) {
       {"optim.lrr=1", "error[E0107]: unknown key `lrr` in [optim]\n  --> --set optim.lrr=1    did you mean `lr`?"},
       {"optm.lr=1", "error[E0106]: unknown section [optm]\n  --> --set optm.lr=1    did you mean [optim]?"},
       {"model.arch=lama",
-       "error[E0111]: model.arch = \"lama\": must be one of \"llama\", \"gpt2\", \"bert\"\n  --> --set model.arch=lama "
+       "error[E0111]: model.arch = \"lama\": must be one of \"llama\", \"gpt2\", \"bert\", \"qwen2\", \"qwen3\"\n  --> "
+       "--set model.arch=lama "
        "   did you mean "
        "\"llama\"?"},
       {"model.heads=3", "  --> --set model.heads=3    nearest valid: "},

@@ -31,15 +31,22 @@ device = "cpu"
 deterministic = true
 out = "o\"ut"
 [model]
+from = "hf:m"
 arch = "llama"
 vocab = 512
 layers = 3
 dim = 96
 heads = 6
 kv_heads = 2
+head_dim = 20
 ffn = 128
 seq = 32
 rope_theta = 500000
+rope_scaling = "llama3"
+rope_factor = 32
+rope_low = 2
+rope_high = 3
+rope_original = 16
 norm_eps = 1e-6
 tied = true
 init_std = 0.03
@@ -110,15 +117,22 @@ hang_timeout = 17
 JobConfig Full() {
   JobConfig c;
   c.run = {.name = "full", .seed = 42, .device = DeviceKind::kCpu, .deterministic = true, .out = "/cfg/o\"ut"};
-  c.model = {.arch = ModelArch::kLlama,
+  c.model = {.from = "hf:/cfg/m",
+             .arch = ModelArch::kLlama,
              .vocab = 512,
              .layers = 3,
              .dim = 96,
              .heads = 6,
              .kv_heads = 2,
+             .head_width = 20,
              .ffn = 128,
              .seq = 32,
              .rope_theta = 500000,
+             .rope_scaling = RopeScalingKind::kLlama3,
+             .rope_factor = 32,
+             .rope_low = 2,
+             .rope_high = 3,
+             .rope_original = 16,
              .norm_eps = 1e-6,
              .tied = true,
              .init_std = 0.03};
@@ -214,9 +228,10 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
     check(run, a, b, c, d, e);
   }
   {
-    auto& [a, b, padded_vocab, c, d, e, f, g, h, i, j, k, l, m, n] = model;
+    auto& [a, b, c, padded_vocab, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v] = model;
     EXPECT_EQ(padded_vocab, 0);  // derived, no key
-    ExpectDescribedByKind(model, a, std::size(kModelArchNames), a, b, c, d, e, f, g, h, i, j, k, l, m, n);
+    ExpectDescribedByKind(model, b, std::size(kModelArchNames), a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s,
+                          t, u, v);
   }
   {
     auto& [a] = tokenizer;

@@ -19,7 +19,8 @@ std::string ReadAll(const fs::path& path) {
   return std::string(std::istreambuf_iterator<char>(in), {});
 }
 
-// The tree's own text files: all of the folders below, and the files at the root. Novels and fuzzer inputs are not ours to lint.
+// The tree's own text files: all of the folders below, and the files at the root. Novels, fuzzer inputs and models are not ours
+// to lint.
 std::vector<Source> ReadTree() {
   const fs::path root(STRATA_SOURCE_DIR);
   std::vector<fs::path> paths;
@@ -33,7 +34,8 @@ std::vector<Source> ReadTree() {
   std::vector<Source> tree;
   for (const fs::path& path : paths) {
     const std::string name = path.lexically_relative(root).string();
-    if (fs::is_regular_file(path) && !name.starts_with("examples/data/") && !name.starts_with("tests/fuzz/corpus/"))
+    if (fs::is_regular_file(path) && !name.starts_with("examples/data/") && !name.starts_with("tests/fuzz/corpus/") &&
+        !name.starts_with("tests/hf/fixtures/"))
       tree.push_back({name, ReadAll(path)});
   }
   return tree;

@@ -11,6 +11,8 @@ namespace {
 ModelConfig Small(ModelArch arch) {
   ModelConfig c{.vocab = 30, .layers = 3, .dim = 12, .heads = 3, .kv_heads = 3, .ffn = 20, .seq = 8};
   c.arch = arch;
+  if (c.traits().qk_norm) c.kv_heads = 1, c.head_width = 6;
+  if (!c.traits().rope) c.positions = 11;
   return c;
 }
 
@@ -30,7 +32,9 @@ int Count(const Graph& graph, std::string_view op) {
 }
 
 class EveryModel : public ::testing::TestWithParam<ModelArch> {};
-INSTANTIATE_TEST_SUITE_P(Archs, EveryModel, ::testing::Values(ModelArch::kLlama, ModelArch::kGpt2, ModelArch::kBert),
+INSTANTIATE_TEST_SUITE_P(Archs, EveryModel,
+                         ::testing::Values(ModelArch::kLlama, ModelArch::kGpt2, ModelArch::kBert, ModelArch::kQwen2,
+                                           ModelArch::kQwen3),
                          [](const auto& info) { return std::string(kModelArchNames[static_cast<int>(info.param)]); });
 
 TEST_P(EveryModel, HasTheParametersOfItsFormula) {
@@ -80,6 +84,15 @@ TEST(Models, SizesOfPublishedModels) {
   bert.arch = ModelArch::kBert;
   bert.vocab = 30522, bert.seq = 512;
   EXPECT_EQ(bert.num_parameters(), 109'514'298);  // BERT-base, uncased, with its masked language model; no pooler
+}
+
+TEST(Models, SizesOfPublishedQwens) {
+  ModelConfig qwen2{.arch = ModelArch::kQwen2, .vocab = 151936, .layers = 24, .dim = 896, .heads = 14, .kv_heads = 2};
+  qwen2.ffn = 4864, qwen2.tied = true;
+  EXPECT_EQ(qwen2.num_parameters(), 494'032'768);  // Qwen2-0.5B
+  ModelConfig qwen3{.arch = ModelArch::kQwen3, .vocab = 151936, .layers = 28, .dim = 1024, .heads = 16, .kv_heads = 8};
+  qwen3.head_width = 128, qwen3.ffn = 3072, qwen3.tied = true;
+  EXPECT_EQ(qwen3.num_parameters(), 596'049'920);  // Qwen3-0.6B
 }
 
 TEST(Models, DropoutIsOnTheEmbeddingAndEveryBranchInTrainingOnly) {

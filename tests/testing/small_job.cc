@@ -33,7 +33,7 @@ JobConfig SmallJobOf(ModelArch arch, int64_t dp, int64_t tp, int64_t accumulate)
   JobConfig c = SmallJob(dp, tp, accumulate);
   c.model = {.arch = arch, .vocab = 32, .layers = 2, .dim = 16, .heads = 4, .kv_heads = 4, .ffn = 24, .seq = 8};
   c.model.init_std = 0.1;
-  if (arch != ModelArch::kLlama) c.model.dropout = 0.2;
+  if (!c.model.traits().rope) c.model.dropout = 0.2;
   if (arch == ModelArch::kBert) c.model.mask_token = 31;
   return c;
 }
