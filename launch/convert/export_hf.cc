@@ -109,7 +109,8 @@ class KeptForm {
 
 }  // namespace
 
-absl::StatusOr<std::string> ExportHf(Env& env, const std::string& checkpoint, const std::string& out, Verify verify) {
+absl::StatusOr<std::string> ExportHf(Env& env, const std::string& checkpoint, const std::string& out,
+                                     Verification verify) {
   ASSIGN_OR_RETURN(CheckpointWeights weights, CheckpointWeights::Open(env, checkpoint));
   ASSIGN_OR_RETURN(const LoadedJob job,
                    ParseJobConfig(weights.reader().meta().config, weights.path() + "/manifest.json"));
@@ -139,7 +140,7 @@ absl::StatusOr<std::string> ExportHf(Env& env, const std::string& checkpoint, co
     how = absl::StrFormat("in %s, %d file%s", Name(type), layout.files.size(), layout.files.size() == 1 ? "" : "s");
   }
   std::string report = absl::StrFormat("%s, step %d: %s, %s\n", weights.path(), weights.reader().step(), out, how);
-  if (verify == Verify::kNo) return report;
+  if (verify == Verification::kNo) return report;
   ASSIGN_OR_RETURN(const std::string verified, VerifyConversion(env, out, weights.path()));
   return report + verified;
 }

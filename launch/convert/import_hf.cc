@@ -102,7 +102,7 @@ absl::StatusOr<std::string> WriteCheckpoint(Env& env, const HfModel& model, cons
 
 }  // namespace
 
-absl::StatusOr<std::string> ImportHf(Env& env, const std::string& folder, const std::string& to, Verify verify) {
+absl::StatusOr<std::string> ImportHf(Env& env, const std::string& folder, const std::string& to, Verification verify) {
   ASSIGN_OR_RETURN(const HfModel model, HfModel::Open(env, folder));
   const std::string out = std::filesystem::absolute(to).lexically_normal().string();
   RETURN_IF_ERROR(MakeEmptyFolder(env, out));
@@ -120,7 +120,7 @@ absl::StatusOr<std::string> ImportHf(Env& env, const std::string& folder, const 
   if (!model.unused().empty()) {
     report += absl::StrFormat("kept for the way back, not used: %d tensors\n", model.unused().size());
   }
-  if (verify == Verify::kNo) return report;
+  if (verify == Verification::kNo) return report;
   ASSIGN_OR_RETURN(const std::string verified, VerifyConversion(env, folder, path));
   return report + verified;
 }

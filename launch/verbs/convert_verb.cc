@@ -15,7 +15,7 @@ absl::Status RunConvert(const ConvertOptions& o) {
     return absl::InvalidArgumentError(
         "one of the two must be hf:DIR: `strata convert hf:DIR DIR`, or the other way round");
   }
-  const Verify verify = o.verify ? Verify::kYes : Verify::kNo;
+  const Verification verify = o.verify ? Verification::kYes : Verification::kNo;
   ASSIGN_OR_RETURN(const std::string report, from.empty() ? ExportHf(Env::Posix(), o.from, to, verify)
                                                           : ImportHf(Env::Posix(), from, o.to, verify));
   std::fputs(report.c_str(), stdout);

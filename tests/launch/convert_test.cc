@@ -163,10 +163,10 @@ void ExpectSameFolders(const std::string& a, const std::string& b) {
 
 TEST_P(HfModels, ComeBackByteForByte) {
   const TempDir dir;
-  const auto in = ImportHf(Env::Posix(), Fixture(GetParam()), dir.path("strata"), Verify::kYes);
+  const auto in = ImportHf(Env::Posix(), Fixture(GetParam()), dir.path("strata"), Verification::kYes);
   ASSERT_TRUE(in.ok()) << in.status();
   EXPECT_THAT(*in, HasSubstr("tensors are the same bits; loss on fixed tokens"));
-  const auto out = ExportHf(Env::Posix(), dir.path("strata"), dir.path("hf"), Verify::kYes);
+  const auto out = ExportHf(Env::Posix(), dir.path("strata"), dir.path("hf"), Verification::kYes);
   ASSERT_TRUE(out.ok()) << out.status();
   ExpectSameFolders(Fixture(GetParam()), dir.path("hf"));
 }
@@ -174,9 +174,10 @@ TEST_P(HfModels, ComeBackByteForByte) {
 // Without what was kept, as transformers writes such a model: its tensors are the same again.
 TEST_P(HfModels, AreWrittenInTheUsualForm) {
   const TempDir dir;
-  ASSERT_TRUE(ImportHf(Env::Posix(), Fixture(GetParam()), dir.path("a"), Verify::kNo).ok());
+  ASSERT_TRUE(ImportHf(Env::Posix(), Fixture(GetParam()), dir.path("a"), Verification::kNo).ok());
   fs::remove_all(dir.path("a/huggingface"));
-  const auto out = ExportHf(Env::Posix(), dir.path("a/checkpoints/step-0000000000"), dir.path("hf"), Verify::kYes);
+  const auto out =
+      ExportHf(Env::Posix(), dir.path("a/checkpoints/step-0000000000"), dir.path("hf"), Verification::kYes);
   ASSERT_TRUE(out.ok()) << out.status();
   const auto before = HfModel::Open(Env::Posix(), Fixture(GetParam())),
              after = HfModel::Open(Env::Posix(), dir.path("hf"));
@@ -237,7 +238,7 @@ TEST_F(ConvertTest, AJobGoesOnFromAModelAndIsWrittenBack) {
   ASSERT_EQ(Run(job), absl::OkStatus());
   EXPECT_THAT(output_, HasSubstr("imported: validation loss"));
   fs::remove_all(dir_.path("hf"));  // what the way back needs was kept
-  const auto out = ExportHf(env_, dir_.path("out"), dir_.path("back"), Verify::kYes);
+  const auto out = ExportHf(env_, dir_.path("out"), dir_.path("back"), Verification::kYes);
   ASSERT_TRUE(out.ok()) << out.status();
   const auto before = HfModel::Open(env_, Fixture("llama-bf16-sharded")),
              after = HfModel::Open(env_, dir_.path("back"));
@@ -266,7 +267,7 @@ TEST_F(ConvertTest, KeysThatContradictTheModelAreMistakes) {
 }
 
 TEST_F(ConvertTest, TheConfigThatIsWrittenLoads) {
-  ASSERT_TRUE(ImportHf(env_, Fixture("qwen3"), dir_.path("m"), Verify::kNo).ok());
+  ASSERT_TRUE(ImportHf(env_, Fixture("qwen3"), dir_.path("m"), Verification::kNo).ok());
   const auto job = LoadJobConfig(env_, dir_.path("m/model.toml"));
   ASSERT_TRUE(job.ok()) << job.status();
   const auto hf = ParseHfConfig(Text(Fixture("qwen3") + "/config.json"));
@@ -277,29 +278,29 @@ TEST_F(ConvertTest, TheConfigThatIsWrittenLoads) {
 
 // The checkpoint of step 0 has weights and no moments: training begins with it.
 TEST_F(ConvertTest, AJobTrainsInTheFolderThatWasMade) {
-  ASSERT_TRUE(ImportHf(env_, Fixture("qwen2"), dir_.path("out"), Verify::kNo).ok());
+  ASSERT_TRUE(ImportHf(env_, Fixture("qwen2"), dir_.path("out"), Verification::kNo).ok());
   const std::string job =
       Job("arch = \"qwen2\"\nvocab = 99\nlayers = 2\ndim = 32\nheads = 4\nkv_heads = 2\nffn = 48\n"
           "seq = 16\nrope_theta = 1e6\nnorm_eps = 1e-6\ntied = true\n",
           "[precision]\ncompute = \"bf16\"\n");
   ASSERT_EQ(Run(job), absl::OkStatus());
   EXPECT_THAT(output_, HasSubstr("step 0 of 2"));
-  EXPECT_TRUE(ExportHf(env_, dir_.path("out/checkpoints/step-0000000002"), dir_.path("back"), Verify::kYes).ok());
+  EXPECT_TRUE(ExportHf(env_, dir_.path("out/checkpoints/step-0000000002"), dir_.path("back"), Verification::kYes).ok());
 }
 
 TEST_F(ConvertTest, NothingIsWrittenOver) {
   fs::create_directory(dir_.path("full"));
   std::ofstream(dir_.path("full/x")) << "mine";
-  const absl::Status in = ImportHf(env_, Fixture("bert"), dir_.path("full"), Verify::kNo).status();
+  const absl::Status in = ImportHf(env_, Fixture("bert"), dir_.path("full"), Verification::kNo).status();
   EXPECT_EQ(in.code(), absl::StatusCode::kAlreadyExists);
-  ASSERT_TRUE(ImportHf(env_, Fixture("bert"), dir_.path("m"), Verify::kNo).ok());
-  EXPECT_EQ(ExportHf(env_, dir_.path("m"), dir_.path("full"), Verify::kNo).status().code(),
+  ASSERT_TRUE(ImportHf(env_, Fixture("bert"), dir_.path("m"), Verification::kNo).ok());
+  EXPECT_EQ(ExportHf(env_, dir_.path("m"), dir_.path("full"), Verification::kNo).status().code(),
             absl::StatusCode::kAlreadyExists);
   EXPECT_EQ(NamesIn(dir_.path("full")), std::vector<std::string>{"x"});
 }
 
 TEST_F(ConvertTest, VerifyNamesATensorThatDiffers) {
-  ASSERT_TRUE(ImportHf(env_, Fixture("gpt2"), dir_.path("m"), Verify::kNo).ok());
+  ASSERT_TRUE(ImportHf(env_, Fixture("gpt2"), dir_.path("m"), Verification::kNo).ok());
   fs::copy(Fixture("gpt2"), dir_.path("hf"));
   std::string text = Text(dir_.path("hf/model.safetensors"));
   text.back() = static_cast<char>(text.back() ^ 1);  // of the last tensor
@@ -310,10 +311,10 @@ TEST_F(ConvertTest, VerifyNamesATensorThatDiffers) {
 }
 
 TEST_F(ConvertTest, AKeptConfigOfAnotherModelIsRefused) {
-  ASSERT_TRUE(ImportHf(env_, Fixture("llama3"), dir_.path("m"), Verify::kNo).ok());
+  ASSERT_TRUE(ImportHf(env_, Fixture("llama3"), dir_.path("m"), Verification::kNo).ok());
   fs::copy_file(Fixture("llama-bf16-sharded") + "/config.json", dir_.path("m/huggingface/config.json"),
                 fs::copy_options::overwrite_existing);
-  EXPECT_THAT(std::string(ExportHf(env_, dir_.path("m"), dir_.path("hf"), Verify::kNo).status().message()),
+  EXPECT_THAT(std::string(ExportHf(env_, dir_.path("m"), dir_.path("hf"), Verification::kNo).status().message()),
               HasSubstr("is of another model than the checkpoint: model.rope_theta = 100.0"));
 }
 
@@ -338,11 +339,11 @@ TEST_F(ConvertTest, HalvesAndUnusedTensorsComeBack) {
                                  return absl::OkStatus();
                                })
                   .ok());
-  const auto in = ImportHf(env_, dir_.path("half"), dir_.path("m"), Verify::kYes);
+  const auto in = ImportHf(env_, dir_.path("half"), dir_.path("m"), Verification::kYes);
   ASSERT_TRUE(in.ok()) << in.status();
   EXPECT_THAT(*in, HasSubstr("parameters in f32"));
   EXPECT_THAT(*in, HasSubstr("not used: 1 tensors"));
-  const auto out = ExportHf(env_, dir_.path("m"), dir_.path("back"), Verify::kYes);
+  const auto out = ExportHf(env_, dir_.path("m"), dir_.path("back"), Verification::kYes);
   ASSERT_TRUE(out.ok()) << out.status();
   ExpectSameFolders(dir_.path("half"), dir_.path("back"));
 }
