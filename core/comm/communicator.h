@@ -61,7 +61,7 @@ class World {  // a rank's place in the job
   virtual ~World() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
-  // Collective over the whole world, in one order, before step 1; null for ranks outside the group.
+  // Collective over the whole world, in one order, before step 1; null for ranks outside the group, as for CommSpec{}.
   virtual absl::StatusOr<std::unique_ptr<Communicator>> Connect(const CommSpec& group) = 0;
 };
 

@@ -63,6 +63,7 @@ void AlignCommunicators(std::span<Plan> plans) {
     return std::find_first_of(a.ranks.begin(), a.ranks.end(), b.ranks.begin(), b.ranks.end()) != a.ranks.end();
   };
   const auto add = [&](const CommSpec& comm) {
+    if (comm.ranks.empty()) return;
     for (const auto& round : rounds) {
       if (std::find(round.begin(), round.end(), comm) != round.end()) return;
     }
@@ -85,7 +86,7 @@ void AlignCommunicators(std::span<Plan> plans) {
       const auto mine = std::find_if(round.begin(), round.end(), [&](const CommSpec& c) {
         return std::find(c.ranks.begin(), c.ranks.end(), rank) != c.ranks.end();
       });
-      comms.push_back(mine == round.end() ? CommSpec{"none", {rank}} : *mine);
+      comms.push_back(mine == round.end() ? CommSpec{} : *mine);
     }
     for (Program& program : plans[rank].programs) {
       for (Segment& segment : program.segments) {

@@ -177,7 +177,7 @@ struct ProgramSpec {
 absl::StatusOr<Plan> BuildPlan(std::span<const ProgramSpec> programs, const Mesh& mesh, const KernelTable& kernels);
 
 // Orders the communicators of all ranks of a job, so that each rank connects those of its list one after the other, and no
-// two of one position share a rank. A position where a rank has none holds a communicator of itself alone.
+// two of one position share a rank. A position where a rank has none holds CommSpec{}.
 void AlignCommunicators(std::span<Plan> plans);
 
 // F, B a micro-batch, then the update; or F alone.

@@ -50,6 +50,7 @@ std::string Print(const Plan& plan, PrintDetail detail) {
   absl::StrAppendFormat(&text, "  %-24s %12s  (%d bytes, exact)\n", "arena",
                         HumanBytes(static_cast<double>(plan.arena_bytes[0])), plan.arena_bytes[0]);
   for (const CommSpec& c : plan.comms) {
+    if (c.ranks.empty()) continue;
     std::string ranks;
     for (int r : c.ranks) ranks += (ranks.empty() ? "" : ",") + std::to_string(r);
     absl::StrAppendFormat(&text, "communicator %s: ranks %s\n", c.name, ranks);

@@ -87,6 +87,7 @@ TEST_P(CommRounds, EveryRankConnectsWhatItNeeds) {
                                          for (const CommSpec& c : plans[world.rank()].comms) {
                                            ASSIGN_OR_RETURN(comms.emplace_back(), world.Connect(c));
                                          }
+                                         std::erase(comms, nullptr);  // rounds without a group for this rank
                                          for (auto& c : comms) RETURN_IF_ERROR(Use(*c, world.rank()));
                                          for (auto& c : comms) RETURN_IF_ERROR(c->Close());
                                          return absl::OkStatus();

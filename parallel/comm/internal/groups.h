@@ -12,7 +12,7 @@ namespace strata::internal {
 
 std::string ToString(const CommSpec& spec);  // "dp of ranks 0, 2"
 
-// InvalidArgument unless the ranks are distinct ones of `size`, at least one.
+// InvalidArgument unless the ranks are distinct ones of `size`, at least one; or it is CommSpec{}: no group in this round.
 absl::Status CheckSpec(const CommSpec& spec, int size);
 
 // Whether two groups may be connected in one round: equal, or without a common rank. Else Internal.
