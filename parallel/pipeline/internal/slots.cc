@@ -64,8 +64,8 @@ int FewestSlots(const std::vector<Use>& uses) {
   if (uses.empty()) return 0;
   std::vector<std::pair<int, int>> changes;
   for (const Use& u : uses) {
-    changes.push_back({u.begin, 1});
-    changes.push_back({u.end + 1, -1});
+    changes.emplace_back(u.begin, 1);
+    changes.emplace_back(u.end + 1, -1);
   }
   std::sort(changes.begin(), changes.end());
   int alive = 0, peak = 0;
