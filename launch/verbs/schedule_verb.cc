@@ -20,8 +20,14 @@ namespace {
 
 constexpr int64_t kMaxTextBytes = int64_t{64} << 20;
 
-// Activations of one block, for one micro-batch: those that the plan without a pipeline holds, by block.
-absl::StatusOr<double> BytesOfBlock(JobConfig config) {
+// Activations of one block, for one micro-batch: those that the plan without a pipeline holds, by block. It need not fit.
+absl::StatusOr<double> BytesOfBlock(const JobConfig& asked) {
+  JobConfig config = asked;
+  config.parallel = {};
+  config.parallel.dp = asked.parallel.dp;
+  config.parallel.tp = asked.parallel.tp;
+  config.parallel.sequence_parallel = asked.parallel.sequence_parallel;
+  config.memory.limit.clear();
   ASSIGN_OR_RETURN(const BackEnd back_end, BackEndOf(config));
   ASSIGN_OR_RETURN(const Job job, CompileTraining(config, back_end.kernels));
   ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, back_end.kernels));
