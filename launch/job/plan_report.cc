@@ -139,6 +139,10 @@ std::string PlanReport(const Job& job, const std::vector<Plan>& plans, double fl
   absl::StrAppendFormat(&text, "  batch                    %d tokens: %d sequences of %d, in %d micro-batch%s\n",
                         c.batch.tokens, c.batch.tokens / c.model.seq, c.model.seq, c.batch.accumulate,
                         c.batch.accumulate == 1 ? "" : "es");
+  if (c.parallel.sequence_parallel && c.parallel.tp > 1) {
+    absl::StrAppendFormat(&text, "  sequence parallelism     on tp; backward %s\n",
+                          c.parallel.keep_gathered ? "reuses what forward gathered" : "gathers again");
+  }
   if (c.model.classes() > 0) {
     absl::StrAppendFormat(&text, "  vocabulary               %d, in tables of %d rows\n", c.model.vocab,
                           c.model.table_rows());

@@ -110,5 +110,14 @@ TEST(CollectiveBytes, BlockRecomputeRepeatsTheForwardOfABlock) {
   EXPECT_EQ(BytesOf(c).at("tp all-reduce"), without.at("tp all-reduce") + kLayers * 2 * Share(2) * kA);
 }
 
+TEST(CollectiveBytes, BlockRecomputeGathersForForwardAndWeightGradientsAtOnce) {
+  JobConfig c = testing::SmallJob(1, 2, 1);
+  c.parallel.sequence_parallel = true;
+  Bytes want = BytesOf(c);
+  want["tp reduce-scatter"] += kLayers * Share(2) * kA;
+  c.memory.recompute = Recompute::kBlock;
+  EXPECT_EQ(BytesOf(c), want);
+}
+
 }  // namespace
 }  // namespace strata

@@ -106,6 +106,8 @@ const std::vector<ModelOfTest> kModels = {
 JobConfig ConfigOf(const ModelOfTest& model, const LayoutOf& l) {
   JobConfig c = SmallJobOf(model.arch, l.dp, l.tp, l.accumulate);
   c.parallel.zero.stage = l.zero;
+  c.model.vocab = 33;  // padded where there is tp
+  c.parallel.sequence_parallel = l.accumulate == 2;
   c.model.tied = model.tied && model.arch == ModelArch::kLlama;
   return c;
 }

@@ -71,6 +71,12 @@ constexpr const char* kRows[] = {
     "llama tied dp2 tp4 sp zero1 block acc2",
     "gpt2 dp4 tp2 sp keep zero1",
     "bert odd dp4 zero1 block1",
+    "llama dp2 tp2 sp zero2 acc4",
+    "llama odd dp4 tp3 sp zero3 block acc2",
+    "llama isolate dp4 zero3 selective acc2",
+    "gpt2 dp4 tp4 sp zero3 block1",
+    "gpt2 odd dp2 tp6 sp zero2",
+    "bert dp8 tp2 sp keep zero3 selective",
     "gpt2 odd tp6 sp block acc4",
 };
 
