@@ -80,11 +80,12 @@ absl::StatusOr<Leg> RunLeg(JobConfig config, const std::string& load, const std:
 struct LayoutOf {
   int64_t dp, tp, accumulate;
   int64_t zero = 0;  // stage
+  bool sequence = false;
   bool operator==(const LayoutOf&) const = default;
 };
 
 std::string Text(const LayoutOf& l) {
-  return absl::StrFormat("dp %d tp %d accumulate %d zero %d", l.dp, l.tp, l.accumulate, l.zero);
+  return absl::StrFormat("dp %d tp %d accumulate %d zero %d sequence %d", l.dp, l.tp, l.accumulate, l.zero, l.sequence);
 }
 
 template <typename T>
@@ -92,9 +93,10 @@ const T& Pick(std::mt19937& random, const std::vector<T>& all) {
   return all[std::uniform_int_distribution<size_t>(0, all.size() - 1)(random)];
 }
 
-const std::vector<LayoutOf> kLayouts = {{1, 1, 1}, {1, 1, 4},    {2, 1, 1},    {4, 1, 2},    {8, 1, 1},
-                                        {1, 2, 1}, {1, 4, 2},    {2, 2, 1},    {2, 2, 2},    {4, 2, 1},
-                                        {2, 4, 1}, {2, 1, 1, 1}, {4, 1, 2, 1}, {8, 1, 1, 1}, {2, 2, 1, 1}};
+const std::vector<LayoutOf> kLayouts = {
+    {1, 1, 1},    {1, 1, 4},          {2, 1, 1},          {4, 1, 2},          {8, 1, 1},    {1, 2, 1},    {1, 4, 2},
+    {2, 2, 1},    {2, 2, 2},          {4, 2, 1},          {2, 4, 1},          {2, 1, 1, 1}, {4, 1, 2, 1}, {8, 1, 1, 1},
+    {2, 2, 1, 1}, {1, 4, 1, 0, true}, {2, 2, 1, 0, true}, {2, 4, 1, 1, true}, {4, 1, 1, 2}, {2, 2, 1, 3}, {4, 1, 2, 3}};
 
 struct ModelOfTest {
   ModelArch arch;
@@ -106,8 +108,8 @@ const std::vector<ModelOfTest> kModels = {
 JobConfig ConfigOf(const ModelOfTest& model, const LayoutOf& l) {
   JobConfig c = SmallJobOf(model.arch, l.dp, l.tp, l.accumulate);
   c.parallel.zero.stage = l.zero;
+  c.parallel.sequence_parallel = l.sequence;
   c.model.vocab = 33;  // padded where there is tp
-  c.parallel.sequence_parallel = l.accumulate == 2;
   c.model.tied = model.tied && model.arch == ModelArch::kLlama;
   return c;
 }
