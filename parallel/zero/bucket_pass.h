@@ -5,7 +5,7 @@
 #include "absl/status/statusor.h"
 #include "core/mesh/mesh.h"
 #include "core/plan/bucket.h"
-#include "parallel/zero/zero_config.h"
+#include "parallel/zero/zero_options.h"
 
 namespace strata {
 

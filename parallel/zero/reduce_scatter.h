@@ -3,7 +3,7 @@
 
 #include "core/mesh/mesh.h"
 #include "core/plan/bucket.h"
-#include "parallel/zero/zero_config.h"
+#include "parallel/zero/zero_options.h"
 
 namespace strata {
 

@@ -1,14 +1,12 @@
 #pragma once
-// ZeRO's keys of [parallel], and what they mean on a mesh.
+// ZeRO's keys of [parallel]. What they mean on a mesh: zero_options.h.
 
 #include <cstdint>
-#include <optional>
 #include <string_view>
 #include <vector>
 
 #include "core/base/config.h"
 #include "core/mesh/mesh.h"
-#include "core/ops/quantize.h"
 
 namespace strata {
 
@@ -38,16 +36,5 @@ struct ZeroConfig {
 
 // The axis "dp" as "dp.o" x "dp.i", of `inner` neighbouring ranks each, where inner is between 1 and its size.
 std::vector<MeshAxis> FactorData(std::vector<MeshAxis> axes, int64_t inner);
-
-// The same on a mesh.
-struct ZeroOptions {
-  // Axes that shard each kind of flat state; each set holds the next.
-  AxisSet states = 0, gradients = 0, weights = 0;
-  AxisSet inner = 0;      // fast links; 0: all are alike
-  AxisSet secondary = 0;  // backward gathers over these from a second shard that forward leaves; 0: as forward does
-  int64_t prefetch = 1;
-  std::optional<QuantBits> weight_bits, gradient_bits;  // none: as they are
-};
-ZeroOptions OptionsOf(const ZeroConfig& config, const Mesh& mesh);
 
 }  // namespace strata

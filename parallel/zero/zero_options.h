@@ -1,0 +1,22 @@
+#pragma once
+// What ZeRO's keys mean on a mesh.
+
+#include <optional>
+
+#include "core/mesh/mesh.h"
+#include "core/ops/quantize.h"
+#include "parallel/zero/zero_config.h"
+
+namespace strata {
+
+struct ZeroOptions {
+  // Axes that shard each kind of flat state; each set holds the next.
+  AxisSet states = 0, gradients = 0, weights = 0;
+  AxisSet inner = 0;      // fast links; 0: all are alike
+  AxisSet secondary = 0;  // backward gathers over these from a second shard that forward leaves; 0: as forward does
+  int64_t prefetch = 1;
+  std::optional<QuantBits> weight_bits, gradient_bits;  // none: as they are
+};
+ZeroOptions OptionsOf(const ZeroConfig& config, const Mesh& mesh);
+
+}  // namespace strata
