@@ -42,6 +42,7 @@ Value GradNorm(GraphBuilder& g, const Bucketed& b, const Mesh& mesh) {
   std::map<AxisSet, Value> sums;
   for (size_t i = 0; i < b.buckets.size(); ++i) {
     std::map<AxisSet, std::vector<FlatRange>> ranges;
+    if (!b.buckets[i].counted) continue;
     for (const Bucket::Entry& e : b.buckets[i].entries) {
       ranges[WithoutSingles(e.model_axes | b.buckets[i].shard_axes, mesh)].push_back({e.offset, e.count});
     }
@@ -53,6 +54,10 @@ Value GradNorm(GraphBuilder& g, const Bucketed& b, const Mesh& mesh) {
   Value total;
   for (const auto& [axes, sum] : sums) {
     total = AddTo(g, total, axes == 0 ? sum : Convert(g, sum, axes, Partial(), Replicate()));
+  }
+  if (b.stage_axes != 0) {  // a rank that counts nothing adds zero
+    if (!total.valid()) total = SumSquares(g, b.grads[0], {});
+    total = Convert(g, total, b.stage_axes, Partial(), Replicate());
   }
   return Sqrt(g, total);
 }

@@ -11,7 +11,7 @@ namespace strata {
 // Appends to the bucketed graph, in Phase::kStep:
 //   - the global gradient norm, output "grad_norm". Square sums of entries sharded on the same axes are added up over all
 //     buckets and all-reduced as one scalar; what is replicated on an axis counts once. A bucket's shard_axes shard its entries. Without any there is
-//     no collective;
+//     no collective. In a pipeline the ranks of all stages add up theirs, and all have the whole norm;
 //   - per bucket, one update over flat states "bucket.<name>.exp_avg" and ".exp_avg_sq" (AdamW) or ".momentum" (SGD) and,
 //     for bf16 parameters, the f32 ".master" (initial value: the parameters'), in AccumulatorOf(live). Each parameter has
 //     views into them of its own shape and layout: "<parameter>.exp_avg", ... , which is what checkpoints hold. Where the

@@ -1,6 +1,7 @@
 #include "core/ops/collective.h"
 
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 
 namespace strata {
 
@@ -10,7 +11,20 @@ std::string_view CollectiveOp::name() const {
 }
 
 std::string CollectiveOp::attributes() const {
-  return absl::StrFormat("axes=%#x %s->%s", axes_, ToString(from_), ToString(to_));
+  const std::string members = members_.empty() ? "" : " members=" + absl::StrJoin(members_, ",");
+  return absl::StrFormat("axes=%#x %s->%s%s", axes_, ToString(from_), ToString(to_), members);
+}
+
+std::vector<int> CollectiveOp::Ranks(const Mesh& mesh) const {
+  const std::vector<int> group = mesh.Group(axes_);
+  if (members_.empty()) return group;
+  std::vector<int> ranks;
+  for (const int m : members_) ranks.push_back(group[m]);
+  return ranks;
+}
+
+std::string CollectiveOp::GroupName(const Mesh& mesh) const {
+  return mesh.Name(axes_) + (members_.empty() ? "" : " " + absl::StrJoin(members_, ","));
 }
 
 absl::StatusOr<std::vector<TensorSpec>> CollectiveOp::Infer(std::span<const TensorSpec> in) const {
@@ -35,6 +49,12 @@ Value Convert(GraphBuilder& g, Value x, AxisSet axes, Placement from, Placement 
   }
   const std::vector<Value> out = g.Add(std::make_shared<CollectiveOp>(kind, axes, from, to, storage), {x}, loc);
   return out[0];
+}
+
+Value SumOverOwners(GraphBuilder& g, Value x, AxisSet axes, std::vector<int> owners, SourceLoc loc) {
+  return g.Add(std::make_shared<CollectiveOp>(CollectiveOp::Kind::kAllReduce, axes, Partial(), Replicate(),
+                                              CollectiveOp::Storage::kInPlace, std::move(owners)),
+               {x}, loc)[0];
 }
 
 const CollectiveOp* AsCollective(const Node& node) { return dynamic_cast<const CollectiveOp*>(node.op.get()); }

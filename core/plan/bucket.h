@@ -14,6 +14,7 @@ namespace strata {
 // (State::storage) into it.
 // ZeRO: a flat state is Shard(0) on a set of data-parallel axes, so a rank holds a range of it in place. The sets nest,
 // weight_axes in grad_axes in shard_axes, each a prefix of the next in the order of the mesh.
+// Pipeline: all entries of a bucket are of the same stages, and held by the same pipeline ranks.
 struct Bucket {
   struct Entry {
     StateId param = -1, grad = -1;  // view states; global shape and layout of the parameter
@@ -29,12 +30,15 @@ struct Bucket {
   AxisSet grad_axes = 0;            // the accumulator: reduced at every micro-batch (ZeRO-2)
   AxisSet weight_axes = 0;          // live weights, but while they are used (ZeRO-3)
   StateId params = -1, grads = -1;  // flat: live dtype, AccumulatorOf(live)
+  std::vector<int> owners;          // pipeline ranks that hold it, where there are several: tied, or of two replicas
+  bool counted = true;              // in the gradient norm, on this rank: of its owners, the first counts it
 };
 
 struct Bucketed {
   Graph graph;
   std::vector<Bucket> buckets;
-  std::vector<Value> grads;  // per bucket: the reduced flat gradient, a kStep value, Shard(0) on shard_axes
+  std::vector<Value> grads;  // per bucket: the reduced flat gradient, Shard(0) on shard_axes
+  AxisSet stage_axes = 0;    // along which ranks hold other stages, so other buckets
 };
 
 }  // namespace strata

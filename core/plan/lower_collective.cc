@@ -32,7 +32,7 @@ absl::Status LowerCollective(Code& code, int position, const CollectiveOp& op, S
   using Kind = CollectiveOp::Kind;
   constexpr Collective::Kind kCall[] = {Collective::kAllReduce, Collective::kAllGather, Collective::kReduceScatter,
                                         Collective::kAllToAll, Collective::kBarrier};
-  const int64_t n = code.mesh().size(op.axes());
+  const int64_t n = static_cast<int64_t>(op.Ranks(code.mesh()).size());
   const Shape in = step.in[0].view.shape, out = step.out[0].view.shape;
   const Operand result = step.out[0];
   const bool scatters = op.kind() == Kind::kReduceScatter || op.kind() == Kind::kAllToAll;
@@ -46,7 +46,7 @@ absl::Status LowerCollective(Code& code, int position, const CollectiveOp& op, S
     step.out[0] = code.storages().Temporary(result.view.dtype, {n, unpack, out.elements() / (n * unpack)});
   }
   step.kind = Step::kCollective;
-  step.comm = code.Comm({code.mesh().Name(op.axes()), code.mesh().Group(op.axes())});
+  step.comm = code.Comm({op.GroupName(code.mesh()), op.Ranks(code.mesh())});
   step.call = {.kind = kCall[static_cast<int>(op.kind())],
                .reduce = op.from().is_partial() ? op.from().reduce : ReduceOp::kSum,
                .dtype = step.in[0].view.dtype,

@@ -74,11 +74,17 @@ absl::StatusOr<Graph> Rewrite::Run() && {
     at_ = id;
     if (const auto it = emits_.find(id); it != emits_.end()) {
       g_.PushLike(n);
+      const size_t first = g_.graph().nodes.size();
       for (const Emit& emit : it->second) {
         g_.set_phase(n.phase);
         emit(g_);
       }
       g_.Pop();
+      for (size_t i = first; i < g_.graph().nodes.size(); ++i) {
+        Node& made = g_.mutable_graph().nodes[i];
+        made.stage = n.stage;
+        made.replica = n.replica;
+      }
     }
     bool made = true;
     for (size_t k = 0; k < n.outputs.size(); ++k) made &= map_.contains({id, static_cast<int32_t>(k)});

@@ -9,6 +9,7 @@
 #include "core/base/bytes.h"
 #include "launch/config/batch.h"
 #include "launch/config/nearest.h"
+#include "launch/config/pipeline.h"
 #include "models/model.h"
 
 namespace strata {
@@ -61,10 +62,10 @@ void CheckRecompute(const JobConfig& job, ConfigChecks& c) {
 }
 
 void CheckRanks(const JobConfig& job, ConfigChecks& c) {
-  if (!c.Ok({"parallel.dp", "parallel.tp"}) || job.parallel.ranks() <= kMaxRanks) return;
+  if (!c.Ok({"parallel.dp", "parallel.tp", "parallel.pp"}) || job.parallel.ranks() <= kMaxRanks) return;
   c.Add(ConfigErrorKind::kTooLarge, "parallel.dp", absl::StrCat(job.parallel.dp),
-        absl::StrFormat("dp * tp = %d ranks, the most is %d", job.parallel.ranks(), kMaxRanks),
-        absl::StrCat(kMaxRanks / job.parallel.tp));
+        absl::StrFormat("dp * tp * pp = %d ranks, the most is %d", job.parallel.ranks(), kMaxRanks),
+        absl::StrCat(std::max<int64_t>(1, kMaxRanks / (job.parallel.tp * job.parallel.pp))));
 }
 
 void CheckZero(const JobConfig& job, ConfigChecks& c) {
@@ -176,6 +177,13 @@ void ParallelConfig::Describe(ConfigFields& f) {
   f.Add("keep_gathered", keep_gathered,
         {.doc = "with sequence_parallel: backward reuses the whole sequences that forward gathered; else it gathers "
                 "again, in less memory"});
+  f.Add("pp", pp, {.doc = "pipeline ranks: the layers are cut into stages", .min = 1, .max = kMaxRanks});
+  f.Add("schedule", schedule,
+        {.doc = "order of the micro-batches in the pipeline: \"1f1b\", \"interleaved\", \"zbv\", ... (pipeline.md)"});
+  f.Add("schedule_file", schedule_file, {.doc = "a schedule written by hand, in place of `schedule`", .is_path = true});
+  f.Add("virtual_stages", virtual_stages,
+        {.doc = "stages of a pipeline rank; 0 = as is usual for the schedule", .min = 0, .max = kMaxRanks});
+  f.Add("stage_layout", stage_layout, {.doc = "which layers each stage has (pipeline.md); auto: alike in time"});
   zero.Describe(f);
 }
 
@@ -258,7 +266,8 @@ std::vector<ConfigSection> DescribeJob(JobConfig& job) {
       SectionOfKind("optim", "The optimizer.", job.optim, &OptimConfig::type, "type", kOptimizerTypeNames),
       {"schedule", "The learning rate over the steps.", DescribeFields(job.schedule)},
       {"precision", "Number formats.", DescribeFields(job.precision)},
-      {"parallel", "How many ranks, and what they share out. Ranks in all: dp * tp.", DescribeFields(job.parallel)},
+      {"parallel", "How many ranks, and what they share out. Ranks in all: dp * tp * pp.",
+       DescribeFields(job.parallel)},
       {"memory", "The memory of a rank, as `strata plan` prints it, and what is given up for less of it.",
        DescribeFields(job.memory)},
       {"checkpoint", "Saving the state of training.", DescribeFields(job.checkpoint)},
@@ -288,6 +297,7 @@ void CompleteJob(JobConfig& job, ConfigChecks& checks) {
   CheckRanks(job, checks);
   CheckZero(job, checks);
   CompleteBatch(job, checks);
+  CheckPipeline(job, checks);
   CheckEval(job, checks);
   CheckPacking(job, checks);
   if (job.run.out.empty()) job.run.out = absl::StrCat("runs/", job.run.name);

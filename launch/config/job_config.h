@@ -74,8 +74,13 @@ struct ParallelConfig {
   int64_t tp = 1;
   bool sequence_parallel = false;
   bool keep_gathered = false;
+  int64_t pp = 1;
+  std::string schedule = "1f1b";
+  std::string schedule_file;  // empty: `schedule`
+  int64_t virtual_stages = 0;
+  std::string stage_layout = "auto";
   ZeroConfig zero;
-  int64_t ranks() const { return dp * tp; }
+  int64_t ranks() const { return dp * tp * pp; }
 
   void Describe(ConfigFields& f);
   bool operator==(const ParallelConfig&) const = default;

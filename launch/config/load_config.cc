@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "absl/strings/str_format.h"
+#include "launch/config/pipeline.h"
 #include "launch/config/print_config.h"
 #include "launch/config/toml_reader.h"
 #include "models/hf/config_json.h"
@@ -209,6 +210,7 @@ absl::StatusOr<LoadedJob> LoadJobConfig(Env& env, const std::string& path, Confi
   const std::optional<ModelConfig> from = ReadFrom(env, *text, path, overrides, checks);
   LoadedJob job = Read(*text, path, overrides, from, checks);
   if (checks.Ok({""})) CheckFiles(env, job, needs, checks);
+  if (checks.issues().empty()) CheckScheduleFile(env, job.config, checks);
   if (!checks.issues().empty()) return ConfigError(job.provenance, checks.issues());
   return job;
 }

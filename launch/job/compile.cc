@@ -1,5 +1,8 @@
 #include "launch/job/compile.h"
 
+#include <algorithm>
+#include <optional>
+
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
 #include "core/graph/autograd.h"
@@ -9,6 +12,7 @@
 #include "launch/job/memory_limit.h"
 #include "models/model.h"
 #include "optim/optimizer_pass.h"
+#include "parallel/pipeline/cut.h"
 #include "parallel/recompute/recompute_pass.h"
 #include "parallel/shard/shard_pass.h"
 #include "parallel/zero/bucket_pass.h"
@@ -30,10 +34,11 @@ void SumLoss(GraphBuilder& g, const std::string& name, Value loss) {
   g.Update(sum, Accumulate(g, g.Read(sum), loss));
 }
 
-Job MakeJob(const JobConfig& config, int dp, int tp) {
+Job MakeJob(const JobConfig& config, int pp, int dp, int tp) {
   Job job{.config = config,
           .axes = FactorData(ModelOf(config.model.arch).axes(config.model, dp, tp), config.parallel.zero.inner),
-          .ranks = dp * tp};
+          .ranks = pp * dp * tp};
+  if (pp > 1) job.axes.insert(job.axes.begin(), {"pp", pp});
   job.config.model.padded_vocab = config.model.PaddedVocab(config.parallel.tp);  // of evaluation too: one set of states
   return job;
 }
@@ -68,7 +73,63 @@ absl::StatusOr<Graph> Place(const Graph& graph, const Job& job, const Mesh& mesh
   const ParallelConfig& p = job.config.parallel;
   ShardOptions options;
   options.keep_gathered = p.keep_gathered;
-  return ShardPass(graph, mesh, ModelOf(m.arch).pins(m, TensorParallelOf(p)), options);
+  return ShardPass(graph, mesh, WithBoundaryPins(ModelOf(m.arch).pins(m, TensorParallelOf(p))), options);
+}
+
+// The model up to its loss, the output "loss", and the sum of it over micro-batches, a state.
+absl::StatusOr<Graph> ForwardGraph(const Job& job, const KernelTable& kernels, double dropout, const char* sum) {
+  GraphBuilder g;
+  const ModelLoss model = BuildLoss(g, job, kernels, dropout);
+  SumLoss(g, sum, model.loss);
+  g.Output("loss", model.loss);
+  return std::move(g).Build();
+}
+
+// What stages are balanced by.
+absl::StatusOr<ModelCosts> CostsOfModel(const Graph& forward, const Job& job, const KernelTable& kernels) {
+  if (job.config.parallel.pp == 1) return ModelCosts{};
+  const StageLayout whole{{{0, static_cast<int>(job.config.model.layers)}}};
+  ASSIGN_OR_RETURN(const std::vector<StageGraph> one, CutStages(forward, whole));
+  ASSIGN_OR_RETURN(const StageGraph train, DifferentiateStage(one[0]));
+  ASSIGN_OR_RETURN(const Graph plain, Legalize(train.graph, kernels));
+  return CostsOf(plain);
+}
+
+// The stages of each replica, with their backward, every tensor placed.
+absl::StatusOr<JobStages> TrainStages(const Graph& forward, const Job& job, const Mesh& mesh,
+                                      const KernelTable& kernels) {
+  JobStages stages;
+  for (int replica = 0; replica < job.pipeline.schedule.replicas; ++replica) {
+    ASSIGN_OR_RETURN(stages.emplace_back(), CutStages(forward, job.pipeline.layout, replica));
+    for (StageGraph& stage : stages.back()) {
+      ASSIGN_OR_RETURN(stage, DifferentiateStage(stage));
+      ASSIGN_OR_RETURN(stage.graph, Legalize(stage.graph, kernels));
+      ASSIGN_OR_RETURN(stage.graph, Place(stage.graph, job, mesh));
+      ASSIGN_OR_RETURN(stage.graph, RecomputePass(stage.graph, job.recompute));
+    }
+  }
+  return stages;
+}
+
+// Of the first replica, forward only.
+absl::StatusOr<JobStages> EvalStages(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
+  ASSIGN_OR_RETURN(const Graph forward, ForwardGraph(job, kernels, 0, "eval_loss"));
+  ASSIGN_OR_RETURN(std::vector<StageGraph> stages, CutStages(forward, job.pipeline.layout));
+  for (StageGraph& stage : stages) {
+    stage.graph.outputs.erase("loss");
+    ASSIGN_OR_RETURN(stage.graph, Legalize(stage.graph, kernels));
+    ASSIGN_OR_RETURN(stage.graph, Place(stage.graph, job, mesh));
+  }
+  return JobStages{std::move(stages)};
+}
+
+// A rank's stages in one graph, and `sum`, which the ranks of the last stage have, as an output of every rank.
+absl::StatusOr<Graph> RankGraph(const JobStages& stages, const Job& job, int rank, const Mesh& mesh, const char* sum) {
+  ASSIGN_OR_RETURN(Graph graph, MergeStages(StagesOfRank(stages, job.pipeline.schedule, rank)));
+  GraphBuilder g(std::move(graph));
+  g.Declare({sum, Role::kBuffer, {AccumulatorOf(job.config.precision.compute), {}, {}}});
+  ASSIGN_OR_RETURN(graph, std::move(g).Build());
+  return ReduceBuffers(std::move(graph), mesh.Find("pp"));
 }
 
 struct TrainGraph {
@@ -76,19 +137,12 @@ struct TrainGraph {
   std::vector<ShardedWeights> weights;  // ZeRO-3: what every program gathers
 };
 
-absl::StatusOr<TrainGraph> MakeTrainGraph(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
-  const ZeroOptions zero = OptionsOf(job.config.parallel.zero, mesh);
-  GraphBuilder g;
-  const ModelLoss model = BuildLoss(g, job, kernels, job.config.model.dropout);
-  SumLoss(g, "loss", model.loss);
-  ASSIGN_OR_RETURN(Graph graph, std::move(g).Build());
-  ASSIGN_OR_RETURN(graph, Differentiate(graph, model.loss, model.loss_scale, model.params));
-  ASSIGN_OR_RETURN(graph, AccumulateGradients(graph, model.states));
-  ASSIGN_OR_RETURN(graph, Legalize(graph, kernels));
-  ASSIGN_OR_RETURN(graph, Place(graph, job, mesh));
-  ASSIGN_OR_RETURN(graph, RecomputePass(graph, job.recompute));
-  ASSIGN_OR_RETURN(graph, ReduceBuffers(std::move(graph)));
-  ASSIGN_OR_RETURN(Bucketed bucketed, BucketPass(std::move(graph), mesh, zero));
+absl::StatusOr<TrainGraph> MakeTrainGraph(const JobStages& stages, const Job& job, int rank,
+                                          const KernelTable& kernels) {
+  ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, rank * job.ranks_per_stage()));
+  ASSIGN_OR_RETURN(Graph graph, RankGraph(stages, job, rank, mesh, "loss"));
+  ASSIGN_OR_RETURN(Bucketed bucketed, BucketPass(std::move(graph), mesh, OptionsOf(job.config.parallel.zero, mesh),
+                                                 OwnersOf(stages, job.pipeline.schedule, mesh)));
   TrainGraph train{.weights = ShardedWeightsOf(bucketed.graph, bucketed.buckets)};
   const Value loss = bucketed.graph.outputs.at("loss");
   ASSIGN_OR_RETURN(train.graph, ApplyOptimizer(std::move(bucketed), mesh, job.config.optim, loss));
@@ -96,24 +150,13 @@ absl::StatusOr<TrainGraph> MakeTrainGraph(const Job& job, const Mesh& mesh, cons
   return train;
 }
 
-absl::StatusOr<Graph> EvalGraph(const Job& job, const Mesh& mesh, const KernelTable& kernels) {
-  GraphBuilder g;
-  const ModelLoss model = BuildLoss(g, job, kernels, 0);
-  SumLoss(g, "eval_loss", model.loss);
-  ASSIGN_OR_RETURN(Graph graph, std::move(g).Build());
-  ASSIGN_OR_RETURN(graph, Legalize(graph, kernels));
-  ASSIGN_OR_RETURN(graph, Place(graph, job, mesh));
-  return ReduceBuffers(std::move(graph));
-}
-
-absl::StatusOr<ProgramSpec> EvalProgram(const Job& job, const Mesh& mesh, const KernelTable& kernels,
+absl::StatusOr<ProgramSpec> EvalProgram(const JobStages& stages, const Job& job, int rank, const KernelTable& kernels,
                                         std::span<const ShardedWeights> weights) {
-  ASSIGN_OR_RETURN(Graph eval, EvalGraph(job, mesh, kernels));
-  ASSIGN_OR_RETURN(eval, GatherWeights(std::move(eval), weights, OptionsOf(job.config.parallel.zero, mesh)));
-  ASSIGN_OR_RETURN(eval, FuseOps(std::move(eval), mesh, kernels));
-  std::vector<Action> actions = ForwardActions();
-  actions.push_back({.kind = Action::kUpdate});
-  return ProgramSpec{"eval", std::move(eval), std::move(actions)};
+  ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, rank * job.ranks_per_stage()));
+  ASSIGN_OR_RETURN(Graph graph, RankGraph(stages, job, rank, mesh, "eval_loss"));
+  ASSIGN_OR_RETURN(graph, GatherWeights(std::move(graph), weights, OptionsOf(job.config.parallel.zero, mesh)));
+  ASSIGN_OR_RETURN(graph, FuseOps(std::move(graph), mesh, kernels));
+  return ProgramSpec{"eval", std::move(graph), job.pipeline.eval.actions[rank]};
 }
 
 RecomputeBlocks RecomputeOf(const JobConfig& c) {
@@ -125,13 +168,22 @@ RecomputeBlocks RecomputeOf(const JobConfig& c) {
 
 absl::StatusOr<Job> CompileRecomputing(const JobConfig& config, const KernelTable& kernels,
                                        const RecomputeBlocks& blocks) {
-  Job job = MakeJob(config, static_cast<int>(config.parallel.dp), static_cast<int>(config.parallel.tp));
+  const ParallelConfig& p = config.parallel;
+  Job job = MakeJob(config, static_cast<int>(p.pp), static_cast<int>(p.dp), static_cast<int>(p.tp));
   job.recompute = blocks;
-  job.batch_rows = config.batch.micro * config.parallel.dp;
+  job.batch_rows = config.batch.micro * p.dp;
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, 0));
-  ASSIGN_OR_RETURN(TrainGraph train, MakeTrainGraph(job, mesh, kernels));
-  job.programs.push_back({"train", std::move(train.graph), TrainActions(static_cast<int>(config.batch.accumulate))});
-  ASSIGN_OR_RETURN(job.programs.emplace_back(), EvalProgram(job, mesh, kernels, train.weights));
+  ASSIGN_OR_RETURN(const Graph forward, ForwardGraph(job, kernels, config.model.dropout, "loss"));
+  ASSIGN_OR_RETURN(const ModelCosts costs, CostsOfModel(forward, job, kernels));
+  ASSIGN_OR_RETURN(job.pipeline, MakePipeline(config, costs, forward));
+  ASSIGN_OR_RETURN(const JobStages train, TrainStages(forward, job, mesh, kernels));
+  ASSIGN_OR_RETURN(const JobStages eval, EvalStages(job, mesh, kernels));
+  for (int rank = 0; rank < job.pipeline.schedule.ranks; ++rank) {
+    std::vector<ProgramSpec>& programs = job.programs.emplace_back();
+    ASSIGN_OR_RETURN(TrainGraph graph, MakeTrainGraph(train, job, rank, kernels));
+    programs.push_back({"train", std::move(graph.graph), job.pipeline.train.actions[rank]});
+    ASSIGN_OR_RETURN(programs.emplace_back(), EvalProgram(eval, job, rank, kernels, graph.weights));
+  }
   return job;
 }
 
@@ -141,8 +193,7 @@ absl::StatusOr<Job> CompileAhead(JobConfig config, const KernelTable& kernels, c
   while (true) {
     ASSIGN_OR_RETURN(Job job, CompileRecomputing(config, kernels, blocks));
     if (config.memory.limit_bytes() == 0 || config.parallel.zero.stage < 3 || prefetch == 0) return job;
-    ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, 0));  // every rank holds as much
-    ASSIGN_OR_RETURN(const Plan plan, BuildPlan(job.programs, mesh, kernels));
+    ASSIGN_OR_RETURN(const Plan plan, PlanFullest(job, kernels));
     if (plan.arena_bytes[static_cast<int>(Tier::kDevice)] <= config.memory.limit_bytes()) return job;
     prefetch = std::min(prefetch, config.model.layers + 2) - 1;
   }
@@ -159,12 +210,14 @@ absl::StatusOr<Job> CompileTraining(const JobConfig& config, const KernelTable& 
 }
 
 absl::StatusOr<Job> CompileEvaluation(const JobConfig& config, const KernelTable& kernels) {
-  Job job = MakeJob(config, 1, 1);
+  Job job = MakeJob(config, 1, 1, 1);
   job.config.parallel = {};
   job.config.memory = {};
   job.batch_rows = config.batch.micro;
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, 0));
-  ASSIGN_OR_RETURN(job.programs.emplace_back(), EvalProgram(job, mesh, kernels, {}));
+  ASSIGN_OR_RETURN(job.pipeline, MakePipeline(job.config, {}, {}));
+  ASSIGN_OR_RETURN(const JobStages eval, EvalStages(job, mesh, kernels));
+  ASSIGN_OR_RETURN(job.programs.emplace_back().emplace_back(), EvalProgram(eval, job, 0, kernels, {}));
   return job;
 }
 
@@ -175,7 +228,7 @@ absl::StatusOr<Job> CompileGeneration(const JobConfig& config, const KernelTable
         "model.arch = \"%s\" is a masked language model: it fills in hidden tokens and generates no text",
         kModelArchNames[static_cast<size_t>(config.model.arch)]));
   }
-  Job job = MakeJob(config, 1, 1);
+  Job job = MakeJob(config, 1, 1, 1);
   job.config.memory = {};
   job.batch_rows = 1;
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, 0));
@@ -184,15 +237,34 @@ absl::StatusOr<Job> CompileGeneration(const JobConfig& config, const KernelTable
   ASSIGN_OR_RETURN(Graph graph, std::move(g).Build());
   ASSIGN_OR_RETURN(graph, Legalize(graph, kernels));
   ASSIGN_OR_RETURN(graph, FuseOps(std::move(graph), mesh, kernels));
-  job.programs.push_back({"logits", std::move(graph), ForwardActions()});
+  job.programs.push_back({{"logits", std::move(graph), ForwardActions()}});
   return job;
+}
+
+absl::StatusOr<Plan> PlanRank(const Job& job, int rank, const KernelTable& kernels) {
+  ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, rank));
+  const int inner = job.ranks_per_stage();
+  std::vector<ProgramSpec> programs = job.programs[rank / inner];
+  for (ProgramSpec& p : programs) {
+    p.edges = EdgesOf(p.name == "eval" ? job.pipeline.eval.edges : job.pipeline.train.edges, inner, rank % inner);
+  }
+  return BuildPlan(programs, mesh, kernels);
+}
+
+absl::StatusOr<Plan> PlanFullest(const Job& job, const KernelTable& kernels) {
+  constexpr int kDevice = static_cast<int>(Tier::kDevice);
+  std::optional<Plan> fullest;
+  for (int rank = 0; rank < job.ranks; rank += job.ranks_per_stage()) {
+    ASSIGN_OR_RETURN(Plan plan, PlanRank(job, rank, kernels));
+    if (!fullest || plan.arena_bytes[kDevice] > fullest->arena_bytes[kDevice]) fullest = std::move(plan);
+  }
+  return *std::move(fullest);
 }
 
 absl::StatusOr<std::vector<Plan>> PlanRanks(const Job& job, const KernelTable& kernels) {
   std::vector<Plan> plans;
   for (int rank = 0; rank < job.ranks; ++rank) {
-    ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, rank));
-    ASSIGN_OR_RETURN(plans.emplace_back(), BuildPlan(job.programs, mesh, kernels));
+    ASSIGN_OR_RETURN(plans.emplace_back(), PlanRank(job, rank, kernels));
   }
   RETURN_IF_ERROR(CheckLimit(job, plans, kernels));
   AlignCommunicators(plans);

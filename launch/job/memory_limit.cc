@@ -11,12 +11,6 @@ namespace {
 
 constexpr int kDevice = static_cast<int>(Tier::kDevice);
 
-// Of rank 0: every rank holds as much.
-absl::StatusOr<Plan> PlanFirst(const Job& job, const KernelTable& kernels) {
-  ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, 0));
-  return BuildPlan(job.programs, mesh, kernels);
-}
-
 struct Change {
   std::string text;
   JobConfig config;
@@ -67,7 +61,7 @@ std::string WhatFits(const JobConfig& config, const KernelTable& kernels) {
     if (change.config.memory.recompute == Recompute::kAuto) change.config.memory.recompute = Recompute::kBlock;
     const absl::StatusOr<Job> job = CompileTraining(change.config, kernels);
     if (!job.ok()) continue;
-    const absl::StatusOr<Plan> plan = PlanFirst(*job, kernels);
+    const absl::StatusOr<Plan> plan = PlanFullest(*job, kernels);
     if (!plan.ok() || plan->arena_bytes[kDevice] > config.memory.limit_bytes()) continue;
     micro |= is_micro;
     absl::StrAppendFormat(&text, "  %-40s %s\n", change.text,
@@ -110,7 +104,7 @@ absl::StatusOr<Job> CompileWithinLimit(const JobConfig& config, const KernelTabl
   std::optional<Job> fits;
   for (int n = 0; low < high || !fits;) {
     ASSIGN_OR_RETURN(Job job, compile(blocks(n)));
-    ASSIGN_OR_RETURN(const Plan plan, PlanFirst(job, kernels));
+    ASSIGN_OR_RETURN(const Plan plan, PlanFullest(job, kernels));
     if (plan.arena_bytes[kDevice] <= limit) {
       high = n;
       fits = std::move(job);

@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <map>
@@ -157,9 +158,13 @@ std::string PlanReport(const Job& job, const std::vector<Plan>& plans, double fl
     arenas += p.arena_bytes[0];
     equal &= p.arena_bytes[0] == plans[0].arena_bytes[0];
   }
-  text += Print(plans[0], detail);
-  text += StatesText(plans[0]);
-  if (const Program* train = plans[0].FindProgram("train")) text += TrafficText(plans[0], *train);
+  text += PipelineReport(c, job.pipeline, detail);
+  const auto fullest = std::max_element(
+      plans.begin(), plans.end(), [](const Plan& a, const Plan& b) { return a.arena_bytes[0] < b.arena_bytes[0]; });
+  if (!equal) absl::StrAppendFormat(&text, "rank %d, which holds most:\n", fullest - plans.begin());
+  text += Print(*fullest, detail);
+  text += StatesText(*fullest);
+  if (const Program* train = fullest->FindProgram("train")) text += TrafficText(*fullest, *train);
   int64_t buffers = 0;
   for (const int64_t bytes : SaveBufferBytes(job, plans)) buffers += bytes;
   absl::StrAppendFormat(

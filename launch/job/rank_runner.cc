@@ -49,13 +49,19 @@ absl::StatusOr<std::unique_ptr<RankRunner>> RankRunner::Create(const Job& job, c
   }
   ASSIGN_OR_RETURN(r->executor_, std::move(executor));
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, world.rank()));
+  r->rows_ = job.batch_rows;
   if (const AxisSet dp = mesh.Find("dp"); dp != 0) {
-    ASSIGN_OR_RETURN(r->data_, world.Connect({"loader", mesh.Group(dp)}));
+    const std::vector<int> group = mesh.Group(dp);
+    r->rows_ /= static_cast<int64_t>(group.size());
+    r->row_origin_ = r->rows_ * (std::find(group.begin(), group.end(), mesh.rank()) - group.begin());
+    ASSIGN_OR_RETURN(r->data_, world.Connect({"loader", group}));
   }
   const Plan& p = r->executor_->plan();
-  if (const Program* program = p.FindProgram("train")) r->train_ = r->MakeBuffers(*program);
-  if (const Program* program = p.FindProgram("eval")) r->eval_ = r->MakeBuffers(*program);
-  if (const Program* program = p.FindProgram("logits")) r->logits_ = r->MakeBuffers(*program);
+  if (const Program* program = p.FindProgram("train"))
+    r->train_ = r->MakeBuffers(*program, job.config.batch.accumulate);
+  if (const Program* program = p.FindProgram("eval"))
+    r->eval_ = r->MakeBuffers(*program, job.pipeline.eval_micro_batches);
+  if (const Program* program = p.FindProgram("logits")) r->logits_ = r->MakeBuffers(*program, 1);
   r->row_tokens_.resize(job.config.model.seq);
   r->row_targets_.resize(job.config.model.seq);
   r->row_starts_.resize(job.config.model.seq);
@@ -63,14 +69,12 @@ absl::StatusOr<std::unique_ptr<RankRunner>> RankRunner::Create(const Job& job, c
   return r;
 }
 
-std::vector<RankRunner::Buffer> RankRunner::MakeBuffers(const Program& program) const {
-  const auto micro_batches = std::count_if(program.actions.begin(), program.actions.end(),
-                                           [](const Action& a) { return a.kind == Action::kF; });
+std::vector<RankRunner::Buffer> RankRunner::MakeBuffers(const Program& program, int64_t micro_batches) const {
   std::vector<Buffer> buffers;
   for (const Port& port : program.inputs) {
     const TensorRef& view = port.operand.view;
     Buffer b{port.name, &port, {}};
-    b.bytes.assign(micro_batches, std::vector<std::byte>(view.bytes()));
+    b.bytes.assign(static_cast<size_t>(micro_batches), std::vector<std::byte>(view.bytes()));
     if (port.name == "positions") {
       for (auto& bytes : b.bytes) {
         for (int64_t i = 0; i < view.shape[0]; ++i)
@@ -97,49 +101,44 @@ absl::Status RankRunner::InitParameters(uint64_t seed) {
 
 int64_t RankRunner::rows_per_step() const { return job_.batch_rows * job_.config.batch.accumulate; }
 
-const TensorRef& RankRunner::TokensView(const std::vector<Buffer>& buffers) {
-  return std::find_if(buffers.begin(), buffers.end(), [](auto& b) { return b.name == "tokens"; })->port->operand.view;
-}
-
 std::vector<int64_t> RankRunner::RowOffsets() const {
-  const TensorRef& view = TokensView(train_);
   std::vector<int64_t> offsets;
-  for (size_t m = 0; m < train_[0].bytes.size(); ++m) {
-    for (int64_t i = 0; i < view.shape[0]; ++i) {
-      offsets.push_back(static_cast<int64_t>(m) * job_.batch_rows + view.origin[0] + i);
-    }
+  for (int64_t m = 0; m < job_.config.batch.accumulate; ++m) {
+    for (int64_t i = 0; i < rows_; ++i) offsets.push_back(m * job_.batch_rows + row_origin_ + i);
   }
   return offsets;
 }
 
-absl::StatusOr<RankRunner::Filled> RankRunner::FillRows(std::vector<Buffer>& buffers, int64_t first_row,
-                                                        int64_t end_row, const RowSource& source) {
+absl::StatusOr<RankRunner::Filled> RankRunner::FillRows(std::vector<Buffer>& buffers, int64_t micro_batches,
+                                                        int64_t first_row, int64_t end_row, const RowSource& source) {
   using Clock = std::chrono::steady_clock;
-  const TensorRef& view = TokensView(buffers);
-  const int64_t rows = view.shape[0], columns = view.shape[1];
   Filled filled;
-  for (size_t m = 0; m < buffers[0].bytes.size(); ++m) {
-    for (int64_t i = 0; i < rows; ++i) {
-      const int64_t row = first_row + static_cast<int64_t>(m) * job_.batch_rows + view.origin[0] + i;
+  for (int64_t m = 0; m < micro_batches; ++m) {
+    for (int64_t i = 0; i < rows_; ++i) {
+      const int64_t row = first_row + m * job_.batch_rows + row_origin_ + i;
       const bool real = row < end_row;
       const auto begun = Clock::now();
       RETURN_IF_ERROR(source.Row(real ? row : first_row, {row_tokens_, row_targets_, row_weights_, row_starts_}));
       filled.wait_s += std::chrono::duration<double>(Clock::now() - begun).count();
       if (!real) std::fill(row_weights_.begin(), row_weights_.end(), 0.0f);
       for (float w : row_weights_) filled.tokens += w != 0;
-      const auto put = [&](std::string_view name, const auto& values, int64_t from, int64_t to, int64_t count) {
+      const auto put = [&](std::string_view name, const auto& values) {
         for (Buffer& b : buffers) {
           if (b.name != name) continue;
-          const DType dtype = b.port->operand.view.dtype;
-          std::byte* const bytes = b.bytes[m].data();
-          for (int64_t j = 0; j < count; ++j) Put(bytes, dtype, to + j, static_cast<double>(values[from + j]));
+          const TensorRef& view = b.port->operand.view;
+          const bool by_token = view.shape.rank == 2;
+          const int64_t columns = by_token ? view.shape[1] : 1, from = by_token ? view.origin[1] : 0;
+          std::byte* const bytes = b.bytes[static_cast<size_t>(m)].data();
+          for (int64_t j = 0; j < columns; ++j) {
+            Put(bytes, view.dtype, i * columns + j, static_cast<double>(values[from + j]));
+          }
         }
       };
-      put("samples", std::array{row % (int64_t{1} << 31)}, 0, i, 1);
-      put("tokens", row_tokens_, view.origin[1], i * columns, columns);
-      put("targets", row_targets_, view.origin[1], i * columns, columns);
-      put("weights", row_weights_, view.origin[1], i * columns, columns);
-      put("document_starts", row_starts_, view.origin[1], i * columns, columns);
+      put("samples", std::array{row % (int64_t{1} << 31)});
+      put("tokens", row_tokens_);
+      put("targets", row_targets_);
+      put("weights", row_weights_);
+      put("document_starts", row_starts_);
     }
   }
   return filled;
@@ -187,7 +186,8 @@ absl::StatusOr<double> RankRunner::Scalar(std::string_view program, std::string_
 absl::StatusOr<StepReport> RankRunner::TrainStep(int64_t step, int64_t first_row, const RowSource& source,
                                                  double max_loss) {
   StepReport report;
-  const absl::StatusOr<Filled> filled = FillRows(train_, first_row, first_row + rows_per_step(), source);
+  const absl::StatusOr<Filled> filled =
+      FillRows(train_, job_.config.batch.accumulate, first_row, first_row + rows_per_step(), source);
   if (!filled.ok()) return Annotate(filled.status(), absl::StrFormat("data of step %d", step));
   report.data_wait_s = filled->wait_s;
   ASSIGN_OR_RETURN(report.tokens, SumOverData(filled->tokens));
@@ -212,8 +212,9 @@ absl::StatusOr<StepReport> RankRunner::TrainStep(int64_t step, int64_t first_row
 
 absl::StatusOr<RankRunner::LossSum> RankRunner::Evaluate(int64_t num_rows, const RowSource& source) {
   LossSum total;
-  for (int64_t row = 0; row < num_rows; row += job_.batch_rows) {
-    ASSIGN_OR_RETURN(const Filled filled, FillRows(eval_, row, num_rows, source));
+  const int64_t micro_batches = job_.pipeline.eval_micro_batches;
+  for (int64_t row = 0; row < num_rows; row += micro_batches * job_.batch_rows) {
+    ASSIGN_OR_RETURN(const Filled filled, FillRows(eval_, micro_batches, row, num_rows, source));
     ASSIGN_OR_RETURN(const int64_t tokens, SumOverData(filled.tokens));
     RETURN_IF_ERROR(RunFed("eval", eval_, {.seed = static_cast<uint64_t>(job_.config.run.seed)}));
     ASSIGN_OR_RETURN(const double nats, Scalar("eval", "eval_loss"));

@@ -65,15 +65,14 @@ class RankRunner {
     const Port* port = nullptr;
     std::vector<std::vector<std::byte>> bytes;  // by micro-batch
   };
-  std::vector<Buffer> MakeBuffers(const Program& program) const;
-  static const TensorRef& TokensView(const std::vector<Buffer>& buffers);  // rows and columns of this rank
+  std::vector<Buffer> MakeBuffers(const Program& program, int64_t micro_batches) const;
   struct Filled {
     int64_t tokens = 0;  // of this rank, with weight
     double wait_s = 0;   // for the source
   };
-  // Fills the inputs that are rows, of all micro-batches.
-  absl::StatusOr<Filled> FillRows(std::vector<Buffer>& buffers, int64_t first_row, int64_t end_row,
-                                  const RowSource& source);
+  // Fills the inputs that are rows, of all micro-batches. A rank whose stages read none counts their tokens.
+  absl::StatusOr<Filled> FillRows(std::vector<Buffer>& buffers, int64_t micro_batches, int64_t first_row,
+                                  int64_t end_row, const RowSource& source);
   absl::StatusOr<int64_t> SumOverData(int64_t local);
   absl::Status RunFed(std::string_view program, std::vector<Buffer>& buffers, const StepScalars& scalars);
   absl::StatusOr<double> Scalar(std::string_view program, std::string_view output);
@@ -84,6 +83,7 @@ class RankRunner {
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<Communicator> data_;  // the ranks that hold other rows; null where there are none
   std::vector<Buffer> train_, eval_, logits_;
+  int64_t row_origin_ = 0, rows_ = 0;  // of a micro-batch, this rank's
   std::vector<int32_t> row_tokens_, row_targets_, row_starts_;
   std::vector<float> row_weights_;
   std::vector<std::byte> output_;

@@ -14,10 +14,10 @@ namespace {
 
 absl::Status CheckSize(const ProcessPlace& place, int ranks) {
   if (place.size == ranks) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrFormat(
-      "the job has %d ranks (parallel.dp * parallel.tp), and was started as %d processes (%s=%d); start "
-      "%d, or one, whose threads are the ranks",
-      ranks, place.size, place.source, place.rank, ranks));
+  return absl::InvalidArgumentError(
+      absl::StrFormat("the job has %d ranks (parallel.pp * dp * tp), and was started as %d processes (%s=%d); start "
+                      "%d, or one, whose threads are the ranks",
+                      ranks, place.size, place.source, place.rank, ranks));
 }
 
 absl::Status CheckSession(const ProcessPlace& place, const MpiSession& session) {

@@ -29,7 +29,7 @@ std::vector<CollectiveTotal> CountCollectives(const Graph& graph, const Mesh& me
     t.kind = op->kind();
     t.axes = op->axes();
     ++t.count;
-    t.bytes += BytesSent(call, mesh.size(op->axes()));
+    t.bytes += BytesSent(call, static_cast<int>(op->Ranks(mesh).size()));
   }
   std::vector<CollectiveTotal> list;
   for (const auto& [key, t] : totals) list.push_back(t);

@@ -1,5 +1,7 @@
 #include "parallel/shard/pins.h"
 
+#include <algorithm>
+
 #include "core/base/glob.h"
 
 namespace strata {
@@ -18,6 +20,10 @@ const Pin* FindPin(std::span<const Pin> pins, std::string_view name, std::string
     if (NamesAxis(pin.axis, axis) && GlobMatches(pin.pattern, name)) return &pin;
   }
   return nullptr;
+}
+
+bool PinsName(std::span<const Pin> pins, std::string_view axis) {
+  return std::any_of(pins.begin(), pins.end(), [&](const Pin& pin) { return NamesAxis(pin.axis, axis); });
 }
 
 }  // namespace strata

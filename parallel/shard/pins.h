@@ -19,5 +19,6 @@ struct Pin {
 
 // The first pin that matches; null if there is none.
 const Pin* FindPin(std::span<const Pin> pins, std::string_view name, std::string_view axis);
+bool PinsName(std::span<const Pin> pins, std::string_view axis);  // one of them is of this axis
 
 }  // namespace strata

@@ -22,7 +22,7 @@ absl::StatusOr<Graph> ShardPass(const Graph& global, const Mesh& mesh, std::span
     if (values.size() > 1) add_site(values.size(), 0);
   }
   for (int axis = 0; axis < mesh.num_axes(); ++axis) {
-    if (mesh.axes()[axis].size == 1) continue;
+    if (mesh.axes()[axis].size == 1 || !PinsName(pins, mesh.axes()[axis].name)) continue;
     ASSIGN_OR_RETURN(AxisSites sites, AxisSites::Make(facts, choice.layouts, axis));
     ASSIGN_OR_RETURN(const std::vector<Row> rows, SolveAxis(sites, choice.layouts, options));
     for (size_t i = 0; i < rows.size(); ++i) {

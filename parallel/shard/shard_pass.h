@@ -16,8 +16,8 @@ namespace strata {
 // conversions are CollectiveOps with the scope and block of their first user and the phase of their earliest.
 // Placements, by axis: inputs and parameters as pinned, else Replicate. Gradient accumulators as their parameter is
 // sharded, else Replicate or Partial. Buffers that the graph updates, Replicate or Partial. Named values, and their
-// gradients, as pinned. Outputs as pinned, else not Partial, but "loss*" stays as it comes. An axis of size 1 is
-// Replicate throughout.
+// gradients, as pinned. Outputs as pinned, else not Partial, but "loss*" stays as it comes. An axis of size 1, or
+// that no pin names, is Replicate throughout.
 // Deterministic: every rank gets the same graph.
 // Errors: InvalidArgument: a pin does not fit its tensor, or a node has no legal placement; both name shapes and axis.
 absl::StatusOr<Graph> ShardPass(const Graph& global, const Mesh& mesh, std::span<const Pin> pins,

@@ -1,5 +1,6 @@
 #include "parallel/zero/bucket_pass.h"
 
+#include <algorithm>
 #include <tuple>
 
 #include "absl/strings/str_format.h"
@@ -31,17 +32,35 @@ std::map<std::string, StateId> StatesByName(const Graph& g) {
   return ids;
 }
 
-// "blocks.3" for a parameter read in block 3, else the first part of its name.
-std::map<StateId, std::string> GroupNames(const Graph& g) {
-  std::map<StateId, std::string> names;
+// What its reads say of a parameter.
+struct Use {
+  std::string group;  // "blocks.3" where it is read in block 3, else the first part of its name
+  int16_t stage = 0, replica = 0;
+  bool at_end = false;  // as of StageOwners
+};
+std::map<StateId, Use> UsesOf(const Graph& g, const StageOwners& owners) {
+  std::map<StateId, Use> uses;
   for (const Node& n : g.nodes) {
     const ReadOp* read = AsRead(n);
     if (read == nullptr) continue;
     const std::string& state = g.states[read->state()].name;
-    names.try_emplace(read->state(),
-                      n.block >= 0 ? absl::StrFormat("blocks.%d", n.block) : state.substr(0, state.find('.')));
+    const std::string group = n.block >= 0 ? absl::StrFormat("blocks.%d", n.block) : state.substr(0, state.find('.'));
+    const auto owned = owners.params.find(state);
+    const bool at_end = owned != owners.params.end() && owned->second.at_end;
+    uses.try_emplace(read->state(), at_end ? Use{group, 0, 0, true} : Use{group, n.stage, n.replica});
   }
-  return names;
+  return uses;
+}
+
+// Nodes from `first` on are of the stage that the bucket is used in, unless they wait for several.
+void SetStage(GraphBuilder& g, size_t first, const Use& use) {
+  if (use.at_end) return;
+  for (size_t i = first; i < g.graph().nodes.size(); ++i) {
+    Node& node = g.mutable_graph().nodes[i];
+    node.phase = Phase::kReduce;
+    node.stage = use.stage;
+    node.replica = use.replica;
+  }
 }
 
 // The all-reduced value of a state that is Partial on `axes`, in the state's own storage: what it held is used up, and the
@@ -61,25 +80,41 @@ Value ReducedGrads(GraphBuilder& g, const Bucket& b, const ZeroOptions& zero, co
   return v;
 }
 
-absl::StatusOr<std::vector<Bucket>> MakeBuckets(const Graph& local, const Mesh& mesh, const ZeroOptions& zero) {
-  const std::map<std::string, StateId> ids = StatesByName(local);
-  const std::map<StateId, std::string> groups = GroupNames(local);
+struct Made {
   std::vector<Bucket> buckets;
-  std::map<std::tuple<std::string, DType, AxisSet>, size_t> index;
+  std::vector<Use> uses;  // by bucket
+};
+absl::StatusOr<Made> MakeBuckets(const Graph& local, const Mesh& mesh, const ZeroOptions& zero,
+                                 const StageOwners& owners) {
+  const std::map<std::string, StateId> ids = StatesByName(local);
+  const std::map<StateId, Use> by_param = UsesOf(local, owners);
+  const std::vector<int> ranks = mesh.Group(owners.axes);
+  const int here = static_cast<int>(std::find(ranks.begin(), ranks.end(), mesh.rank()) - ranks.begin());
+  Made made;
+  std::vector<Bucket>& buckets = made.buckets;
+  using Key = std::tuple<std::string, DType, AxisSet, int16_t, int16_t, bool, std::vector<int>>;
+  std::map<Key, size_t> index;
   for (size_t i = 0; i < local.states.size(); ++i) {
     const State& param = local.states[i];
     const auto grad = ids.find("grad." + param.name);
     if (param.role != Role::kParam || grad == ids.end()) continue;
     const AxisSet reduce = AxesWhere(local.states[grad->second].spec.layout, Placement::kPartial);
-    const std::string& group = groups.at(static_cast<StateId>(i));
-    const auto [at, fresh] = index.try_emplace({group, param.spec.dtype, reduce}, buckets.size());
+    const Use& use = by_param.at(static_cast<StateId>(i));
+    const auto owned = owners.params.find(param.name);
+    std::vector<int> holders = owned == owners.params.end() ? std::vector<int>{} : owned->second.ranks;
+    const auto [at, fresh] = index.try_emplace(
+        {use.group, param.spec.dtype, reduce, use.stage, use.replica, use.at_end, holders}, buckets.size());
     if (fresh) {
-      buckets.push_back({.name = group,
+      made.uses.push_back(use);
+      const AxisSet shards = use.at_end ? AxisSet{0} : reduce;  // of what several stages add to, only the states
+      buckets.push_back({.name = use.group,
                          .live = param.spec.dtype,
                          .reduce_axes = reduce,
                          .shard_axes = static_cast<AxisSet>(zero.states & reduce),
-                         .grad_axes = static_cast<AxisSet>(zero.gradients & reduce),
-                         .weight_axes = static_cast<AxisSet>(zero.weights & reduce)});
+                         .grad_axes = static_cast<AxisSet>(zero.gradients & shards),
+                         .weight_axes = static_cast<AxisSet>(zero.weights & shards),
+                         .counted = holders.empty() || holders[0] == here});
+      if (holders.size() > 1) buckets.back().owners = std::move(holders);
     }
     Bucket& b = buckets[at->second];
     ASSIGN_OR_RETURN(const LocalBox box, LocalBoxOf(param.spec.shape, param.spec.layout, mesh));
@@ -94,7 +129,7 @@ absl::StatusOr<std::vector<Bucket>> MakeBuckets(const Graph& local, const Mesh& 
     const bool quantised = zero.weight_bits.has_value() || zero.gradient_bits.has_value();
     b.padded = AlignTo(b.padded, (quantised ? kQuantBlock : kBucketAlignment) * mesh.size(b.shard_axes));
   }
-  return buckets;
+  return made;
 }
 
 // The flat states; parameters and accumulators become views of them.
@@ -117,9 +152,11 @@ absl::StatusOr<Graph> DeclareFlat(Graph local, std::vector<Bucket>& buckets) {
 
 }  // namespace
 
-absl::StatusOr<Bucketed> BucketPass(Graph local, const Mesh& mesh, const ZeroOptions& zero) {
+absl::StatusOr<Bucketed> BucketPass(Graph local, const Mesh& mesh, const ZeroOptions& zero, const StageOwners& owners) {
   Bucketed result;
-  ASSIGN_OR_RETURN(result.buckets, MakeBuckets(local, mesh, zero));
+  ASSIGN_OR_RETURN(Made made, MakeBuckets(local, mesh, zero, owners));
+  result.buckets = std::move(made.buckets);
+  result.stage_axes = owners.axes;
   ASSIGN_OR_RETURN(local, DeclareFlat(std::move(local), result.buckets));
   ASSIGN_OR_RETURN(local, ShardGradients(std::move(local), result.buckets, zero, mesh));
   const std::vector<ShardedWeights> weights = ShardedWeightsOf(local, result.buckets);
@@ -127,23 +164,31 @@ absl::StatusOr<Bucketed> BucketPass(Graph local, const Mesh& mesh, const ZeroOpt
 
   GraphBuilder g(std::move(local));
   g.set_phase(Phase::kStep);
-  for (const Bucket& b : result.buckets) {
+  for (size_t i = 0; i < result.buckets.size(); ++i) {
+    const Bucket& b = result.buckets[i];
+    const size_t first = g.graph().nodes.size();
     g.Push("bucket." + b.name);
-    result.grads.push_back(ReducedGrads(g, b, zero, mesh));
+    Value reduced = ReducedGrads(g, b, zero, mesh);
+    if (!b.owners.empty()) reduced = SumOverOwners(g, reduced, owners.axes, b.owners);
+    result.grads.push_back(reduced);
     g.Pop();
+    SetStage(g, first, made.uses[i]);
   }
   ASSIGN_OR_RETURN(result.graph, std::move(g).Build());
   return result;
 }
 
-absl::StatusOr<Graph> ReduceBuffers(Graph local) {
+absl::StatusOr<Graph> ReduceBuffers(Graph local, AxisSet stage_axes) {
   GraphBuilder g(std::move(local));
   g.set_phase(Phase::kStep);
   for (size_t i = 0; i < g.graph().states.size(); ++i) {
     const State s = g.graph().states[i];
     if (s.role != Role::kBuffer) continue;
     g.Push(s.name);
-    g.Output(s.name, Reduced(g, static_cast<StateId>(i), AxesWhere(s.spec.layout, Placement::kPartial)));
+    Value sum = Reduced(g, static_cast<StateId>(i), AxesWhere(s.spec.layout, Placement::kPartial));
+    // Not in place: a rank without such a sum adds the zero of its state, at every step.
+    if (stage_axes != 0) sum = Convert(g, sum, stage_axes, Partial(), Replicate());
+    g.Output(s.name, sum);
     g.Pop();
   }
   return std::move(g).Build();

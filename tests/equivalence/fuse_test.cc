@@ -59,7 +59,7 @@ void ExpectEqualRuns(const JobConfig& config, const Counts& expected) {
   Counts counts;
   const auto plain = RunJob(config, steps, rows, INFINITY, CpuKernels());
   const auto fused = RunJob(config, steps, rows, INFINITY, WithFusedOps(config.parallel.tp), [&](const Job& job) {
-    for (const Node& n : job.programs[0].graph.nodes) ++counts[std::string(n.op->name())];
+    for (const Node& n : job.programs[0][0].graph.nodes) ++counts[std::string(n.op->name())];
   });
   ASSERT_TRUE(plain.ok()) << plain.status();
   ASSERT_TRUE(fused.ok()) << fused.status();

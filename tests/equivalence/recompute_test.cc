@@ -61,8 +61,7 @@ TEST_P(RecomputeBits, AreThoseWithout) {
 absl::StatusOr<int64_t> KeptBytes(const JobConfig& config) {
   const KernelTable kernels = CpuKernels();
   ASSIGN_OR_RETURN(const Job job, CompileTraining(config, kernels));
-  ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, 0));
-  ASSIGN_OR_RETURN(const Plan plan, BuildPlan(job.programs, mesh, kernels));
+  ASSIGN_OR_RETURN(const Plan plan, PlanRank(job, 0, kernels));
   for (const Region& r : plan.regions) {
     if (r.name == "train activations") return r.bytes;
   }
@@ -142,7 +141,7 @@ TEST(RecomputeMemory, OneBlockIsRecomputedAtATime) {
     const KernelTable kernels = CpuKernels();
     const absl::StatusOr<Job> job = CompileTraining(c, kernels);
     EXPECT_TRUE(job.ok()) << job.status();
-    const absl::StatusOr<Plan> plan = BuildPlan(job->programs, *MeshOf(*job, 0), kernels);
+    const absl::StatusOr<Plan> plan = PlanRank(*job, 0, kernels);
     EXPECT_TRUE(plan.ok()) << plan.status();
     for (const Region& r : plan->regions) {
       if (r.name == "train transient") return r.bytes;
@@ -157,7 +156,7 @@ int64_t ArenaOf(const JobConfig& config) {
   const KernelTable kernels = CpuKernels();
   const absl::StatusOr<Job> job = CompileTraining(config, kernels);
   EXPECT_TRUE(job.ok()) << job.status();
-  const absl::StatusOr<Plan> plan = BuildPlan(job->programs, *MeshOf(*job, 0), kernels);
+  const absl::StatusOr<Plan> plan = PlanRank(*job, 0, kernels);
   EXPECT_TRUE(plan.ok()) << plan.status();
   return plan->arena_bytes[0];
 }

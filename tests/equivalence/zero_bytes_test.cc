@@ -30,7 +30,7 @@ bool IsFlat(const State& s, std::string_view what) {
 // Of all buckets, with their padding.
 double ElementsOf(const Job& job) {
   double n = 0;
-  for (const State& s : job.programs[0].graph.states)
+  for (const State& s : job.programs[0][0].graph.states)
     n += IsFlat(s, ".params") ? static_cast<double>(s.spec.shape[0]) : 0;
   return n;
 }

@@ -5,12 +5,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_format.h"
 #include "launch/config/load_config.h"
 #include "launch/config/nearest.h"
 
 namespace strata {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 
 constexpr char kBatch[] = "[batch]\nmicro = 1\naccumulate = 1\n";
@@ -211,8 +213,39 @@ TEST(ConfigErrors, TensorParallel) {
             "error[E0201]: parallel.tp = 8: must divide model.seq = 60 (parallel.sequence_parallel is on)\n"
             "  --> run.toml:4:6    nearest valid: 4");
   EXPECT_EQ(Errors("[parallel]\ndp = 4096\ntp = 8\n"),
-            "error[E0203]: parallel.dp = 4096: dp * tp = 32768 ranks, the most is 4096\n"
+            "error[E0203]: parallel.dp = 4096: dp * tp * pp = 32768 ranks, the most is 4096\n"
             "  --> run.toml:2:6    nearest valid: 512");
+}
+
+TEST(ConfigErrors, Pipeline) {
+  const auto errors = [](const std::string& parallel, int accumulate) {
+    return BatchErrors(absl::StrFormat("[model]\nlayers = 8\n[batch]\nmicro = 1\naccumulate = %d\n[parallel]\n%s",
+                                       accumulate, parallel));
+  };
+  EXPECT_EQ(errors("pp = 4\n", 1), "");
+  EXPECT_EQ(errors("pp = 4\nschedule = \"interleaved\"\n", 4), "");
+  EXPECT_EQ(errors("pp = 4\nschedule = \"interleave\"\n", 4),
+            "error[E0111]: parallel.schedule = \"interleave\": must be one of gpipe, 1f1b, interleaved, breadth-first, "
+            "chimera, bitpipe, zb-h1, zbv, dualpipe, dualpipe-v, greedy\n"
+            "  --> run.toml:8:12    nearest valid: \"interleaved\"");
+  EXPECT_THAT(errors("pp = 4\nschedule = \"interleaved\"\n", 2),
+              AllOf(HasSubstr("error[E0202]: parallel.schedule = \"interleaved\": with pp = 4 ranks and "
+                              "batch.accumulate = 2 micro-batches: "),
+                    HasSubstr("nearest legal: 4 micro-batches, or 2 ranks"), HasSubstr("run.toml:8:12")));
+  EXPECT_THAT(errors("pp = 3\nschedule = \"chimera\"\n", 6), HasSubstr("an even number of ranks"));
+  EXPECT_THAT(errors("pp = 2\nschedule = \"zbv\"\nvirtual_stages = 3\n", 4), HasSubstr("nearest legal: 2"));
+  EXPECT_EQ(errors("pp = 16\n", 4),
+            "error[E0203]: parallel.pp = 16: makes 16 stages, but embedding, 8 layers and head are at most 10\n"
+            "  --> run.toml:7:6    nearest valid: 10");
+  EXPECT_EQ(
+      errors("pp = 2\nstage_layout = \"E,0-2 | 4-7,H\"\n", 4),
+      "error[E0202]: parallel.stage_layout = \"E,0-2 | 4-7,H\": block 4 where block 3 is next: blocks are in order "
+      "and none is left out; legal would be \"E,0-3 | 4-7,H\"\n"
+      "  --> run.toml:8:16");
+  EXPECT_THAT(errors("schedule = \"gpipe\"\nvirtual_stages = 2\nstage_layout = \"E,0-7,H\"\n", 4),
+              AllOf(HasSubstr("parallel.schedule = \"gpipe\": needs parallel.pp > 1\n"),
+                    HasSubstr("parallel.virtual_stages = 2: needs parallel.pp > 1\n"),
+                    HasSubstr("parallel.stage_layout = \"E,0-7,H\": needs parallel.pp > 1\n")));
 }
 
 TEST(ConfigErrors, Schedule) {

@@ -85,6 +85,11 @@ dp = 2
 tp = 2
 sequence_parallel = true
 keep_gathered = true
+pp = 2
+schedule = "interleaved"
+schedule_file = "mine.csv"
+virtual_stages = 2
+stage_layout = "E,0 | 1 | 2 | H"
 zero = 3
 zero_prefetch = 2
 dp_inner = 1
@@ -159,6 +164,11 @@ JobConfig Full() {
                 .tp = 2,
                 .sequence_parallel = true,
                 .keep_gathered = true,
+                .pp = 2,
+                .schedule = "interleaved",
+                .schedule_file = "/cfg/mine.csv",
+                .virtual_stages = 2,
+                .stage_layout = "E,0 | 1 | 2 | H",
                 .zero = {.stage = 3,
                          .prefetch = 2,
                          .inner = 1,
@@ -258,9 +268,9 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
     check(precision, a);
   }
   {
-    auto& [a, b, c, d, zero] = parallel;
-    auto& [e, f, g, h, i, j, k] = zero;
-    check(parallel, a, b, c, d, e, f, g, h, i, j, k);
+    auto& [a, b, c, d, e, f, g, h, i, zero] = parallel;
+    auto& [j, k, l, m, n, o, p] = zero;
+    check(parallel, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p);
   }
   {
     auto& [a, b, c] = memory;

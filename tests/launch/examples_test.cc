@@ -37,7 +37,7 @@ TEST(Examples, Train) {
     const std::vector<nlohmann::json> valid = run.Metrics("valid_loss");
     EXPECT_LT(valid.back()["valid_loss"].get<double>(), valid.front()["valid_loss"].get<double>());
   }
-  EXPECT_GE(found, 3);
+  EXPECT_GE(found, 4);
 }
 
 absl::StatusOr<std::vector<double>> Logits(ModelArch arch, const std::vector<int32_t>& tokens) {

@@ -65,6 +65,24 @@ TEST_F(MpiTrain, ProcessesHaveTheBitsOfThreads) {
   }
 }
 
+TEST_F(MpiTrain, PipelinesToo) {
+  const auto command = [&](int processes, const std::string& out) {
+    std::vector<std::string> c = Command(processes, out, "6");
+    for (const char* set : {"parallel.dp=1", "parallel.tp=1", "parallel.pp=4", "parallel.schedule=\"interleaved\"",
+                            "model.layers=8", "batch.accumulate=8"}) {
+      c.push_back(std::string("--set=") + set);
+    }
+    return c;
+  };
+  Process threads(command(0, "threads"));
+  ASSERT_EQ(threads.Wait(), 0) << threads.Output();
+  Process processes(command(4, "processes"));
+  ASSERT_EQ(processes.Wait(), 0) << processes.Output();
+  EXPECT_THAT(Numbers("threads"), HasSubstr("\"step\":6"));
+  EXPECT_EQ(Numbers("threads"), Numbers("processes"));
+  for (int rank = 0; rank < 4; ++rank) EXPECT_EQ(Shard("threads", rank), Shard("processes", rank)) << rank;
+}
+
 TEST_F(MpiTrain, ResumesWhereTheOthersDo) {
   Process first(Command(4, "out", "4"));
   ASSERT_EQ(first.Wait(), 0) << first.Output();
@@ -77,7 +95,7 @@ TEST_F(MpiTrain, ResumesWhereTheOthersDo) {
 TEST_F(MpiTrain, AnotherNumberOfProcessesIsRefused) {
   Process mpirun(Command(3, "out", "6"));
   EXPECT_EQ(mpirun.Wait(), 64);
-  EXPECT_THAT(mpirun.Output(), HasSubstr("the job has 4 ranks (parallel.dp * parallel.tp), and was started as 3"));
+  EXPECT_THAT(mpirun.Output(), HasSubstr("the job has 4 ranks (parallel.pp * dp * tp), and was started as 3"));
 }
 
 TEST_F(MpiTrain, VariablesWithoutAnMpiLauncherAreRefused) {

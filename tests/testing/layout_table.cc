@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "core/base/check.h"
+#include "parallel/pipeline/schedule.h"
 
 namespace strata::testing {
 namespace {
@@ -120,6 +121,8 @@ bool ReadModelWord(const std::string& word, JobConfig& c) {
   if (word == "tied") return c.model.tied = true;
   if (word == "kv1") return c.model.kv_heads = 1, true;
   if (word == "isolate") return c.data.packing = Packing::kIsolate, true;
+  if (const int64_t n = NumberAfter(word, "layers"); n > 0) return c.model.layers = n, true;
+  if (const int64_t n = NumberAfter(word, "rows"); n > 0) return c.batch.tokens = n * c.model.seq, true;
   return std::find(std::begin(kModelArchNames), std::end(kModelArchNames), word) != std::end(kModelArchNames);
 }
 
@@ -127,8 +130,8 @@ bool ReadLayoutWord(const std::string& word, JobConfig& c) {
   const struct {
     std::string_view prefix;
     int64_t& value;
-  } numbers[] = {
-      {"dp", c.parallel.dp}, {"tp", c.parallel.tp}, {"acc", c.batch.accumulate}, {"zero", c.parallel.zero.stage}};
+  } numbers[] = {{"dp", c.parallel.dp},           {"tp", c.parallel.tp}, {"acc", c.batch.accumulate},
+                 {"zero", c.parallel.zero.stage}, {"pp", c.parallel.pp}, {"v", c.parallel.virtual_stages}};
   for (const auto& [prefix, value] : numbers) {
     if (const int64_t n = NumberAfter(word, prefix); n > 0) return value = n, true;
   }
@@ -142,7 +145,10 @@ bool ReadLayoutWord(const std::string& word, JobConfig& c) {
   }
   if (word == "sp") return c.parallel.sequence_parallel = true;
   if (word == "keep") return c.parallel.keep_gathered = true;
-  return false;
+  if (word.compare(0, 4, "cut=") == 0) return c.parallel.stage_layout = word.substr(4), true;
+  const std::span<const std::string_view> schedules = ScheduleNames();
+  if (std::find(schedules.begin(), schedules.end(), word) == schedules.end()) return false;
+  return c.parallel.schedule = word, true;
 }
 
 std::vector<LayoutRow> Parse(std::span<const char* const> rows) {
@@ -164,7 +170,8 @@ LayoutRow ParseLayoutRow(const std::string& words) {
   }
   row.config = row.one_rank;
   for (const std::string& word : layout) STRATA_CHECK(ReadLayoutWord(word, row.config));
-  row.config.batch.micro = 8 / (row.config.parallel.dp * row.config.batch.accumulate);
+  row.one_rank.batch.micro = row.one_rank.batch.tokens / row.one_rank.model.seq;
+  row.config.batch.micro = row.one_rank.batch.micro / (row.config.parallel.dp * row.config.batch.accumulate);
   return row;
 }
 

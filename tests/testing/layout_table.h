@@ -15,6 +15,9 @@ namespace strata::testing {
 //   dpN, tpN, accN, zeroN  ranks, micro-batches of a step, what is sharded over dp
 //   selective, blockN      recompute, in all blocks or the first N
 //   sp, keep               sequence parallelism; with what forward gathered kept for backward
+//   zeroN                  ZeRO's stage
+//   layersN, rowsN         of the model; sequences of a step, else 8
+//   ppN, vN                pipeline ranks, stages of one; 1f1b, zbv, ...: the schedule; cut=E,0|1,H: the stages
 struct LayoutRow {
   std::string name;
   JobConfig config;    // 8 sequences a step
