@@ -21,7 +21,7 @@ void AddCudaSoftmaxNllKernels(KernelTable& table);  // softmax_nll, softmax_nll_
 void AddCudaOptimizerKernels(KernelTable& table);
 void AddCudaFlatKernels(KernelTable& table);  // parts of flat buckets
 void AddCudaQuantizeKernels(KernelTable& table);
-void AddCudaLinearKernels(KernelTable& table);                              // cuBLASLt
+void AddCudaLinearKernels(KernelTable& table, Determinism determinism);     // cuBLASLt
 void AddCudaAttentionKernels(KernelTable& table, Determinism determinism);  // cuDNN, and plain CUDA for the rest
 
 }  // namespace strata

@@ -177,7 +177,7 @@ absl::Status GemmPlans::Launch(Plan& plan, const Operands& o, const cublasLtMatm
                "cublasLtMatmul");
 }
 
-absl::Status GemmPlans::Choose(const GemmShape& s, Plan& plan, const Operands& o) const {
+absl::Status GemmPlans::Choose(const GemmShape& s, Plan& plan, const Operands& o, Search search) const {
   cublasLtMatmulPreference_t preference = nullptr;
   RETURN_IF_ERROR(Check(library_->PreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate"));
   const uint64_t workspace = o.workspace.size();
@@ -205,6 +205,11 @@ absl::Status GemmPlans::Choose(const GemmShape& s, Plan& plan, const Operands& o
   library_->PreferenceDestroy(preference);
   RETURN_IF_ERROR(set);
   if (count == 0) return absl::FailedPreconditionError("cuBLASLt has no algorithm for " + KeyOf(s));
+  for (int i = 0; search == Search::kFirst && i < count; ++i) {
+    if (found[i].state != CUBLAS_STATUS_SUCCESS || found[i].workspaceSize > o.workspace.size()) continue;
+    plan.algorithm = found[i].algo;
+    if (Launch(plan, o, plan.algorithm).ok()) return absl::OkStatus();
+  }
 
   cudaEvent_t begin = nullptr, end = nullptr;
   RETURN_IF_ERROR(CudaStatus(cudaEventCreate(&begin), "cudaEventCreate"));
@@ -251,10 +256,15 @@ absl::Status GemmPlans::Choose(const GemmShape& s, Plan& plan, const Operands& o
   return absl::OkStatus();
 }
 
-absl::Status GemmPlans::Prepare(const GemmShape& shape, const Operands& o) {
+absl::Status GemmPlans::Prepare(const GemmShape& shape, const Operands& o, Search search) {
   if (plans_.contains(shape)) return absl::OkStatus();
   ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan, MakePlan(shape));
   const std::string key = KeyOf(shape);
+  if (search == Search::kFirst) {
+    RETURN_IF_ERROR(Choose(shape, *plan, o, search));
+    plans_[shape] = std::move(plan);
+    return absl::OkStatus();
+  }
   if (const auto it = cache_.find(key); it != cache_.end()) {
     const std::string bytes = absl::HexStringToBytes(it->second);
     cublasLtMatmulHeuristicResult_t result{};
@@ -271,7 +281,7 @@ absl::Status GemmPlans::Prepare(const GemmShape& shape, const Operands& o) {
   RETURN_IF_ERROR(FillRandom(const_cast<void*>(o.a), shape.in, shape.m * shape.k, 1, o.stream));
   RETURN_IF_ERROR(FillRandom(const_cast<void*>(o.b), shape.in, shape.k * shape.n, 2, o.stream));
   RETURN_IF_ERROR(FillRandom(o.d, shape.out, shape.m * shape.n, 3, o.stream));
-  RETURN_IF_ERROR(Choose(shape, *plan, o));
+  RETURN_IF_ERROR(Choose(shape, *plan, o, search));
   cache_[key] = absl::BytesToHexString(
       absl::string_view(reinterpret_cast<const char*>(&plan->algorithm), sizeof(plan->algorithm)));
   plans_[shape] = std::move(plan);

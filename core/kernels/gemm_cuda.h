@@ -44,9 +44,10 @@ class GemmPlans {
     std::span<std::byte> workspace;
     cudaStream_t stream;
   };
-  // Chooses the algorithm of the shape. Writes random numbers over all operands. Blocks.
-  // Errors: FailedPrecondition where cuBLASLt has none for it.
-  absl::Status Prepare(const GemmShape& shape, const Operands& operands);
+  // Chooses the algorithm of the shape: the fastest, or cuBLASLt's first that runs, always the same one. Writes random numbers
+  // over all operands. Blocks. Errors: FailedPrecondition where cuBLASLt has none for it.
+  enum class Search : uint8_t { kTimed, kFirst };
+  absl::Status Prepare(const GemmShape& shape, const Operands& operands, Search search);
   // Only launches; Prepare was called for the shape.
   absl::Status Run(const GemmShape& shape, const Operands& operands);
 
@@ -64,7 +65,7 @@ class GemmPlans {
   GemmPlans();
   absl::Status Check(cublasStatus_t status, const char* call) const;
   absl::StatusOr<std::unique_ptr<Plan>> MakePlan(const GemmShape& shape) const;
-  absl::Status Choose(const GemmShape& shape, Plan& plan, const Operands& o) const;
+  absl::Status Choose(const GemmShape& shape, Plan& plan, const Operands& o, Search search) const;
   absl::Status Launch(Plan& plan, const Operands& o, const cublasLtMatmulAlgo_t& algorithm) const;
   void LoadCache();
   void SaveCache() const;

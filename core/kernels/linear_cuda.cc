@@ -125,10 +125,10 @@ absl::Status With(const KernelArgs& a, const Use& use) {
              GemmPlans::Operands{p.a, p.b, p.c, p.bias, p.d, p.beta, a.workspace, StreamOf(a)});
 }
 
-template <Describe kDescribe>
+template <Describe kDescribe, GemmPlans::Search kSearch>
 absl::Status Prepare(const KernelArgs& a) {
   return With<kDescribe>(
-      a, [](GemmPlans& g, const GemmShape& s, const GemmPlans::Operands& o) { return g.Prepare(s, o); });
+      a, [](GemmPlans& g, const GemmShape& s, const GemmPlans::Operands& o) { return g.Prepare(s, o, kSearch); });
 }
 template <Describe kDescribe>
 absl::Status Run(const KernelArgs& a) {
@@ -143,26 +143,31 @@ Cost ProductCost(const Op& op, std::span<const TensorRef> in, std::span<const Te
   return {op.Flops(specs), StreamingCost(op, in, out).bytes};
 }
 
+// Which algorithm is fastest differs from run to run, and with it the last bits.
 template <Describe kDescribe>
-Kernel Make() {
-  return {.run = Run<kDescribe>, .workspace = Workspace, .cost = ProductCost, .prepare = Prepare<kDescribe>};
+Kernel Make(Determinism determinism) {
+  return {.run = Run<kDescribe>,
+          .workspace = Workspace,
+          .cost = ProductCost,
+          .prepare = determinism == Determinism::kBitExact ? Prepare<kDescribe, GemmPlans::Search::kFirst>
+                                                           : Prepare<kDescribe, GemmPlans::Search::kTimed>};
 }
 
 }  // namespace
 
-void AddCudaLinearKernels(KernelTable& table) {
+void AddCudaLinearKernels(KernelTable& table, Determinism determinism) {
   for (const DType t : {DType::kF32, DType::kBF16}) {
-    table.Add("linear", t, Make<Forward>());
-    table.Add("linear_packed", t, Make<Forward>());
-    table.Add("linear_add", t, Make<ForwardAdd>());
-    table.Add("linear_bias", t, Make<ForwardBias>());
-    table.Add("linear_bias_add", t, Make<ForwardBias>());
-    table.Add("linear_packed_bias", t, Make<PackedBias>());
-    table.Add("linear_dx", t, Make<Dx>());
-    table.Add("linear_packed_dx", t, Make<Dx>());
-    table.Add("linear_dw", t, Make<Dw>());
+    table.Add("linear", t, Make<Forward>(determinism));
+    table.Add("linear_packed", t, Make<Forward>(determinism));
+    table.Add("linear_add", t, Make<ForwardAdd>(determinism));
+    table.Add("linear_bias", t, Make<ForwardBias>(determinism));
+    table.Add("linear_bias_add", t, Make<ForwardBias>(determinism));
+    table.Add("linear_packed_bias", t, Make<PackedBias>(determinism));
+    table.Add("linear_dx", t, Make<Dx>(determinism));
+    table.Add("linear_packed_dx", t, Make<Dx>(determinism));
+    table.Add("linear_dw", t, Make<Dw>(determinism));
   }
-  table.Add("linear_dw_acc", DType::kF32, Make<DwAcc>());
+  table.Add("linear_dw_acc", DType::kF32, Make<DwAcc>(determinism));
 }
 
 }  // namespace strata

@@ -4,7 +4,7 @@ namespace strata {
 
 KernelTable CudaKernels(Determinism determinism) {
   KernelTable table;
-  AddCudaLinearKernels(table);
+  AddCudaLinearKernels(table, determinism);
   AddCudaElementwiseKernels(table);
   AddCudaNormKernels(table);
   AddCudaRopeKernels(table);
