@@ -9,17 +9,8 @@ namespace {
 
 constexpr int kThreads = static_cast<int>(kQuantBlock / 4);
 
-// Blocks of the input are outer x inner chunks; they are written inner by outer.
-struct Order {
-  int64_t chunk, outer, inner;
-  __device__ int64_t operator()(int64_t b) const {
-    const int64_t o = b / chunk / inner, i = b / chunk % inner;
-    return (i * outer + o) * chunk + b % chunk;
-  }
-};
-
 template <typename T, int kBits>
-__global__ void __launch_bounds__(kThreads) QuantizeBlocks(const T* x, uint8_t* out, const Order order) {
+__global__ void __launch_bounds__(kThreads) QuantizeBlocks(const T* x, uint8_t* out) {
   constexpr int kMax = kBits == 8 ? 127 : 7, kRecord = kQuantBlock * kBits / 8 + 4;
   __shared__ float warp[2];
   const int64_t b = blockIdx.x;
@@ -38,7 +29,7 @@ __global__ void __launch_bounds__(kThreads) QuantizeBlocks(const T* x, uint8_t* 
   const float scale = finite ? __fdiv_rn(amax, static_cast<float>(kMax)) : NAN;
   float inverse = finite && scale > 0 ? __fdiv_rn(1.0f, scale) : 0.0f;
   if (!isfinite(inverse)) inverse = 0;
-  uint8_t* const record = out + order(b) * kRecord;
+  uint8_t* const record = out + b * kRecord;
   int q[4];
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
@@ -81,10 +72,8 @@ template <typename T>
 absl::Status RunQuantize(const KernelArgs& a) {
   const QuantSpec& s = QuantSpecOf(a.op);
   const int64_t blocks = a.in[0].shape.elements() / kQuantBlock;
-  const Order order{blocks / (s.outer * s.inner), s.outer, s.inner};
   const auto launch = [&](auto kernel) {
-    kernel<<<static_cast<unsigned>(blocks), kThreads, 0, StreamOf(a)>>>(a.in[0].as<const T>(), a.out[0].as<uint8_t>(),
-                                                                        order);
+    kernel<<<static_cast<unsigned>(blocks), kThreads, 0, StreamOf(a)>>>(a.in[0].as<const T>(), a.out[0].as<uint8_t>());
   };
   s.bits == QuantBits::k8 ? launch(QuantizeBlocks<T, 8>) : launch(QuantizeBlocks<T, 4>);
   return Launched("quantize");

@@ -60,12 +60,10 @@ void ForDequantized(const uint8_t* record, QuantBits bits, const Fn& add) {
 
 template <typename T>
 absl::Status RunQuantize(const KernelArgs& a) {
-  const QuantSpec& s = QuantSpecOf(a.op);
-  const int64_t blocks = a.in[0].shape.elements() / kQuantBlock, chunk = blocks / (s.outer * s.inner);
-  ForTiles(a.pool, blocks, kBlocksOfTile, [&](int64_t begin, int64_t end) {
+  const QuantBits bits = QuantSpecOf(a.op).bits;
+  ForTiles(a.pool, a.in[0].shape.elements() / kQuantBlock, kBlocksOfTile, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
-      const int64_t o = b / chunk / s.inner, i = b / chunk % s.inner, to = (i * s.outer + o) * chunk + b % chunk;
-      QuantizeBlock(a.in[0].as<const T>() + b * kQuantBlock, s.bits, a.out[0].as<uint8_t>() + to * RecordBytes(s.bits));
+      QuantizeBlock(a.in[0].as<const T>() + b * kQuantBlock, bits, a.out[0].as<uint8_t>() + b * RecordBytes(bits));
     }
   });
   return absl::OkStatus();

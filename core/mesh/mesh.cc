@@ -1,5 +1,7 @@
 #include "core/mesh/mesh.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_format.h"
 
 namespace strata {
@@ -23,6 +25,19 @@ absl::StatusOr<Mesh> Mesh::Make(std::vector<MeshAxis> axes, int ranks, int rank)
   if (product != ranks) {
     return absl::InvalidArgumentError(absl::StrFormat("mesh %s has %d ranks, the job has %d", text, product, ranks));
   }
+  for (size_t i = axes.size(), after = 1; i-- > 0; after *= static_cast<size_t>(axes[i].size)) {
+    if (axes[i].stride == 0) axes[i].stride = static_cast<int>(after);
+  }
+  std::vector<MeshAxis> by_stride = axes;
+  std::stable_sort(by_stride.begin(), by_stride.end(), [](auto& a, auto& b) { return a.stride < b.stride; });
+  int64_t next = 1;
+  for (const MeshAxis& a : by_stride) {
+    if (a.size == 1) continue;
+    if (a.stride != next) {
+      return absl::InvalidArgumentError(absl::StrFormat("mesh axis %s has stride %d, not %d", a.name, a.stride, next));
+    }
+    next *= a.size;
+  }
   if (rank < 0 || rank >= ranks) return absl::InvalidArgumentError(absl::StrFormat("rank %d of %d", rank, ranks));
   Mesh m;
   m.axes_ = std::move(axes);
@@ -37,11 +52,7 @@ int Mesh::size(AxisSet axes) const {
 }
 int Mesh::size() const { return size(static_cast<AxisSet>(0xff)); }
 
-int Mesh::Coord(int axis) const {
-  int stride = 1;
-  for (int i = num_axes() - 1; i > axis; --i) stride *= axes_[i].size;
-  return rank_ / stride % axes_[axis].size;
-}
+int Mesh::Coord(int axis) const { return rank_ / axes_[axis].stride % axes_[axis].size; }
 
 AxisSet Mesh::Find(std::string_view name) const {
   AxisSet set = 0;
@@ -55,14 +66,12 @@ AxisSet Mesh::Find(std::string_view name) const {
 
 std::vector<int> Mesh::Group(AxisSet axes) const {
   std::vector<int> ranks = {0};
-  int stride = size();
   for (int i = 0; i < num_axes(); ++i) {
-    stride /= axes_[i].size;
     const bool varies = (axes >> i & 1) != 0;
     std::vector<int> next;
     for (int base : ranks) {
       for (int c = varies ? 0 : Coord(i); c < (varies ? axes_[i].size : Coord(i) + 1); ++c)
-        next.push_back(base + c * stride);
+        next.push_back(base + c * axes_[i].stride);
     }
     ranks = std::move(next);
   }

@@ -37,14 +37,18 @@ using AxisSet = uint8_t;                         // bit i = mesh axis i
 struct MeshAxis {
   std::string name;
   int size = 1;
+  // Ranks from one coordinate to the next; 0: the product of the sizes of the axes after it. The order of axes is the order in
+  // which they nest; a stride lets the outer one of two join neighbouring ranks.
+  int stride = 0;
 };
 
 class Mesh {
  public:
   Mesh() = default;  // one rank, no axes
   // Outermost first. An axis may be factored: tp=4 with 2 kv heads is {"tp.o",2},{"tp.i",2}: wq is Shard on both, wk and
-  // wv are Shard on tp.o, Replicate on tp.i. Hierarchical ZeRO factors dp the same way.
-  // Errors: InvalidArgument if the sizes do not multiply to `ranks`, a size is < 1, or there are over kMaxAxes axes.
+  // wv are Shard on tp.o, Replicate on tp.i. Hierarchical ZeRO factors dp in a like way (parallel/zero/zero_config.h).
+  // Errors: InvalidArgument if the sizes do not multiply to `ranks`, a size is < 1, strides do not lead to every rank once, or
+  // there are over kMaxAxes axes.
   static absl::StatusOr<Mesh> Make(std::vector<MeshAxis> axes, int ranks, int rank);
 
   const std::vector<MeshAxis>& axes() const { return axes_; }

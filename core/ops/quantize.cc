@@ -14,14 +14,13 @@ class QuantizeOp final : public Op {
   explicit QuantizeOp(const QuantSpec& spec) : spec_(spec) {}
   std::string_view name() const override { return "quantize"; }
   std::string attributes() const override {
-    return absl::StrFormat("bits=%d rows=%d order=%dx%d", static_cast<int>(spec_.bits), spec_.rows, spec_.outer,
-                           spec_.inner);
+    return absl::StrFormat("bits=%d rows=%d", static_cast<int>(spec_.bits), spec_.rows);
   }
   Specs Infer(std::span<const TensorSpec> in) const override {
     RETURN_IF_ERROR(ExpectArity(in, 1));
     const int64_t n = in[0].shape.elements();
     if (in[0].shape.rank != 1 || !IsFloating(in[0].dtype)) return absl::InvalidArgumentError("takes a flat tensor");
-    if (n % (kQuantBlock * spec_.outer * spec_.inner) != 0) {
+    if (n % kQuantBlock != 0) {
       return absl::InvalidArgumentError(absl::StrFormat("%d elements are not whole blocks of %d", n, kQuantBlock));
     }
     const int64_t bytes = QuantizedBytes(n, spec_.bits);

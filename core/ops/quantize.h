@@ -23,12 +23,10 @@ constexpr int64_t QuantizedBytes(int64_t elements, QuantBits bits) {
 }
 
 // How a quantised tensor is to be sent. rows 0: [bytes], for a gather. rows n: [n, bytes], of which a rank holds one row
-// (Shard(0) on the axes of an all-to-all): chunk j of its row goes to rank j. With outer > 1, the elements are outer x inner
-// chunks and the row is written inner by outer: what goes to one rank of the inner axis lies together.
+// (Shard(0) on the axes of an all-to-all): chunk j of its row goes to rank j.
 struct QuantSpec {
   QuantBits bits = QuantBits::k8;
   int64_t rows = 0;
-  int64_t outer = 1, inner = 1;
 };
 
 // u8 of the shape above from a flat tensor of f64, f32 or bf16. The layouts of results are the caller's to set.

@@ -184,6 +184,12 @@ void ParallelConfig::Describe(ConfigFields& f) {
   f.Add("virtual_stages", virtual_stages,
         {.doc = "stages of a pipeline rank; 0 = as is usual for the schedule", .min = 0, .max = kMaxRanks});
   f.Add("stage_layout", stage_layout, {.doc = "which layers each stage has (pipeline.md); auto: alike in time"});
+  f.Add("resident_stages", resident_stages,
+        {.doc =
+             "zero = 3 in a pipeline: stages whose gathered weights a rank keeps from one micro-batch to the next; 0 = "
+             "none: gathered for each, block by block",
+         .min = 0,
+         .max = kMaxRanks});
   zero.Describe(f);
 }
 

@@ -79,6 +79,7 @@ struct ParallelConfig {
   std::string schedule_file;  // empty: `schedule`
   int64_t virtual_stages = 0;
   std::string stage_layout = "auto";
+  int64_t resident_stages = 0;
   ZeroConfig zero;
   int64_t ranks() const { return dp * tp * pp; }
 

@@ -39,6 +39,7 @@ void CheckUnused(const ParallelConfig& p, ConfigChecks& c) {
     refuse("parallel.schedule", absl::StrFormat("\"%s\"", p.schedule), absl::StrFormat("\"%s\"", defaults.schedule));
   }
   if (!p.schedule_file.empty()) refuse("parallel.schedule_file", absl::StrFormat("\"%s\"", p.schedule_file), "\"\"");
+  if (p.resident_stages > 0) refuse("parallel.resident_stages", absl::StrCat(p.resident_stages), "0");
   if (p.virtual_stages > 1) refuse("parallel.virtual_stages", absl::StrCat(p.virtual_stages), "1");
   if (p.stage_layout != defaults.stage_layout) {
     refuse("parallel.stage_layout", absl::StrFormat("\"%s\"", p.stage_layout),
@@ -81,6 +82,10 @@ void CheckPipeline(const JobConfig& job, ConfigChecks& c) {
   const ParallelConfig& p = job.parallel;
   if (!c.Ok({"parallel.pp", "parallel.schedule", "parallel.virtual_stages", "parallel.stage_layout"})) return;
   if (p.pp == 1) return CheckUnused(p, c);
+  if (p.resident_stages > 0 && (p.zero.stage < 3 || p.zero.secondary)) {
+    c.Add(ConfigErrorKind::kContradiction, "parallel.resident_stages", absl::StrCat(p.resident_stages),
+          "needs parallel.zero = 3, without zero_secondary", "0");
+  }
   CheckNames(p, c);
   if (!c.Ok({"parallel.schedule", "model.layers"})) return;
   int stages = StagesOf(job);

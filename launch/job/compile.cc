@@ -141,8 +141,10 @@ absl::StatusOr<TrainGraph> MakeTrainGraph(const JobStages& stages, const Job& jo
                                           const KernelTable& kernels) {
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, rank * job.ranks_per_stage()));
   ASSIGN_OR_RETURN(Graph graph, RankGraph(stages, job, rank, mesh, "loss"));
-  ASSIGN_OR_RETURN(Bucketed bucketed, BucketPass(std::move(graph), mesh, OptionsOf(job.config.parallel.zero, mesh),
-                                                 OwnersOf(stages, job.pipeline.schedule, mesh)));
+  ZeroOptions zero = OptionsOf(job.config.parallel.zero, mesh);
+  zero.resident = job.config.parallel.resident_stages > 0;
+  ASSIGN_OR_RETURN(Bucketed bucketed,
+                   BucketPass(std::move(graph), mesh, zero, OwnersOf(stages, job.pipeline.schedule, mesh)));
   TrainGraph train{.weights = ShardedWeightsOf(bucketed.graph, bucketed.buckets)};
   const Value loss = bucketed.graph.outputs.at("loss");
   ASSIGN_OR_RETURN(train.graph, ApplyOptimizer(std::move(bucketed), mesh, job.config.optim, loss));

@@ -98,7 +98,8 @@ absl::StatusOr<JobPipeline> MakePipeline(const JobConfig& config, const ModelCos
   ASSIGN_OR_RETURN(p.schedule, ScheduleOf(config));
   ASSIGN_OR_RETURN(p.layout, StageLayoutOf(config, p.schedule.stages(), costs));
   p.durations = Durations(p.layout, costs);
-  LowerOptions options;
+  LowerOptions options{.zero = static_cast<int>(config.parallel.zero.stage),
+                       .resident_stages = static_cast<int>(config.parallel.resident_stages)};
   ASSIGN_OR_RETURN(options.tied, TiedStages(forward, p.layout, p.schedule));
   ASSIGN_OR_RETURN(p.train, LowerSchedule(p.schedule, p.durations, options));
   p.eval_micro_batches = p.schedule.ranks;

@@ -75,7 +75,7 @@ Value Reduced(GraphBuilder& g, StateId state, AxisSet axes) {
 Value ReducedGrads(GraphBuilder& g, const Bucket& b, const ZeroOptions& zero, const Mesh& mesh) {
   Value v = g.Read(b.grads);
   const AxisSet scatter = Without(b.shard_axes, b.grad_axes), rest = Without(b.reduce_axes, b.shard_axes);
-  if (scatter != 0) v = ReduceScatter(g, b, v, scatter, zero, mesh);
+  if (scatter != 0) v = ReduceScatter(g, v, scatter, zero, mesh);
   if (rest != 0) v = Convert(g, v, rest, Partial(), Replicate(), CollectiveOp::Storage::kInPlace);
   return v;
 }

@@ -14,13 +14,16 @@
 namespace strata {
 namespace {
 
-// Forward or backward (I and W) of one stage: weights are gathered in each for itself. The update has its shards.
+// Forward or backward (I and W) of one stage: weights are gathered in each for itself, or in one for both where they stay. The
+// update has its shards.
 struct Pass {
   int replica = 0, stage = 0;
   bool backward = false;
   auto operator<=>(const Pass&) const = default;
 };
-Pass PassOf(const Node& n) { return {n.replica, n.stage, n.phase != Phase::kForward}; }
+Pass PassOf(const Node& n, const ZeroOptions& zero) {
+  return {n.replica, n.stage, !zero.resident && n.phase != Phase::kForward};
+}
 
 // A bucket in one pass.
 struct Use {
@@ -42,7 +45,7 @@ struct Reads {
   }
 };
 
-absl::StatusOr<Reads> FindReads(const Graph& graph, std::span<const ShardedWeights> weights) {
+absl::StatusOr<Reads> FindReads(const Graph& graph, std::span<const ShardedWeights> weights, const ZeroOptions& zero) {
   std::map<std::string, std::pair<size_t, size_t>> parameters;
   for (size_t b = 0; b < weights.size(); ++b) {
     for (size_t e = 0; e < weights[b].entries.size(); ++e) parameters[weights[b].entries[e].parameter] = {b, e};
@@ -65,7 +68,7 @@ absl::StatusOr<Reads> FindReads(const Graph& graph, std::span<const ShardedWeigh
       const auto it = bucket_of.find(v.node);
       if (it == bucket_of.end()) continue;
       if (n.phase == Phase::kStep) return absl::InternalError(n.scope + ": a parameter is read in the step phase");
-      uses[PassOf(n)].try_emplace(it->second, Use{it->second, id, id}).first->second.last = id;
+      uses[PassOf(n, zero)].try_emplace(it->second, Use{it->second, id, id}).first->second.last = id;
     }
   }
   for (const auto& [pass, by_bucket] : uses) {
@@ -115,7 +118,8 @@ class Gathering {
 
   void Emit(GraphBuilder& g, const Pass& pass, const Use& use) {
     const ShardedWeights& w = weights_[use.bucket];
-    const EmitLike like(g, r_.old().nodes[use.first], "bucket." + w.name, r_.old().nodes[use.first].phase);
+    const Node& first = r_.old().nodes[use.first];
+    const EmitLike like(g, first, "bucket." + w.name, zero_.resident ? Phase::kUnshard : first.phase);
     Value& secondary = secondary_[{pass.replica, pass.stage, use.bucket}];
     const Value flat = pass.backward && secondary.valid()
                            ? Convert(g, secondary, zero_.secondary, Shard(0), Replicate())
@@ -155,7 +159,7 @@ std::vector<ShardedWeights> ShardedWeightsOf(const Graph& graph, std::span<const
 
 absl::StatusOr<Graph> GatherWeights(Graph graph, std::span<const ShardedWeights> weights, const ZeroOptions& zero) {
   if (weights.empty()) return graph;
-  ASSIGN_OR_RETURN(const Reads reads, FindReads(graph, weights));
+  ASSIGN_OR_RETURN(const Reads reads, FindReads(graph, weights, zero));
   Rewrite r(graph);
   RETURN_IF_ERROR(CheckTurns(reads, graph, zero.prefetch));
   Gathering gathering(r, reads, weights, zero);

@@ -29,6 +29,7 @@ std::vector<ShardedWeights> ShardedWeightsOf(const Graph& graph, std::span<const
 // lives until its last use in that pass, and views of it. It stands before the first use of the bucket that is used
 // zero.prefetch buckets earlier in the pass: a gather may overlap with so many blocks, and so many buckets are whole beside the
 // one in use. What the backward pass recomputes uses the backward pass's weights.
+// With zero.resident, one all-gather a bucket and stage in Phase::kUnshard serves both passes and several micro-batches.
 // With zero.weight_bits, quantised blocks are sent, and every rank computes with what comes back of them, its own shard's too.
 // With zero.secondary, forward leaves a slice of what it gathered, and backward gathers that over these axes.
 absl::StatusOr<Graph> GatherWeights(Graph graph, std::span<const ShardedWeights> weights, const ZeroOptions& zero);

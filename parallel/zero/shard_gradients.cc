@@ -51,7 +51,7 @@ void EmitReduction(Rewrite& r, GraphBuilder& g, const Bucket& b, const Gradients
     offsets.push_back(b.entries[i].offset);
   }
   const Value flat = WithLayout(g, Pack(g, std::move(parts), std::move(offsets), b.padded), LayoutOn(0, b.reduce_axes));
-  const Value sum = Accumulate(g, g.Read(b.grads), ReduceScatter(g, b, flat, b.grad_axes, zero, mesh));
+  const Value sum = Accumulate(g, g.Read(b.grads), ReduceScatter(g, flat, b.grad_axes, zero, mesh));
   r.Replace({found.last, 0}, sum);
   r.SetLayout(sum, g.graph().states[b.grads].spec.layout);
 }

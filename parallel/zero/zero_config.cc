@@ -17,8 +17,10 @@ void ZeroConfig::Describe(ConfigFields& f) {
         {.doc = "neighbouring dp ranks with fast links, those of a node; divides dp; 0 = all links are alike",
          .min = 0,
          .max = 65536});
-  f.AddChoice("zero_scope", scope, kZeroScopeNames,
-              {.doc = "inner: shard over dp_inner ranks only, and sum the shards over the others"});
+  f.AddChoice(
+      "zero_scope", scope, kZeroScopeNames,
+      {.doc = "inner: shard over dp_inner ranks only, and sum the shards over the others; states: that but for the "
+              "optimizer states, which all ranks share"});
   f.Add("zero_secondary", secondary,
         {.doc = "zero = 3: backward gathers over dp_inner ranks, from a second shard that forward leaves"});
   f.AddChoice("zero_weights", weights, kWeightWireNames,
@@ -32,7 +34,8 @@ void ZeroConfig::Check(ConfigChecks& c, int64_t dp) const {
   const auto needs = [&](bool given, std::string_view key, std::string_view value, bool met, std::string_view what) {
     if (given && !met) c.Add(ConfigErrorKind::kContradiction, key, value, what);
   };
-  needs(scope == ZeroScope::kInner, "parallel.zero_scope", "inner", inner > 0, "needs parallel.dp_inner");
+  needs(scope != ZeroScope::kAll, "parallel.zero_scope", kZeroScopeNames[static_cast<int>(scope)], inner > 0,
+        "needs parallel.dp_inner");
   needs(secondary, "parallel.zero_secondary", "true", stage == 3 && inner > 0 && scope == ZeroScope::kAll,
         "needs parallel.zero = 3, zero_scope = \"all\" and dp_inner");
   needs(weights != Wire::kExact, "parallel.zero_weights", "int8", stage == 3, "needs parallel.zero = 3");
@@ -44,8 +47,10 @@ std::vector<MeshAxis> FactorData(std::vector<MeshAxis> axes, int64_t inner) {
   for (size_t a = 0; a < axes.size(); ++a) {
     if (axes[a].name != "dp" || inner <= 1 || inner >= axes[a].size) continue;
     const int size = static_cast<int>(inner), outer = axes[a].size / size;
-    axes[a] = {"dp.o", outer};
-    axes.insert(axes.begin() + static_cast<std::ptrdiff_t>(a) + 1, {"dp.i", size});
+    int stride = 1;
+    for (size_t i = a + 1; i < axes.size(); ++i) stride *= axes[i].size;
+    axes[a] = {"dp.i", size, stride};
+    axes.insert(axes.begin() + static_cast<std::ptrdiff_t>(a) + 1, {"dp.o", outer, stride * size});
     break;
   }
   return axes;

@@ -10,8 +10,8 @@
 
 namespace strata {
 
-enum class ZeroScope : uint8_t { kAll, kInner };
-inline constexpr std::string_view kZeroScopeNames[] = {"all", "inner"};
+enum class ZeroScope : uint8_t { kAll, kInner, kStates };
+inline constexpr std::string_view kZeroScopeNames[] = {"all", "inner", "states"};
 enum class Wire : uint8_t { kExact, kInt8, kInt4 };
 inline constexpr std::string_view kWeightWireNames[] = {"exact", "int8"};
 inline constexpr std::string_view kGradientWireNames[] = {"exact", "int8", "int4"};
@@ -21,6 +21,8 @@ inline constexpr std::string_view kGradientWireNames[] = {"exact", "int8", "int4
 // The rest is for links of two speeds: `inner` neighbouring ranks (of a node) have fast ones.
 // Wang et al., "ZeRO++" (arXiv:2306.10209): secondary is its hpZ, weights int8 its qwZ, gradients int8 and int4 its qgZ.
 // Scope inner is MiCS (Zhang et al., VLDB 2022): shards within a node, and an all-reduce of the shard between nodes.
+// Scope states shards weights and gradients within a node and optimizer states over all ranks: what crosses slow links does so
+// once a step.
 struct ZeroConfig {
   int64_t stage = 0;
   int64_t prefetch = 1;  // buckets gathered ahead of the one in use
@@ -34,7 +36,8 @@ struct ZeroConfig {
   bool operator==(const ZeroConfig&) const = default;
 };
 
-// The axis "dp" as "dp.o" x "dp.i", of `inner` neighbouring ranks each, where inner is between 1 and its size.
+// The axis "dp" as "dp.i", of `inner` neighbouring ranks, and "dp.o" of the others, where inner is between 1 and its size. dp.i
+// is the outer one where both shard a tensor: a shard over all ranks lies inside the shard over the neighbours.
 std::vector<MeshAxis> FactorData(std::vector<MeshAxis> axes, int64_t inner);
 
 }  // namespace strata

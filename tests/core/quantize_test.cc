@@ -100,20 +100,6 @@ TEST(Quantize, RowsAreSummed) {
   for (size_t i = 0; i < n; ++i) EXPECT_EQ(sum[i], each[i] + each[n + i] + each[2 * n + i]);
 }
 
-TEST(Quantize, ChunksAreWrittenInnerByOuter) {
-  std::vector<double> x = Elements(5);
-  std::vector<uint8_t> plain = Quantized(x, {.bits = QuantBits::k8}),
-                       turned = Quantized(x, {.bits = QuantBits::k8, .rows = 2, .outer = 3, .inner = 2});
-  const std::vector<double> a = Dequantized(plain, QuantBits::k8), b = Dequantized(turned, QuantBits::k8);
-  for (int64_t o = 0; o < 3; ++o) {
-    for (int64_t i = 0; i < 2; ++i) {
-      for (int64_t k = 0; k < kQuantBlock; ++k) {
-        ASSERT_EQ(b[(i * 3 + o) * kQuantBlock + k], a[(o * 2 + i) * kQuantBlock + k]);
-      }
-    }
-  }
-}
-
 TEST(Quantize, TakesWholeBlocks) {
   GraphBuilder g;
   Quantize(g, g.Input("x", {DType::kF32, {300}, {}}), {});

@@ -79,6 +79,14 @@ constexpr const char* kRows[] = {
     "llama layers4 dualpipe pp2 dp2 acc4 zero3",
     "llama layers4 dualpipe-v pp2 dp2 acc4 zero2",
     "llama layers4 greedy v2 pp2 dp2 acc2 zero3",
+    // Stages that stay gathered for several micro-batches.
+    "llama layers4 breadth-first v2 pp2 dp2 acc4 zero3 resident1",
+    "llama layers8 breadth-first v2 pp4 dp2 acc4 zero3 resident2",
+    "llama layers4 interleaved v2 pp2 dp2 acc4 zero3 resident1",
+    "llama layers4 1f1b pp2 dp2 acc4 zero3 resident1 block",
+    "llama layers4 chimera pp2 dp2 acc4 zero3 resident2",
+    "llama layers4 zb-h1 pp2 dp2 tp2 acc4 zero3 resident1",
+    "llama tied layers4 zbv pp2 dp2 acc4 zero3 resident2",
     // Tied embeddings: on two ranks, on one, on two in both directions.
     "llama tied layers4 1f1b pp4 acc4",
     "llama tied layers4 1f1b pp2 dp2 acc2 zero1",
@@ -142,6 +150,21 @@ TEST(PipelineTable, HasEverySchedule) {
   std::set<std::string> schedules;
   for (const char* row : kRows) schedules.insert(ParseLayoutRow(row).config.parallel.schedule);
   for (const std::string_view name : ScheduleNames()) EXPECT_TRUE(schedules.contains(std::string(name))) << name;
+}
+
+// Breadth-first uses a stage for all micro-batches in a row, and so gathers it once forward and once backward (its last stage
+// but once in all), whatever their number; depth-first gathers again and again where a rank has room for one stage.
+TEST(Pipeline, ResidentStagesAreGatheredOnceForAllMicroBatches) {
+  const auto gathers = [](const std::string& words) -> int64_t {
+    const absl::StatusOr<JobRun> run = RunJob(ParseLayoutRow("llama layers4 v2 pp2 dp2 zero3 " + words).config, 1);
+    EXPECT_TRUE(run.ok()) << run.status();
+    return run.ok() ? run->calls.at("dp all-gather") : 0;
+  };
+  const int64_t breadth = gathers("breadth-first acc4 resident1");
+  EXPECT_EQ(gathers("breadth-first acc8 resident1"), breadth);
+  EXPECT_EQ(gathers("breadth-first acc8"), 2 * gathers("breadth-first acc4"));
+  EXPECT_GT(gathers("breadth-first acc4"), 4 * breadth);
+  EXPECT_GT(gathers("interleaved acc8 resident1"), 2 * breadth);
 }
 
 // Clipping by the norm of the whole gradient, however it is spread.

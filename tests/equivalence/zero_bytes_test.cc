@@ -73,6 +73,16 @@ TEST(ZeroMemory, StatesFollowTheFormulas) {
   }
 }
 
+TEST(ZeroMemory, ThreeLevels) {  // weights and gradients over 2 ranks of a node, optimizer states over all 8
+  double n = 0;
+  const auto plans = PlansOf(Bf16Job(8, 1, {.stage = 3, .inner = 2, .scope = ZeroScope::kStates}), &n);
+  ASSERT_TRUE(plans.ok()) << plans.status();
+  for (const Plan& p : *plans) {
+    EXPECT_EQ(RegionBytes(p, "parameters") + RegionBytes(p, "gradients"), 6 * n / 2);
+    EXPECT_EQ(RegionBytes(p, "master weights") + RegionBytes(p, "moments"), 12 * n / 8);
+  }
+}
+
 // Every element of every parameter and moment is stored, by one rank where it is sharded and by all where it is not.
 TEST(ZeroMemory, RangesOfViewsCoverEveryElementOnce) {
   for (int64_t stage = 0; stage <= 3; ++stage) {
@@ -183,7 +193,16 @@ TEST(ZeroTraffic, ShardsWithinANodeAreSummedBetweenNodes) {
                             {"dp.o all-reduce", 2 * 0.5 * 4 * s.n / 2},
                             {"dp.i all-gather", 0.5 * 2 * s.n},
                             {"dp.i all-reduce", 2 * 0.5 * 4},
-                            {"dp.o+dp.i all-reduce", 2 * 0.75 * 4}}));
+                            {"dp.i+dp.o all-reduce", 2 * 0.75 * 4}}));
+}
+
+TEST(ZeroTraffic, StatesOverAllCrossBetweenNodesOnceAStep) {
+  const Sent s = SentBy(Bf16Job(4, 2, {.stage = 3, .inner = 2, .scope = ZeroScope::kStates}));
+  EXPECT_EQ(s.bytes, (Bytes{{"dp.i reduce-scatter", 2 * 0.5 * 4 * s.n},
+                            {"dp.i all-gather", 2 * 2 * 0.5 * 2 * s.n},
+                            {"dp.o reduce-scatter", 0.5 * 4 * s.n / 2},
+                            {"dp.o all-gather", 0.5 * 2 * s.n / 2},
+                            {"dp.i+dp.o all-reduce", 2 * 0.75 * (4 + 4)}}));
 }
 
 // A ring over all ranks crosses each border of a node once, so a node sends over slow links what one rank sends in all; over
@@ -191,8 +210,8 @@ TEST(ZeroTraffic, ShardsWithinANodeAreSummedBetweenNodes) {
 double BetweenNodes(const Sent& s, double inner) {
   double bytes = 0;
   for (const auto& [call, sent] : s.bytes) {
-    if (call == "dp.o+dp.i all-reduce") continue;  // loss and norm: a few bytes
-    if (call.rfind("dp.o+dp.i ", 0) == 0) bytes += sent;
+    if (call == "dp.i+dp.o all-reduce") continue;  // loss and norm: a few bytes
+    if (call.rfind("dp.i+dp.o ", 0) == 0) bytes += sent;
     if (call.rfind("dp.o ", 0) == 0) bytes += inner * sent;
   }
   return bytes;
@@ -205,11 +224,11 @@ TEST(ZeroTraffic, BetweenNodesPlusPlus) {
   config.parallel.zero = {.stage = 3, .inner = 2, .secondary = true, .weights = Wire::kInt8, .gradients = Wire::kInt4};
   const Sent plus = SentBy(config);
   const double n = plus.n;
-  EXPECT_EQ(plus.bytes, (Bytes{{"dp.o+dp.i all-gather", 0.75 * n * 260 / 256},
+  EXPECT_EQ(plus.bytes, (Bytes{{"dp.i+dp.o all-gather", 0.75 * n * 260 / 256},
                                {"dp.i all-gather", 0.5 * 2 * n},
                                {"dp.i all-to-all", 0.5 * n * 132 / 256},
                                {"dp.o all-to-all", 0.5 * n / 2 * 132 / 256},
-                               {"dp.o+dp.i all-reduce", 2 * 0.75 * (4 + 4)}}));
+                               {"dp.i+dp.o all-reduce", 2 * 0.75 * (4 + 4)}}));
   EXPECT_EQ(BetweenNodes(exact, 2), 0.75 * (2 + 2 + 4) * exact.n);
   EXPECT_EQ(BetweenNodes(plus, 2), 0.75 * n * 260 / 256 + 0.5 * n * 132 / 256);
 }

@@ -130,8 +130,13 @@ bool ReadLayoutWord(const std::string& word, JobConfig& c) {
   const struct {
     std::string_view prefix;
     int64_t& value;
-  } numbers[] = {{"dp", c.parallel.dp},           {"tp", c.parallel.tp}, {"acc", c.batch.accumulate},
-                 {"zero", c.parallel.zero.stage}, {"pp", c.parallel.pp}, {"v", c.parallel.virtual_stages}};
+  } numbers[] = {{"dp", c.parallel.dp},
+                 {"tp", c.parallel.tp},
+                 {"acc", c.batch.accumulate},
+                 {"zero", c.parallel.zero.stage},
+                 {"pp", c.parallel.pp},
+                 {"v", c.parallel.virtual_stages},
+                 {"resident", c.parallel.resident_stages}};
   for (const auto& [prefix, value] : numbers) {
     if (const int64_t n = NumberAfter(word, prefix); n > 0) return value = n, true;
   }
