@@ -156,11 +156,12 @@ TEST(PipelineTable, HasEverySchedule) {
 // but once in all), whatever their number; depth-first gathers again and again where a rank has room for one stage.
 TEST(Pipeline, ResidentStagesAreGatheredOnceForAllMicroBatches) {
   const auto gathers = [](const std::string& words) -> int64_t {
-    const absl::StatusOr<JobRun> run = RunJob(ParseLayoutRow("llama layers4 v2 pp2 dp2 zero3 " + words).config, 1);
+    const absl::StatusOr<JobRun> run = RunJob(ParseLayoutRow("llama layers4 v2 pp2 dp2 zero3 rows16 " + words).config, 1);
     EXPECT_TRUE(run.ok()) << run.status();
     return run.ok() ? run->calls.at("dp all-gather") : 0;
   };
   const int64_t breadth = gathers("breadth-first acc4 resident1");
+  EXPECT_EQ(breadth, 5);  // rank 0: the embedding and block 0 forward and backward, block 2 once
   EXPECT_EQ(gathers("breadth-first acc8 resident1"), breadth);
   EXPECT_EQ(gathers("breadth-first acc8"), 2 * gathers("breadth-first acc4"));
   EXPECT_GT(gathers("breadth-first acc4"), 4 * breadth);
