@@ -82,9 +82,9 @@ void CheckPipeline(const JobConfig& job, ConfigChecks& c) {
   const ParallelConfig& p = job.parallel;
   if (!c.Ok({"parallel.pp", "parallel.schedule", "parallel.virtual_stages", "parallel.stage_layout"})) return;
   if (p.pp == 1) return CheckUnused(p, c);
-  if (p.resident_stages > 0 && (p.zero.stage < 3 || p.zero.secondary)) {
+  if (p.resident_stages > 0 && p.zero.stage < 3) {
     c.Add(ConfigErrorKind::kContradiction, "parallel.resident_stages", absl::StrCat(p.resident_stages),
-          "needs parallel.zero = 3, without zero_secondary", "0");
+          "needs parallel.zero = 3", "0");
   }
   CheckNames(p, c);
   if (!c.Ok({"parallel.schedule", "model.layers"})) return;

@@ -90,6 +90,7 @@ schedule = "interleaved"
 schedule_file = "mine.csv"
 virtual_stages = 2
 stage_layout = "E,0 | 1 | 2 | H"
+resident_stages = 1
 zero = 3
 zero_prefetch = 2
 dp_inner = 1
@@ -169,6 +170,7 @@ JobConfig Full() {
                 .schedule_file = "/cfg/mine.csv",
                 .virtual_stages = 2,
                 .stage_layout = "E,0 | 1 | 2 | H",
+                .resident_stages = 1,
                 .zero = {.stage = 3,
                          .prefetch = 2,
                          .inner = 1,
@@ -268,9 +270,9 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
     check(precision, a);
   }
   {
-    auto& [a, b, c, d, e, f, g, h, i, zero] = parallel;
+    auto& [a, b, c, d, e, f, g, h, i, q, zero] = parallel;
     auto& [j, k, l, m, n, o, p] = zero;
-    check(parallel, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p);
+    check(parallel, a, b, c, d, e, f, g, h, i, q, j, k, l, m, n, o, p);
   }
   {
     auto& [a, b, c] = memory;
