@@ -152,7 +152,7 @@ struct AttentionKernel {
     for (const TensorRef& t : a.in) {
       if (IsFloating(t.dtype)) RETURN_IF_ERROR(FillRandom(t.data, t.dtype, t.shape.elements(), 1, StreamOf(a)));
     }
-    const absl::Status s = context.attention->Prepare(shape, OperandsOf(c, a));
+    const absl::Status s = context.attention->Prepare(shape, OperandsOf(c, a), kDeterminism);
     return absl::IsFailedPrecondition(s) ? absl::OkStatus() : s;  // without cuDNN or an engine: the plain kernels
   }
 

@@ -68,8 +68,9 @@ class AttentionPlans {
 
   // Makes the shape's plan. Errors: FailedPrecondition where cuDNN cannot be used or has no engine, InvalidArgument as
   // CheckAttentionShape, ResourceExhausted where the plan needs more workspace than AttentionWorkspaceOf() promises.
-  // Of several engines the one that is fastest on these operands, which hold random numbers. Blocks.
-  absl::Status Prepare(const AttentionShape& shape, const AttentionOperands& operands);
+  // Of several engines the one that is fastest on these operands, which hold random numbers; or cuDNN's first, always the
+  // same one. Blocks.
+  absl::Status Prepare(const AttentionShape& shape, const AttentionOperands& operands, Determinism determinism);
   bool Has(const AttentionShape& shape) const { return plans_.contains(shape); }
   // Only launches; Prepare() made the plan.
   absl::Status Run(const AttentionShape& shape, const AttentionOperands& operands);

@@ -177,7 +177,8 @@ std::string AttentionPlans::version() const {
   return usable_.ok() ? CudnnVersionName(static_cast<int64_t>(library_->GetVersion())) : "";
 }
 
-absl::Status AttentionPlans::Prepare(const AttentionShape& shape, const AttentionOperands& operands) {
+absl::Status AttentionPlans::Prepare(const AttentionShape& shape, const AttentionOperands& operands,
+                                     Determinism determinism) {
   RETURN_IF_ERROR(usable_);
   if (Has(shape)) return absl::OkStatus();
   ASSIGN_OR_RETURN(std::unique_ptr<CudnnGraph> graph, AttentionGraph(*library_, shape));
@@ -185,7 +186,12 @@ absl::Status AttentionPlans::Prepare(const AttentionShape& shape, const Attentio
       graph->Build(static_cast<cudnnHandle_t>(handle_), AttentionWorkspaceOf(shape).library_bytes());
   if (!built.ok()) return Annotate(built, absl::StrFormat("%s, cuDNN %s", ToString(shape), version()));
   CudnnGraph& g = *(plans_[shape] = std::move(graph));
-  absl::Status chosen = ChooseFastest(shape, g, operands);
+  absl::Status chosen = absl::OkStatus();
+  if (determinism == Determinism::kBitExact) {
+    g.Use(0);
+  } else {
+    chosen = ChooseFastest(shape, g, operands);
+  }
   if (!chosen.ok()) plans_.erase(shape);
   return chosen;
 }

@@ -12,6 +12,7 @@ namespace {
 std::string NotOnGpu(const JobConfig& c) {
   if (c.precision.compute == DType::kF64) return "precision.compute = \"float64\" runs on the CPU only";
   if (c.data.packing == Packing::kIsolate) return "data.packing = \"isolate\" runs on the CPU only";
+  if (c.parallel.zero.gradients == Wire::kInt4) return "parallel.zero_gradients = \"int4\" runs on the CPU only";
   return "";
 }
 

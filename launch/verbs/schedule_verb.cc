@@ -55,7 +55,11 @@ absl::StatusOr<ScheduleQuery> QueryOf(const PlanOptions& o, const JobConfig& con
     query.ranks = s.ranks;
     query.given.push_back(std::move(s));
   }
-  if (query.ranks < 1) return absl::InvalidArgumentError("--schedule needs the number of pipeline ranks: --pp N");
+  if (query.ranks < 1 && config.parallel.pp > 1) query.ranks = static_cast<int>(config.parallel.pp);
+  if (query.ranks < 1) {
+    return absl::InvalidArgumentError(
+        "--schedule needs the number of pipeline ranks: --pp N, or parallel.pp in the config");
+  }
   if (!o.durations.empty()) {
     ASSIGN_OR_RETURN(const std::string text, ReadText(env, o.durations, kMaxTextBytes));
     ASSIGN_OR_RETURN(query.stages, ParseDurations(text));

@@ -79,6 +79,12 @@ constexpr const char* kRows[] = {
     "llama layers4 dualpipe pp2 dp2 acc4 zero3",
     "llama layers4 dualpipe-v pp2 dp2 acc4 zero2",
     "llama layers4 greedy v2 pp2 dp2 acc2 zero3",
+    "llama layers4 bitpipe pp2 dp2 acc4 zero3",
+    "llama layers4 dualpipe-v pp2 dp2 acc4 zero3",
+    "llama layers4 gpipe pp2 tp2 acc2",
+    "llama layers4 breadth-first v2 pp2 tp2 acc4",
+    "llama layers4 bitpipe pp2 tp2 acc4",
+    "llama layers4 dualpipe-v pp2 tp2 acc4 zero1",
     // Stages that stay gathered for several micro-batches.
     "llama layers4 breadth-first v2 pp2 dp2 acc4 zero3 resident1",
     "llama layers8 breadth-first v2 pp4 dp2 acc4 zero3 resident2",
@@ -156,7 +162,8 @@ TEST(PipelineTable, HasEverySchedule) {
 // but once in all), whatever their number; depth-first gathers again and again where a rank has room for one stage.
 TEST(Pipeline, ResidentStagesAreGatheredOnceForAllMicroBatches) {
   const auto gathers = [](const std::string& words) -> int64_t {
-    const absl::StatusOr<JobRun> run = RunJob(ParseLayoutRow("llama layers4 v2 pp2 dp2 zero3 rows16 " + words).config, 1);
+    const absl::StatusOr<JobRun> run =
+        RunJob(ParseLayoutRow("llama layers4 v2 pp2 dp2 zero3 rows16 " + words).config, 1);
     EXPECT_TRUE(run.ok()) << run.status();
     return run.ok() ? run->calls.at("dp all-gather") : 0;
   };
