@@ -283,7 +283,7 @@ bool IsEmpty(const Json& value) {
 
 absl::Status CheckKnown(const Json& json, const Architecture& a) {
   for (const auto& [key, value] : json.items()) {
-    const auto is_key = [&](const auto& row) { return key == row.key; };
+    const auto is_key = [&, &key = key](const auto& row) { return key == row.key; };
     if (IsEmpty(value) || std::find(std::begin(kHarmless), std::end(kHarmless), key) != std::end(kHarmless) ||
         std::any_of(a.ints.begin(), a.ints.end(), is_key) || std::any_of(a.doubles.begin(), a.doubles.end(), is_key) ||
         std::any_of(a.fixed.begin(), a.fixed.end(), is_key)) {

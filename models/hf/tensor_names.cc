@@ -157,8 +157,8 @@ absl::StatusOr<HfNames> HfNames::Make(const ModelConfig& model, const std::funct
   const Table& table = TableOf(model.arch);
   for (const Parameter& p : names.parameters_) {
     const auto [pattern, block] = SplitBlock(p.name);
-    const auto row =
-        std::find_if(table.rows.begin(), table.rows.end(), [&](const Row& r) { return pattern == r.ours; });
+    const auto row = std::find_if(table.rows.begin(), table.rows.end(),
+                                  [&, &pattern = pattern](const Row& r) { return pattern == r.ours; });
     if (row == table.rows.end()) return absl::InternalError(absl::StrFormat("%s has no row in the table", p.name));
     std::string theirs = row->theirs;
     if (!block.empty()) theirs.replace(theirs.find(".N.") + 1, 1, block);
