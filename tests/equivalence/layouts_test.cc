@@ -20,27 +20,9 @@ using testing::LayoutDifference;
 using testing::LayoutRow;
 using testing::RunJob;
 
-class Layouts : public ::testing::TestWithParam<LayoutRow> {
- protected:
-  // One run a model: rows share it.
-  static const JobRun& OneRank(const LayoutRow& row) {
-    static auto* const runs = new std::vector<std::pair<JobConfig, JobRun>>;
-    const auto it = std::find_if(runs->begin(), runs->end(), [&](auto& r) { return r.first == row.one_rank; });
-    if (it != runs->end()) return it->second;
-    absl::StatusOr<JobRun> run = RunJob(row.one_rank, kLayoutSteps);
-    EXPECT_TRUE(run.ok()) << run.status();
-    return runs->emplace_back(row.one_rank, *std::move(run)).second;
-  }
-};
+class Layouts : public ::testing::TestWithParam<LayoutRow> {};
 
-TEST_P(Layouts, EqualsOneRank) {
-  const absl::StatusOr<JobRun> run = RunJob(GetParam().config, kLayoutSteps);
-  ASSERT_TRUE(run.ok()) << run.status();
-  ASSERT_EQ(run->steps.size(), static_cast<size_t>(kLayoutSteps));
-  for (const auto& [name, held] : run->held) EXPECT_EQ(std::count(held.begin(), held.end(), false), 0) << name;
-  const LayoutDifference d = DifferenceOf(*run, OneRank(GetParam()));
-  EXPECT_LE(d.worst, kLayoutTolerance) << d.what;
-}
+TEST_P(Layouts, EqualsOneRank) { testing::ExpectEqualsOneRank(GetParam()); }
 
 INSTANTIATE_TEST_SUITE_P(All, Layouts, ::testing::ValuesIn(testing::LayoutTable()), [](const auto& info) {
   return absl::StrReplaceAll(info.param.name, {{" ", "_"}});

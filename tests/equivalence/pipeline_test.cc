@@ -125,27 +125,11 @@ constexpr const char* kRows[] = {
     "gpt2 layers6 interleaved v2 pp2 dp2 acc4 cut=E|0-3|4-5|H",
 };
 
-class Pipelines : public ::testing::TestWithParam<const char*> {
- protected:
-  // One run a model: rows share it.
-  static const JobRun& OneRank(const LayoutRow& row) {
-    static auto* const runs = new std::vector<std::pair<JobConfig, JobRun>>;
-    const auto it = std::find_if(runs->begin(), runs->end(), [&](auto& r) { return r.first == row.one_rank; });
-    if (it != runs->end()) return it->second;
-    absl::StatusOr<JobRun> run = RunJob(row.one_rank, kLayoutSteps);
-    EXPECT_TRUE(run.ok()) << run.status();
-    return runs->emplace_back(row.one_rank, *std::move(run)).second;
-  }
-};
+class Pipelines : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(Pipelines, EqualsOneRank) {
   const LayoutRow row = ParseLayoutRow(GetParam());
-  const absl::StatusOr<JobRun> run = RunJob(row.config, kLayoutSteps);
-  ASSERT_TRUE(run.ok()) << run.status();
-  ASSERT_EQ(run->steps.size(), static_cast<size_t>(kLayoutSteps));
-  for (const auto& [name, held] : run->held) EXPECT_EQ(std::count(held.begin(), held.end(), false), 0) << name;
-  const LayoutDifference d = DifferenceOf(*run, OneRank(row));
-  EXPECT_LE(d.worst, kLayoutTolerance) << d.what;
+  testing::ExpectEqualsOneRank(row);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Pipelines, ::testing::ValuesIn(kRows), [](const auto& info) {

@@ -1,5 +1,7 @@
 #include "tests/testing/layout_table.h"
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <cctype>
 #include <cmath>
@@ -212,6 +214,29 @@ LayoutDifference DifferenceOf(const JobRun& a, const JobRun& b) {
     note(difference / scale, name);
   }
   return d;
+}
+
+namespace {
+
+// One run a model: rows share it.
+const JobRun& OneRankRun(const LayoutRow& row) {
+  static auto* const runs = new std::vector<std::pair<JobConfig, JobRun>>;
+  const auto it = std::find_if(runs->begin(), runs->end(), [&](auto& r) { return r.first == row.one_rank; });
+  if (it != runs->end()) return it->second;
+  absl::StatusOr<JobRun> run = RunJob(row.one_rank, kLayoutSteps);
+  EXPECT_TRUE(run.ok()) << run.status();
+  return runs->emplace_back(row.one_rank, *std::move(run)).second;
+}
+
+}  // namespace
+
+void ExpectEqualsOneRank(const LayoutRow& row) {
+  const absl::StatusOr<JobRun> run = RunJob(row.config, kLayoutSteps);
+  ASSERT_TRUE(run.ok()) << run.status();
+  ASSERT_EQ(run->steps.size(), static_cast<size_t>(kLayoutSteps));
+  for (const auto& [name, held] : run->held) EXPECT_EQ(std::count(held.begin(), held.end(), false), 0) << name;
+  const LayoutDifference d = DifferenceOf(*run, OneRankRun(row));
+  EXPECT_LE(d.worst, kLayoutTolerance) << d.what;
 }
 
 }  // namespace strata::testing

@@ -17,6 +17,7 @@ namespace strata::testing {
 //   sp, keep               sequence parallelism; with what forward gathered kept for backward
 //   zeroN                  ZeRO's stage
 //   layersN, rowsN         of the model; sequences of a step, else 8
+//   residentN              with zero3 and ppN: stages that stay gathered
 //   ppN, vN                pipeline ranks, stages of one; 1f1b, zbv, ...: the schedule; cut=E,0|1,H: the stages
 struct LayoutRow {
   std::string name;
@@ -37,5 +38,9 @@ struct LayoutDifference {
   std::string what;
 };
 LayoutDifference DifferenceOf(const JobRun& a, const JobRun& b);
+
+// Runs the row on thread ranks and expects what its one-rank run gives, which rows of the same model share, and that the
+// ranks hold every element of every parameter.
+void ExpectEqualsOneRank(const LayoutRow& row);
 
 }  // namespace strata::testing
