@@ -28,7 +28,7 @@ absl::StatusOr<std::byte*> CpuDevice::Reserve(Tier tier, int64_t bytes) {
   return static_cast<std::byte*>(p);
 }
 
-absl::StatusOr<Stream> CpuDevice::NewStream(const std::string&) { return Stream{streams_++, nullptr}; }
+absl::StatusOr<Stream> CpuDevice::NewStream(const std::string&, Priority) { return Stream{streams_++, nullptr}; }
 absl::StatusOr<Event> CpuDevice::NewEvent() {
   events_.emplace_back();
   return Event{static_cast<int32_t>(events_.size() - 1), nullptr};

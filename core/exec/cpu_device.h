@@ -18,13 +18,14 @@ class CpuDevice : public Device {
 
   // Errors: ResourceExhausted where the machine's physical memory is smaller; Unimplemented for Tier::kDisk.
   absl::StatusOr<std::byte*> Reserve(Tier tier, int64_t bytes) override;
-  absl::StatusOr<Stream> NewStream(const std::string& name) override;
+  absl::StatusOr<Stream> NewStream(const std::string& name, Priority priority) override;
   absl::StatusOr<Event> NewEvent() override;
   absl::Status Record(Event e, Stream) override;
   absl::Status Wait(Stream, Event) override { return absl::OkStatus(); }
   absl::Status Copy(void* dst, const void* src, int64_t bytes, Stream s) override;
   absl::Status Fill(void* dst, uint8_t byte, int64_t bytes, Stream s) override;
   absl::Status Drain() override { return absl::OkStatus(); }
+  absl::Status Drain(Stream) override { return absl::OkStatus(); }
   absl::Status Close() override { return absl::OkStatus(); }
   bool host_addressable() const override { return true; }
   absl::StatusOr<Event> NewTimer() override;

@@ -77,9 +77,13 @@ class Gpu final : public CudaDevice {
     return static_cast<std::byte*>(p);
   }
 
-  absl::StatusOr<Stream> NewStream(const std::string&) override {
+  absl::StatusOr<Stream> NewStream(const std::string&, Priority priority) override {
+    int low = 0, high = 0;  // low is the larger number
+    RETURN_IF_CUDA(cudaDeviceGetStreamPriorityRange(&low, &high));
+    const int middle = (low + high) / 2;
+    const int levels[] = {low, middle, high};
     cudaStream_t s = nullptr;
-    RETURN_IF_CUDA(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking));
+    RETURN_IF_CUDA(cudaStreamCreateWithPriority(&s, cudaStreamNonBlocking, levels[static_cast<int>(priority)]));
     streams_.push_back(s);
     return Stream{static_cast<int16_t>(streams_.size() - 1), s};
   }
@@ -107,6 +111,9 @@ class Gpu final : public CudaDevice {
   absl::Status Drain() override {
     for (cudaStream_t s : streams_) RETURN_IF_CUDA(cudaStreamSynchronize(s));
     return absl::OkStatus();
+  }
+  absl::Status Drain(Stream s) override {
+    return CudaStatus(cudaStreamSynchronize(Native(s)), "cudaStreamSynchronize");
   }
   absl::Status Close() override { return Drain(); }
   bool host_addressable() const override { return false; }

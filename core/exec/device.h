@@ -20,6 +20,7 @@ class ThreadPool;
 
 enum class Tier : uint8_t { kDevice, kHost, kDisk };  // kDevice of a CPU rank is host memory
 inline constexpr int kNumTiers = 3;
+enum class Priority : uint8_t { kLow, kNormal, kHigh };  // whose work goes first where several streams have some
 struct Stream {
   int16_t id = 0;
   void* native = nullptr;  // cudaStream_t
@@ -38,13 +39,14 @@ class Device {
  public:
   virtual ~Device() = default;
   virtual absl::StatusOr<std::byte*> Reserve(Tier tier, int64_t bytes) = 0;  // before step 1 only; ResourceExhausted
-  virtual absl::StatusOr<Stream> NewStream(const std::string& name) = 0;
+  virtual absl::StatusOr<Stream> NewStream(const std::string& name, Priority priority) = 0;
   virtual absl::StatusOr<Event> NewEvent() = 0;
   virtual absl::Status Record(Event e, Stream s) = 0;
   virtual absl::Status Wait(Stream s, Event e) = 0;
   virtual absl::Status Copy(void* dst, const void* src, int64_t bytes, Stream s) = 0;
   virtual absl::Status Fill(void* dst, uint8_t byte, int64_t bytes, Stream s) = 0;  // poisoning, zeroing
-  virtual absl::Status Drain() = 0;  // every stream idle; returns the first asynchronous error
+  virtual absl::Status Drain() = 0;          // every stream idle; returns the first asynchronous error
+  virtual absl::Status Drain(Stream s) = 0;  // this one idle
   virtual absl::Status Close() = 0;
   virtual bool host_addressable() const = 0;  // whether the host may read and write Tier::kDevice by address
 
@@ -98,11 +100,15 @@ class KernelTable {
  public:
   void Add(std::string op, DType dtype, Kernel kernel);  // dtype of the first floating input (else of the first output)
   bool Has(std::string_view op) const;  // in any dtype; ops without kernels are decomposed before sharding
+  // Whether kernels run behind the thread that launches them, so that work on several streams overlaps.
+  bool asynchronous() const { return asynchronous_; }
+  void set_asynchronous() { asynchronous_ = true; }
   // With `deterministic` only of kernels that are. Errors: NotFound names op and dtype.
   absl::StatusOr<const Kernel*> Find(std::string_view op, DType dtype, bool deterministic = false) const;
 
  private:
   std::map<std::pair<std::string, DType>, std::vector<Kernel>> table_;
+  bool asynchronous_ = false;
 };
 KernelTable CpuKernels();  // core/kernels/cpu_kernels.cc: one Add line an op
 // core/kernels/table_cuda.cc; empty where Strata is built without CUDA. Needs no GPU: workspaces are known without one.

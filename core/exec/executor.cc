@@ -23,8 +23,8 @@ absl::StatusOr<std::unique_ptr<Executor>> Executor::Create(std::shared_ptr<const
     if (e->plan_->arena_bytes[t] == 0) continue;
     ASSIGN_OR_RETURN(e->arena_[t], deps.device.Reserve(static_cast<Tier>(t), e->plan_->arena_bytes[t]));
   }
-  for (const std::string& name : e->plan_->streams) {
-    ASSIGN_OR_RETURN(e->streams_.emplace_back(), deps.device.NewStream(name));
+  for (const PlannedStream& s : e->plan_->streams) {
+    ASSIGN_OR_RETURN(e->streams_.emplace_back(), deps.device.NewStream(s.name, s.priority));
   }
   for (int i = 0; i < e->plan_->events; ++i) {
     ASSIGN_OR_RETURN(e->events_.emplace_back(), deps.device.NewEvent());
@@ -172,7 +172,7 @@ absl::Status Executor::RunSteps(const BoundSegment& bound, const Program& progra
                                          bound.steps[i].step->scope, collectives_));
     }
     if (timers_ != nullptr) {
-      timers_->steps.push_back({bound.steps[i].step, a});
+      timers_->steps.push_back({bound.steps[i].step, a, bound.steps[i].step->stream});
       RETURN_IF_ERROR(deps_.device.Record(timers_->timers[timers_->steps.size()], streams_[0]));
     }
     if (deps_.freed == Freed::kPoison) {

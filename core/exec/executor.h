@@ -49,6 +49,7 @@ class Executor {
   struct TimedStep {
     const Step* step;
     Action action;
+    int16_t stream = 0;
     double begin = 0, seconds = 0;  // begin: since the first step
   };
   absl::StatusOr<std::vector<TimedStep>> Profile(std::string_view program, const StepScalars& scalars,

@@ -4,6 +4,7 @@ namespace strata {
 
 KernelTable CudaKernels(Determinism determinism) {
   KernelTable table;
+  table.set_asynchronous();
   AddCudaLinearKernels(table, determinism);
   AddCudaElementwiseKernels(table);
   AddCudaNormKernels(table);

@@ -7,9 +7,10 @@
 
 namespace strata {
 
-absl::StatusOr<Plan> BuildPlan(std::span<const ProgramSpec> programs, const Mesh& mesh, const KernelTable& kernels) {
+absl::StatusOr<Plan> BuildPlan(std::span<const ProgramSpec> programs, const Mesh& mesh, const KernelTable& kernels,
+                               PlanStreams) {
   Plan plan;
-  plan.streams = {"compute"};
+  plan.streams = {{"compute", Priority::kNormal}};
   ASSIGN_OR_RETURN(plan.states, PlaceStates(programs, mesh, plan.regions));
   LowerContext context{mesh, kernels, {}, plan.comms, plan.regions};
   for (const PlannedState& s : plan.states) context.states[s.name] = &s;

@@ -89,6 +89,15 @@ struct Step {  // one line of `strata plan --steps`
   Collective call{};
 };
 
+// When a step of an action is issued, and on which stream, where work of several streams overlaps.
+struct Issue {
+  int32_t action = 0, step = 0;  // of Program::actions; of its segment
+  int16_t stream = 0;
+  int32_t record = -1;  // the event recorded after it; -1: none
+  std::vector<int32_t>
+      waits;  // events that its stream waits for first, of this run of the program or of the one before it
+};
+
 // The code of one kind of action on one stage, replayed for every micro-batch with its slot. An accumulating kernel
 // overwrites where no earlier action of the program has written its accumulator. `frees`: what is dead after a step
 // (poisoned in debug builds).
@@ -130,10 +139,16 @@ struct Program {
   std::vector<Edge> edges;
   std::vector<Slots> slots;  // one a kSlot region
   std::vector<Port> inputs, outputs;
+  std::vector<Issue> issues;  // every step of every action; empty: the actions in order, on stream 0
 
   int SegmentOf(const Action& a) const;  // index; -1: the action has no code
   int SlotOf(int16_t region, size_t action) const;
   std::string Describe(const Action& a) const;  // "train recv 1.3 over edge 0->1 activation"
+};
+
+struct PlannedStream {
+  std::string name;  // "compute", "collectives dp", "update"
+  Priority priority = Priority::kNormal;
 };
 
 struct PlannedState {
@@ -154,7 +169,7 @@ struct Plan {
   std::vector<Region> regions;
   std::vector<PlannedState> states;
   std::vector<CommSpec> comms;  // in order of creation
-  std::vector<std::string> streams;
+  std::vector<PlannedStream> streams;
   int32_t events = 0;
   std::array<int64_t, kNumTiers> arena_bytes{}, outside_bytes{};  // exact | context, libraries: estimates
 
@@ -174,7 +189,10 @@ struct ProgramSpec {
 // A segment is made for each kind of action that occurs; nodes of Phase::kReduce without such an action join the update.
 // Errors: NotFound for a missing kernel; InvalidArgument for a dim that does not divide; Internal for a malformed graph, or
 // actions that leave nodes out.
-absl::StatusOr<Plan> BuildPlan(std::span<const ProgramSpec> programs, const Mesh& mesh, const KernelTable& kernels);
+// With PlanStreams::kOverlapped issues are decided (core/plan/overlap.h).
+enum class PlanStreams : uint8_t { kOne, kOverlapped };
+absl::StatusOr<Plan> BuildPlan(std::span<const ProgramSpec> programs, const Mesh& mesh, const KernelTable& kernels,
+                               PlanStreams streams = PlanStreams::kOne);
 
 // Orders the communicators of all ranks of a job, so that each rank connects those of its list one after the other, and no
 // two of one position share a rank. A position where a rank has none holds CommSpec{}.

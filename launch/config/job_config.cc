@@ -190,6 +190,8 @@ void ParallelConfig::Describe(ConfigFields& f) {
              "none: gathered for each, block by block",
          .min = 0,
          .max = kMaxRanks});
+  f.AddChoice("overlap", overlap, kOverlapNames,
+              {.doc = "collectives, transfers and updates on streams beside the computing; auto: on GPUs"});
   zero.Describe(f);
 }
 

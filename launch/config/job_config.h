@@ -69,6 +69,9 @@ struct PrecisionConfig {
   bool operator==(const PrecisionConfig&) const = default;
 };
 
+enum class Overlap : uint8_t { kAuto, kOn, kOff };
+inline constexpr std::string_view kOverlapNames[] = {"auto", "on", "off"};
+
 struct ParallelConfig {
   int64_t dp = 1;
   int64_t tp = 1;
@@ -80,6 +83,7 @@ struct ParallelConfig {
   int64_t virtual_stages = 0;
   std::string stage_layout = "auto";
   int64_t resident_stages = 0;
+  Overlap overlap = Overlap::kAuto;
   ZeroConfig zero;
   int64_t ranks() const { return dp * tp * pp; }
 

@@ -88,7 +88,7 @@ TEST(VerifyPlans, FindsAnOperandOutsideItsRegion) {
 TEST(VerifyPlans, FindsStreamsThatDoNotWaitAndAcceptsThoseThatDo) {
   std::vector<Plan> plans = GoodPlans(1, 1);
   Plan& plan = plans[0];
-  plan.streams.emplace_back("second");
+  plan.streams.push_back({"second", Priority::kNormal});
   plan.events = 2;
   Segment& f = SegmentOf(plan, Action::kF);
   f.steps[4].stream = 1;

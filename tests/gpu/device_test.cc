@@ -25,7 +25,7 @@ TEST(CudaDevice, CopiesFillsAndReports) {
   EXPECT_THAT((*device)->description(), HasSubstr("SMs"));
   EXPECT_TRUE(absl::IsNotFound(CudaDevice::Open(99).status()));
   const auto memory = (*device)->Reserve(Tier::kDevice, 1024);
-  const auto stream = (*device)->NewStream("s");
+  const auto stream = (*device)->NewStream("s", Priority::kNormal);
   ASSERT_TRUE(memory.ok() && stream.ok());
   std::vector<uint8_t> seen(1024, 1), expected(1024, 0);
   ASSERT_TRUE((*device)->Copy(seen.data(), *memory, 1024, *stream).ok());

@@ -30,7 +30,7 @@ struct Rank {
     Rank r;
     ASSIGN_OR_RETURN(r.device, CudaDevice::Open(host.rank()));
     ASSIGN_OR_RETURN(r.world, MakeNcclWorld(host, {deadline}));
-    ASSIGN_OR_RETURN(r.stream, r.device->NewStream("test"));
+    ASSIGN_OR_RETURN(r.stream, r.device->NewStream("test", Priority::kNormal));
     for (float** buffer : {&r.in, &r.out}) {
       ASSIGN_OR_RETURN(std::byte* const bytes, r.device->Reserve(Tier::kDevice, kCount * 4));
       *buffer = reinterpret_cast<float*>(bytes);

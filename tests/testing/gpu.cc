@@ -63,7 +63,7 @@ double Error(const Tensor& got, const Tensor& want) {
 }  // namespace
 
 absl::Status RunOnDevice(Device& device, const Kernel& kernel, const KernelArgs& host) {
-  ASSIGN_OR_RETURN(const Stream stream, device.NewStream("test"));
+  ASSIGN_OR_RETURN(const Stream stream, device.NewStream("test", Priority::kNormal));
   Staging staging(device, stream);
   std::vector<TensorRef> in(host.in.begin(), host.in.end()), out(host.out.begin(), host.out.end());
   const auto upload = [&]() -> absl::Status {
