@@ -8,7 +8,7 @@
 namespace strata {
 
 absl::StatusOr<Plan> BuildPlan(std::span<const ProgramSpec> programs, const Mesh& mesh, const KernelTable& kernels,
-                               PlanStreams) {
+                               const PlanOptions&) {
   Plan plan;
   plan.streams = {{"compute", Priority::kNormal}};
   ASSIGN_OR_RETURN(plan.states, PlaceStates(programs, mesh, plan.regions));

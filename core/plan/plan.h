@@ -91,11 +91,12 @@ struct Step {  // one line of `strata plan --steps`
 
 // When a step of an action is issued, and on which stream, where work of several streams overlaps.
 struct Issue {
-  int32_t action = 0, step = 0;  // of Program::actions; of its segment
+  static constexpr int32_t kFeed = -1, kOutputs = -2;  // instead of a step: inputs are copied; outputs are there
+  int32_t action = 0, step = 0;                        // of Program::actions; of its segment
   int16_t stream = 0;
   int32_t record = -1;  // the event recorded after it; -1: none
-  std::vector<int32_t>
-      waits;  // events that its stream waits for first, of this run of the program or of the one before it
+  // Events that its stream waits for first: each as last recorded, in this run of the program or in the one before.
+  std::vector<int32_t> waits;
 };
 
 // The code of one kind of action on one stage, replayed for every micro-batch with its slot. An accumulating kernel
@@ -184,15 +185,17 @@ struct ProgramSpec {
   std::vector<Edge> edges;
 };
 
-// Lowers graphs to steps and places every byte. States of one name are one tensor. One stream. The graph holds all stages of
+struct PlanOptions {
+  bool overlap = false;  // programs say when their steps are issued, on several streams (core/plan/overlap.h)
+  AxisSet stages = 0;    // axes along which ranks have other actions: pipeline stages
+};
+// Lowers graphs to steps and places every byte. States of one name are one tensor. The graph holds all stages of
 // the rank: Node::replica and Node::stage say which one a node belongs to, and between them values travel over edges only.
 // A segment is made for each kind of action that occurs; nodes of Phase::kReduce without such an action join the update.
 // Errors: NotFound for a missing kernel; InvalidArgument for a dim that does not divide; Internal for a malformed graph, or
 // actions that leave nodes out.
-// With PlanStreams::kOverlapped issues are decided (core/plan/overlap.h).
-enum class PlanStreams : uint8_t { kOne, kOverlapped };
 absl::StatusOr<Plan> BuildPlan(std::span<const ProgramSpec> programs, const Mesh& mesh, const KernelTable& kernels,
-                               PlanStreams streams = PlanStreams::kOne);
+                               const PlanOptions& options = {});
 
 // Orders the communicators of all ranks of a job, so that each rank connects those of its list one after the other, and no
 // two of one position share a rank. A position where a rank has none holds CommSpec{}.
