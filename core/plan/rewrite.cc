@@ -1,5 +1,7 @@
 #include "core/plan/rewrite.h"
 
+#include <algorithm>
+
 #include "core/base/status.h"
 #include "core/graph/op.h"
 
@@ -35,6 +37,16 @@ NodeId Rewrite::OnlyUser(Value v, std::string_view op) const {
   return user >= 0 && old_.nodes[user].op->name() == op ? user : -1;
 }
 
+NodeId Rewrite::Reader(Value v, std::string_view op, std::span<const Value> inputs, size_t first) const {
+  for (NodeId id : Users(v)) {
+    if (id < 0 || old_.nodes[id].op->name() != op) continue;
+    const std::vector<Value>& in = old_.nodes[id].inputs;
+    if (in.size() < first + inputs.size()) continue;
+    if (std::equal(inputs.begin(), inputs.end(), in.begin() + static_cast<long>(first))) return id;
+  }
+  return -1;
+}
+
 void Rewrite::At(NodeId id, Emit emit) { emits_[id].push_back(std::move(emit)); }
 
 Value Rewrite::New(Value old) {
@@ -46,6 +58,12 @@ Value Rewrite::New(Value old) {
     return {};
   }
   return it->second;
+}
+
+std::vector<Value> Rewrite::New(std::span<const Value> old) {
+  std::vector<Value> fresh;
+  for (Value v : old) fresh.push_back(New(v));
+  return fresh;
 }
 
 void Rewrite::SetLayout(Value fresh, const Layout& layout) {

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <map>
+#include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -21,12 +22,15 @@ class Rewrite {
   const Node* Maker(Value v, std::string_view op) const;
   NodeId OnlyUser(Value v) const;  // -1: none, or several
   NodeId OnlyUser(Value v, std::string_view op) const;
+  // The first reader of v with this name that reads `inputs` at inputs [first, ...); -1: none.
+  NodeId Reader(Value v, std::string_view op, std::span<const Value> inputs, size_t first) const;
 
   // Before the old node `id` is copied, `emit` runs with that node's scope, phase and block. It makes new nodes from New()
   // values and says with Replace() what they stand for. Old nodes that nothing needs any more are left out.
   using Emit = std::function<void(GraphBuilder&)>;
   void At(NodeId id, Emit emit);
   Value New(Value old);  // what lies ahead is copied on demand, with what it reads
+  std::vector<Value> New(std::span<const Value> old);
   // `fresh`, with the layout of `old`, stands for `old` from here on.
   void Replace(Value old, Value fresh);
   void SetLayout(Value fresh, const Layout& layout);

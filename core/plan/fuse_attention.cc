@@ -1,0 +1,115 @@
+#include "core/base/status.h"
+#include "core/graph/op.h"
+#include "core/ops/fused.h"
+#include "core/ops/move.h"
+#include "core/plan/fuse_packed.h"
+#include "core/plan/fuse_steps.h"
+
+namespace strata {
+namespace {
+
+struct Attended {  // an attention whose operands come from one packed product
+  Packed p;
+  NodeId fwd = -1, bwd = -1;
+  Value positions;
+  const Node* rope = nullptr;  // of q; null: none
+  const Node* rope_bwd = nullptr;
+};
+
+// The product behind an operand of attention: through its rope, if there is one, and the split into heads.
+Value ProductOf(const Rewrite& r, Value operand, const Node*& rope) {
+  rope = r.Maker(operand, "rope");
+  const Value heads = rope != nullptr ? rope->inputs[0] : operand;
+  const Node* split = r.Maker(heads, "split_dim");
+  return split != nullptr ? split->inputs[0] : Value{};
+}
+
+// The gradient of a product, from that of the operand: through the inverse rope and the merging of heads.
+Value GradOf(const Rewrite& r, Value grad, bool turned, const Node*& rope) {
+  if (turned) {
+    const NodeId id = r.OnlyUser(grad, "rope");
+    if (id < 0) return {};
+    rope = &r.old().nodes[id];
+    grad = {id, 0};
+  }
+  const NodeId merge = r.OnlyUser(grad, "merge_dims");
+  return merge < 0 ? Value{} : Value{merge, 0};
+}
+
+std::optional<Attended> MatchAttention(const Rewrite& r, const Mesh& mesh, NodeId id) {
+  const Graph& old = r.old();
+  const Node& n = old.nodes[id];
+  if (n.op->name() != "attention" || n.inputs.size() != 5 || n.inputs[3] != n.inputs[4]) return std::nullopt;
+  Attended a{.fwd = id, .positions = n.inputs[3]};
+  const Node *rope[3] = {}, *rope_bwd[3] = {};
+  std::vector<Value> products;
+  for (int i = 0; i < 3; ++i) {
+    products.push_back(ProductOf(r, n.inputs[i], rope[i]));
+    if (!products.back().valid()) return std::nullopt;
+  }
+  a.rope = rope[0];
+  if ((rope[0] == nullptr) != (rope[1] == nullptr) || rope[2] != nullptr) return std::nullopt;
+  if (a.rope != nullptr && (rope[0]->inputs[1] != a.positions || rope[1]->inputs[1] != a.positions ||
+                            RopeAttributesOf(*rope[0]->op) != RopeAttributesOf(*rope[1]->op))) {
+    return std::nullopt;
+  }
+  std::optional<Packed> p = MatchForward(r, mesh, products);
+  if (!p) return std::nullopt;
+  a.p = *std::move(p);
+  a.bwd = r.Reader(n.inputs[0], "attention_bwd", std::span(n.inputs).first(3), 1);
+  const size_t uses = a.bwd >= 0 ? 2 : 1;
+  for (int i = 0; i < 3; ++i) {
+    if (r.Users(n.inputs[i]).size() != uses) return std::nullopt;
+  }
+  if (a.bwd < 0) return a;
+  std::vector<Value> grads;
+  for (int i = 0; i < 3; ++i) {
+    grads.push_back(GradOf(r, {a.bwd, i}, rope[i] != nullptr, rope_bwd[i]));
+    if (!grads.back().valid()) return std::nullopt;
+  }
+  a.rope_bwd = rope_bwd[0];
+  if (!MatchBackward(r, mesh, a.bwd, grads, a.p)) return std::nullopt;
+  return a;
+}
+
+}  // namespace
+
+absl::StatusOr<Graph> FuseAttention(const Graph& old, const Mesh& mesh) {
+  Rewrite r(old);
+  JoinedParts joined;
+  for (NodeId id = 0; id < static_cast<NodeId>(old.nodes.size()); ++id) {
+    const std::optional<Attended> match = MatchAttention(r, mesh, id);
+    if (!match) continue;
+    const Node& n = old.nodes[id];
+    const Shape q = old.spec(n.inputs[0]).shape;
+    const int64_t group = q[2] / old.spec(n.inputs[1]).shape[2], head_dim = q[3];
+    const AttentionMask mask = AttentionMaskOf(*n.op);
+    const Layout heads = old.spec(n.inputs[0]).layout;
+    auto qkv = std::make_shared<Value>();
+    const auto turn = [&r, heads, group](GraphBuilder& g, Value x, Value positions, const Node* rope) {
+      if (rope != nullptr) x = RopePacked(g, x, positions, RopeAttributesOf(*rope->op), group);
+      r.SetLayout(x, heads);
+      return x;
+    };
+    r.At(id, [&r, a = *match, qkv, turn, heads, head_dim, mask, group, id](GraphBuilder& g) {
+      const Value split = SplitDim(g, EmitForward(r, g, a.p), 2, head_dim);
+      r.SetLayout(split, heads);
+      *qkv = turn(g, split, r.New(a.positions), a.rope);
+      const PackedAttention out = AttentionPacked(g, *qkv, r.New(a.positions), mask, group);
+      r.Replace({id, 0}, out.o_BSHD);
+      r.Replace({id, 1}, out.lse_BSH);
+    });
+    if (match->bwd < 0) continue;
+    EmitBackward(r, joined, match->p, match->bwd, [&r, a = *match, qkv, turn, heads, mask, group](GraphBuilder& g) {
+      const std::vector<Value>& in = r.old().nodes[a.bwd].inputs;  // do, q, k, v, o, lse, positions
+      const Value d =
+          AttentionPackedBwd(g, r.New(in[0]), *qkv, r.New(in[4]), r.New(in[5]), r.New(a.positions), mask, group);
+      r.SetLayout(d, heads);
+      return MergeDims(g, turn(g, d, r.New(a.positions), a.rope_bwd), 2);
+    });
+  }
+  joined.Emit(r);
+  return std::move(r).Run();
+}
+
+}  // namespace strata

@@ -1,0 +1,64 @@
+#pragma once
+// Products of one x by adjacent weights, found in a local graph and made one: for the steps of FuseOps (fuse_steps.h).
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "core/plan/rewrite.h"
+
+namespace strata {
+
+// Parts of a pack (core/ops/flat.h), one right behind the other.
+struct PartRun {
+  NodeId pack = -1;
+  size_t first = 0, count = 0;
+};
+// Nothing where the values are not that, in this order, or are read by others too.
+std::optional<PartRun> FindPartRun(const Rewrite& r, const Mesh& mesh, std::span<const Value> parts);
+
+// Packs of a rewrite that take one value in place of several parts.
+class JoinedParts {
+ public:
+  void Join(const PartRun& run, std::shared_ptr<const Value> whole) { runs_[run.pack][run.first] = {run.count, whole}; }
+  void Emit(Rewrite& r) const;  // once, before r runs
+
+ private:
+  struct Whole {
+    size_t count = 0;
+    std::shared_ptr<const Value> value;  // of the new graph, made before the pack
+  };
+  std::map<NodeId, std::map<size_t, Whole>> runs_;  // by pack and first part
+};
+
+// Products whose results differ in nothing but their width, and what the backward makes of them.
+struct Packed {
+  Value x;
+  std::vector<Value> products, weights, biases;  // a product with its bias, where there are biases
+
+  std::vector<Value> grads;       // of products
+  std::vector<Value> dx_weights;  // the weights as the backward reads them
+  Value dx, other;                // the sum of the products' dx, and of `other`, where that is valid
+  Value dw_x;                     // the copy of x that dw reads: x, or x recomputed or gathered again
+  std::vector<Value> dw;          // sums with accs; without accs, parts of a pack
+  std::vector<Value> accs;        // adjacent
+  PartRun dw_parts;
+  std::vector<Value> bias_grads;
+  std::optional<PartRun> bias_parts;  // where they are parts of a pack; else they are of one shape
+};
+
+std::optional<Packed> MatchForward(const Rewrite& r, const Mesh& mesh, std::vector<Value> products);
+// Finds what is made of `grads`, the gradients of p's products, by node `backward`; false where it is not all there.
+bool MatchBackward(const Rewrite& r, const Mesh& mesh, NodeId backward, std::vector<Value> grads, Packed& p);
+
+// y = x (w1 | w2 | ...)^T
+Value EmitForward(Rewrite& r, GraphBuilder& g, const Packed& p);
+// Has r make the gradient of y at node `backward`, with dx right after it, and the gradients of weights and biases where
+// the last of them was: dx first, as others wait for it.
+void EmitBackward(Rewrite& r, JoinedParts& joined, const Packed& p, NodeId backward,
+                  std::function<Value(GraphBuilder&)> make_dy);
+
+}  // namespace strata

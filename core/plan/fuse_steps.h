@@ -1,0 +1,20 @@
+#pragma once
+// The steps of FuseOps (fuse.h) that fuse more than neighbours: each from a rank's local graph to a local graph.
+
+#include "absl/status/statusor.h"
+#include "core/exec/device.h"
+#include "core/graph/graph.h"
+
+namespace strata {
+
+// Weight gradients that are added to an accumulator, and several of one weight whose sum is a part of a flat tensor
+// (core/ops/flat.h): each is added where the sum lies, by linear_dw_acc or embedding_dw_acc.
+absl::StatusOr<Graph> FuseSums(const Graph& old, const KernelTable& kernels);
+
+// q | k | v, the rope, attention, and their gradients. After FuseSums, as the next.
+absl::StatusOr<Graph> FuseAttention(const Graph& old, const Mesh& mesh);
+
+// gate | up, swiglu, and their gradients.
+absl::StatusOr<Graph> FuseSwiglu(const Graph& old, const Mesh& mesh);
+
+}  // namespace strata
