@@ -14,8 +14,8 @@ namespace {
 
 class Rendezvous {
  public:
-  Rendezvous(const LoweredSchedule& lowered, Issue issue)
-      : lowered_(lowered), issue_(issue), ranks_(lowered.actions.size()), channels_(lowered.channels.size()) {
+  Rendezvous(const LoweredSchedule& lowered, Grouping grouping)
+      : lowered_(lowered), grouping_(grouping), ranks_(lowered.actions.size()), channels_(lowered.channels.size()) {
     for (size_t r = 0; r < ranks_.size(); ++r) {
       for (const Action& a : lowered_.actions[r]) {
         if (a.kind == Action::kReduce) reductions_[GroupOf(a)].members.insert(static_cast<int>(r));
@@ -66,7 +66,7 @@ class Rendezvous {
       if (state.next == list.size()) return absl::OkStatus();
       const Action::Kind kind = list[state.next].kind;
       const bool message = kind == Action::kSend || kind == Action::kRecv;
-      state.issued = message && issue_ == Issue::kGroups ? GroupEnd(list, state.next) : state.next + 1;
+      state.issued = message && grouping_ == Grouping::kGroups ? GroupEnd(list, state.next) : state.next + 1;
       if (message) {
         for (size_t i = state.next; i < state.issued; ++i) RETURN_IF_ERROR(Post(rank, list[i]));
       } else if (kind == Action::kReduce) {
@@ -112,7 +112,7 @@ class Rendezvous {
   }
 
   const LoweredSchedule& lowered_;
-  const Issue issue_;
+  const Grouping grouping_;
   std::vector<Rank> ranks_;
   std::vector<Channel> channels_;
   std::map<int, Reduction> reductions_;  // by reduce_group
@@ -121,6 +121,8 @@ class Rendezvous {
 
 }  // namespace
 
-absl::Status ExecuteRendezvous(const LoweredSchedule& lowered, Issue issue) { return Rendezvous(lowered, issue).Run(); }
+absl::Status ExecuteRendezvous(const LoweredSchedule& lowered, Grouping grouping) {
+  return Rendezvous(lowered, grouping).Run();
+}
 
 }  // namespace strata

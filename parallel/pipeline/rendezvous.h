@@ -7,12 +7,12 @@
 
 namespace strata {
 
-enum class Issue : uint8_t {
+enum class Grouping : uint8_t {
   kOneByOne,  // each send and receive on its own
   kGroups,    // those of equal non-zero overlap together
 };
 
 // FailedPrecondition where it locks, or where the ends of a channel disagree.
-absl::Status ExecuteRendezvous(const LoweredSchedule& lowered, Issue issue);
+absl::Status ExecuteRendezvous(const LoweredSchedule& lowered, Grouping grouping);
 
 }  // namespace strata

@@ -269,8 +269,8 @@ absl::Status ValidateLowered(const Schedule& s, const LoweredSchedule& l, const 
   RETURN_IF_ERROR(CheckShape(s, l));
   for (int r = 0; r < s.ranks; ++r) RETURN_IF_ERROR(ListCheck(s, l, o, r).Run());
   RETURN_IF_ERROR(CheckSlots(s, l));
-  for (Issue issue : {Issue::kOneByOne, Issue::kGroups}) {
-    const absl::Status locks = ExecuteRendezvous(l, issue);
+  for (Grouping grouping : {Grouping::kOneByOne, Grouping::kGroups}) {
+    const absl::Status locks = ExecuteRendezvous(l, grouping);
     if (!locks.ok()) return absl::InternalError("lowered schedule: " + std::string(locks.message()));
   }
   return absl::OkStatus();

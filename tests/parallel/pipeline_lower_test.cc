@@ -265,14 +265,15 @@ TEST(PlantedFaultOfOrder, Locks) {
             "1recvF0<0 1F0 1recvF1<0 1F1 1B0 1sendB0>0 1B1 1sendB1>0 1reduce update\n");
   std::swap(l.actions[0][4], l.actions[0][6]);  // the gradients in the other order
   std::swap(l.actions[0][5], l.actions[0][7]);
-  EXPECT_THAT(std::string(ExecuteRendezvous(l, Issue::kOneByOne).message()), HasSubstr("edge 1->0 gradient: rank 1"));
+  EXPECT_THAT(std::string(ExecuteRendezvous(l, Grouping::kOneByOne).message()),
+              HasSubstr("edge 1->0 gradient: rank 1"));
   l = Lower(s);
   std::swap(l.actions[0][3], l.actions[0][4]);  // wants the first gradient before it sends the second activation
-  EXPECT_EQ(std::string(ExecuteRendezvous(l, Issue::kOneByOne).message()),
+  EXPECT_EQ(std::string(ExecuteRendezvous(l, Grouping::kOneByOne).message()),
             "the ranks lock: rank 0 is in recv 0.0, rank 1 is in recv 1.1");
   EXPECT_THAT(std::string(ValidateLowered(s, l, {}).message()), HasSubstr("the ranks lock"));
   // Issued together, nothing waits; but then the receive comes before what it follows from is sent.
-  EXPECT_EQ(ExecuteRendezvous(l, Issue::kGroups), absl::OkStatus());
+  EXPECT_EQ(ExecuteRendezvous(l, Grouping::kGroups), absl::OkStatus());
 }
 
 }  // namespace

@@ -84,8 +84,8 @@ void ExpectSound(const Schedule& s, Draw& draw) {
   const absl::StatusOr<LoweredSchedule> lowered = LowerSchedule(s, d, options);
   ASSERT_TRUE(lowered.ok()) << lowered.status();
   EXPECT_EQ(ValidateLowered(s, *lowered, options), absl::OkStatus());
-  for (Issue issue : {Issue::kOneByOne, Issue::kGroups})
-    EXPECT_EQ(ExecuteRendezvous(*lowered, issue), absl::OkStatus());
+  for (Grouping grouping : {Grouping::kOneByOne, Grouping::kGroups})
+    EXPECT_EQ(ExecuteRendezvous(*lowered, grouping), absl::OkStatus());
   for (Streams streams : {Streams::kOne, Streams::kCompute, Streams::kEveryChannel}) {
     const absl::StatusOr<Timeline> t = Simulate(s, *lowered, d, streams);
     ASSERT_TRUE(t.ok()) << t.status();
