@@ -133,7 +133,7 @@ class CommandLine {
     AddScheduleOptions(verb, o);
   }
 
-  static void AddScheduleOptions(CLI::App* verb, PlanOptions* o) {
+  static void AddScheduleOptions(CLI::App* verb, PlanVerbOptions* o) {
     CLI::Option* schedule =
         verb->add_option("--schedule", o->schedule, "Compare pipeline schedules by simulation: all, or one");
     schedule->type_name("all|NAME|FILE.csv");

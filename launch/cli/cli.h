@@ -31,7 +31,7 @@ struct LaunchRankOptions {
   std::vector<std::string> command;
   std::string log_dir;
 };
-struct PlanOptions {
+struct PlanVerbOptions {
   std::string config;
   std::vector<std::string> set;
   bool steps = false;  // list every step of the plan
@@ -132,7 +132,7 @@ struct Verbs {  // all must be set
   std::function<absl::Status(const TrainOptions&)> train;
   std::function<absl::Status(const LaunchOptions&)> launch;
   std::function<absl::Status(const LaunchRankOptions&)> launch_rank;  // what launch starts, once a rank
-  std::function<absl::Status(const PlanOptions&)> plan;
+  std::function<absl::Status(const PlanVerbOptions&)> plan;
   std::function<absl::Status(const BenchOptions&)> bench_step, bench_gemm, bench_attention;
   std::function<absl::Status(const DataBuildOptions&)> data_build;
   std::function<absl::Status(const DataInspectOptions&)> data_inspect;

@@ -67,7 +67,7 @@ absl::Status RunTrain(const TrainOptions& options) {
   return Train(env, job, options);
 }
 
-absl::Status RunPlan(const PlanOptions& options) {
+absl::Status RunPlan(const PlanVerbOptions& options) {
   if (!options.schedule.empty()) return RunPlanSchedule(options);
   ASSIGN_OR_RETURN(const LoadedJob loaded, LoadJobConfig(Env::Posix(), options.config, {}, options.set));
   ASSIGN_OR_RETURN(const BackEnd back_end, BackEndOf(loaded.config));

@@ -38,7 +38,7 @@ absl::StatusOr<double> BytesOfBlock(const JobConfig& asked) {
   return static_cast<double>(bytes) / static_cast<double>(config.model.layers);
 }
 
-absl::StatusOr<ScheduleQuery> QueryOf(const PlanOptions& o, const JobConfig& config, Env& env) {
+absl::StatusOr<ScheduleQuery> QueryOf(const PlanVerbOptions& o, const JobConfig& config, Env& env) {
   ScheduleQuery query{
       .name = o.schedule, .ranks = static_cast<int>(o.pp), .chunks = static_cast<int>(o.virtual_stages)};
   if (absl::EndsWith(o.schedule, ".csv")) {
@@ -73,7 +73,7 @@ absl::StatusOr<ScheduleQuery> QueryOf(const PlanOptions& o, const JobConfig& con
 
 }  // namespace
 
-absl::Status RunPlanSchedule(const PlanOptions& o) {
+absl::Status RunPlanSchedule(const PlanVerbOptions& o) {
   Env& env = Env::Posix();
   ASSIGN_OR_RETURN(const LoadedJob loaded, LoadJobConfig(env, o.config, {}, o.set));
   ASSIGN_OR_RETURN(const ScheduleQuery query, QueryOf(o, loaded.config, env));

@@ -8,8 +8,8 @@ namespace strata {
 absl::Status RunTrain(const TrainOptions& options);
 absl::Status RunLaunch(const LaunchOptions& options);
 absl::Status RunLaunchRank(const LaunchRankOptions& options);
-absl::Status RunPlan(const PlanOptions& options);
-absl::Status RunPlanSchedule(const PlanOptions& options);
+absl::Status RunPlan(const PlanVerbOptions& options);
+absl::Status RunPlanSchedule(const PlanVerbOptions& options);
 absl::Status RunBenchStep(const BenchOptions& options);
 absl::Status RunBenchGemm(const BenchOptions& options);
 absl::Status RunBenchAttention(const BenchOptions& options);

@@ -18,7 +18,7 @@ struct Recorder {
   TrainOptions train;
   LaunchOptions launch;
   LaunchRankOptions launch_rank;
-  PlanOptions plan;
+  PlanVerbOptions plan;
   BenchOptions bench_step, bench_gemm, bench_attention;
   DataBuildOptions data_build;
   DataInspectOptions data_inspect;
