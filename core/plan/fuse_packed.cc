@@ -232,12 +232,12 @@ void EmitBackward(Rewrite& r, JoinedParts& joined, const Packed& p, NodeId backw
   });
   const auto dw = std::make_shared<Value>();
   if (p.accs.empty()) joined.Join(p.dw_parts, dw);
-  r.At(std::max_element(p.dw.begin(), p.dw.end())->node,
+  r.At(std::min_element(p.dw.begin(), p.dw.end())->node,
        [&r, p, dy, dw](GraphBuilder& g) { EmitWeightGradients(r, g, p, *dy, *dw); });
   if (p.bias_grads.empty()) return;
   const auto db = std::make_shared<Value>();
   if (p.bias_parts) joined.Join(*p.bias_parts, db);
-  r.At(std::max_element(p.bias_grads.begin(), p.bias_grads.end())->node, [&r, p, dy, db](GraphBuilder& g) {
+  r.At(std::min_element(p.bias_grads.begin(), p.bias_grads.end())->node, [&r, p, dy, db](GraphBuilder& g) {
     *db = BiasGrad(g, *dy);
     r.SetLayout(*db, r.old().spec(p.bias_grads[0]).layout);
     const int n = static_cast<int>(p.bias_grads.size());

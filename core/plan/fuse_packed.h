@@ -56,8 +56,8 @@ bool MatchBackward(const Rewrite& r, const Mesh& mesh, NodeId backward, std::vec
 
 // y = x (w1 | w2 | ...)^T
 Value EmitForward(Rewrite& r, GraphBuilder& g, const Packed& p);
-// Has r make the gradient of y at node `backward`, with dx right after it, and the gradients of weights and biases where
-// the last of them was: dx first, as others wait for it.
+// Has r make the gradient of y at node `backward`, with dx right after it, as others wait for it; then the gradients of
+// weights and biases, where the first of them was.
 void EmitBackward(Rewrite& r, JoinedParts& joined, const Packed& p, NodeId backward,
                   std::function<Value(GraphBuilder&)> make_dy);
 

@@ -82,6 +82,11 @@ const Counts kLlama = {
     {"linear_dw", 0},        {"rms_norm_bwd", 5},         {"rms_norm_dx", 0},   {"softmax_nll_grad", 1},
     {"vocab_max", 0},        {"embedding_dw_acc", 1},     {"linear_dw_acc", 9}};
 
+JobConfig Recomputing(JobConfig config, Recompute level) {
+  config.memory.recompute = level;
+  return config;
+}
+
 TEST(FuseOps, LlamaOnOneRank) {
   Counts expected = kLlama;
   expected["linear_add"] = 4;
@@ -106,10 +111,48 @@ TEST(FuseOps, Zero) {
   JobConfig config = SmallJob(2, 1, 2);
   config.parallel.zero.stage = 1;
   ExpectEqualRuns(config, kLlama);
-  // Gradients are made in a buffer of the micro-batch, not in accumulators: products are packed in the eval program alone.
+  // Gradients are parts of a buffer of the micro-batch, not accumulators; those of packed weights are one part.
+  Counts parts = kLlama;
+  parts["linear_dw_acc"] = parts["embedding_dw_acc"] = 0;
+  parts["linear_dw"] = 9;
+  parts["embedding_dw"] = 1;
+  parts["pack"] = 4;
+  parts["accumulate"] = 5;  // a bucket each, and the loss
   for (const int64_t stage : {2, 3}) {
     config.parallel.zero.stage = stage;
-    ExpectEqualRuns(config, {{"attention_packed", 0}, {"linear_dw_acc", 0}, {"pack", 4}, {"rms_norm_bwd", 5}});
+    ExpectEqualRuns(config, parts);
+  }
+}
+
+TEST(FuseOps, ZeroWithATiedHeadAddsBothGradientsInPlace) {
+  JobConfig config = SmallJob(2, 1, 2);
+  config.model.tied = true;
+  for (const int64_t stage : {2, 3}) {
+    config.parallel.zero.stage = stage;
+    ExpectEqualRuns(config, {{"linear_dw", 9}, {"embedding_dw", 0}, {"embedding_dw_acc", 1}, {"attention_packed", 2}});
+  }
+}
+
+TEST(FuseOps, ZeroWithSecondaryShards) {
+  JobConfig config = SmallJob(4, 1, 2);
+  config.parallel.zero = {.stage = 3, .inner = 2, .secondary = true};
+  ExpectEqualRuns(config, {{"attention_packed", 2}, {"swiglu_packed", 2}, {"linear_dw", 9}});
+}
+
+TEST(FuseOps, ZeroAndTensorParallel) {
+  JobConfig config = SmallJob(2, 2, 2);
+  config.parallel.sequence_parallel = true;
+  for (const int64_t stage : {2, 3}) {
+    config.parallel.zero.stage = stage;
+    ExpectEqualRuns(config, {{"attention_packed", 2}, {"swiglu_packed", 2}, {"linear_dw", 9}});
+  }
+}
+
+TEST(FuseOps, ZeroWithRecomputedBlocks) {
+  for (const int64_t stage : {2, 3}) {
+    JobConfig config = Recomputing(SmallJob(2, 1, 2), Recompute::kBlock);
+    config.parallel.zero.stage = stage;
+    ExpectEqualRuns(config, {{"attention_packed", 4}, {"swiglu_packed", 4}, {"linear_dw", 9}, {"rope", 0}});
   }
 }
 
@@ -137,14 +180,18 @@ TEST(FuseOps, ModelsWithBiases) {
   expected["linear_bias"] = 2;
   expected["linear_bias_add"] = 4;
   ExpectEqualRuns(gpt2, expected);
-  // Norms after the adds: the gradients of q, k and v meet that of the residual one by one, which is not a packed product.
-  ExpectEqualRuns(bert, {{"attention_packed", 0}, {"layer_norm_bwd", 6}});
+  // Norms after the adds: the gradients of q, k and v meet that of the residual one by one.
+  for (const int64_t stage : {0, 1, 3}) {
+    bert.parallel.dp = stage > 0 ? 2 : 1;
+    bert.batch.micro = 8 / bert.parallel.dp;
+    bert.parallel.zero.stage = stage;
+    ExpectEqualRuns(bert, {{"attention_packed", 2},
+                           {"attention_packed_bwd", 2},
+                           {"linear_packed_dx", 2},
+                           {"linear_packed_bias", 2},
+                           {"layer_norm_bwd", 6}});
+  }
   ExpectEqualRuns(SmallJobOf(ModelArch::kBert, 1, 2, 1), {{"layer_norm_dx", 0}});
-}
-
-JobConfig Recomputing(JobConfig config, Recompute level) {
-  config.memory.recompute = level;
-  return config;
 }
 
 // Clones are fused as their originals are, so that their bits are the same.

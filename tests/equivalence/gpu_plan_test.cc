@@ -1,0 +1,136 @@
+// Plans for GPUs, made without one: what is launched in a block of a model, and where it is written.
+
+#include <gtest/gtest.h>
+
+#include "core/graph/op.h"
+#include "core/ops/flat.h"
+#include "launch/job/compile.h"
+#include "tests/testing/small_job.h"
+
+namespace strata::testing {
+namespace {
+
+// bf16, with sizes that adjacent weights need.
+JobConfig Sized(ModelArch arch, int64_t dp, int64_t stage) {
+  JobConfig c = SmallJobOf(arch, dp, 1, 1);
+  c.precision.compute = DType::kBF16;
+  c.model.layers = 3;
+  c.model.dim = 128;
+  c.model.heads = 2;
+  c.model.kv_heads = arch == ModelArch::kLlama ? 1 : 2;
+  c.model.ffn = 192;
+  c.parallel.zero.stage = stage;
+  return c;
+}
+
+// Of rank 0, with the job it is of.
+struct Planned {
+  Job job;
+  Plan plan;
+  const Graph& graph(size_t program) const { return job.programs[0][program].graph; }
+};
+constexpr size_t kTrain = 0, kEval = 1;
+
+absl::StatusOr<Planned> PlanOf(const JobConfig& config) {
+  const KernelTable kernels = CudaKernels(Determinism::kFast);
+  absl::StatusOr<Job> job = CompileTraining(config, kernels);
+  if (!job.ok()) return job.status();
+  absl::StatusOr<std::vector<Plan>> plans = PlanRanks(*job, kernels);
+  if (!plans.ok()) return plans.status();
+  return Planned{*std::move(job), (*std::move(plans))[0]};
+}
+
+#define STRATA_NEEDS_CUDA_KERNELS() \
+  if (!CudaKernels(Determinism::kFast).Has("linear")) GTEST_SKIP() << "built without CUDA"
+
+// Launches and collectives of a program's block, by op; collectives as "collective".
+using Counts = std::map<std::string, int>;
+Counts StepsOf(const Planned& p, size_t program, int block) {
+  Counts counts;
+  for (const Segment& segment : p.plan.programs[program].segments) {
+    for (const Step& step : segment.steps) {
+      if (step.node < 0 || p.graph(program).nodes[step.node].block != block) continue;
+      ++counts[step.kind == Step::kLaunch ? std::string(step.op->name())
+                                          : (step.kind == Step::kCollective ? "collective" : "copy")];
+    }
+  }
+  return counts;
+}
+
+int Launches(const Counts& counts) {
+  int n = 0;
+  for (const auto& [op, count] : counts) n += op == "collective" ? 0 : count;
+  return n;
+}
+
+// The parts of packs that are copied to their places.
+int CopiedParts(const Planned& p) {
+  int copies = 0;
+  for (const Segment& segment : p.plan.programs[kTrain].segments) {
+    for (const Step& step : segment.steps) {
+      const PackOp* pack = dynamic_cast<const PackOp*>(step.op.get());
+      for (size_t i = 0; pack != nullptr && i < step.in.size(); ++i) {
+        Ref place = step.out[0].ref;
+        place.offset += pack->offsets()[i] * SizeOf(step.out[0].view.dtype);
+        copies += step.in[i].ref == place ? 0 : 1;
+      }
+    }
+  }
+  return copies;
+}
+
+int64_t TransientBytes(const Planned& p) {
+  int64_t bytes = 0;
+  for (const Region& r : p.plan.regions) {
+    if (r.kind == Region::kTransient || r.kind == Region::kSlot) bytes += r.bytes * r.slots;
+  }
+  return bytes;
+}
+
+TEST(GpuPlan, ShardedGradientsLaunchAsManyKernelsAsWholeOnes) {
+  STRATA_NEEDS_CUDA_KERNELS();
+  for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kGpt2, ModelArch::kBert}) {
+    SCOPED_TRACE(kModelArchNames[static_cast<size_t>(arch)]);
+    const auto whole = PlanOf(Sized(arch, 2, 1));
+    ASSERT_TRUE(whole.ok()) << whole.status();
+    Counts want = StepsOf(*whole, kTrain, 1);
+    EXPECT_EQ(want["attention_packed"], 1);
+    EXPECT_EQ(want["linear_dw_acc"], 4);
+    EXPECT_EQ(want["collective"], 0);
+    for (const int64_t stage : {2, 3}) {
+      SCOPED_TRACE(stage);
+      const auto sharded = PlanOf(Sized(arch, 2, stage));
+      ASSERT_TRUE(sharded.ok()) << sharded.status();
+      Counts got = StepsOf(*sharded, kTrain, 1);
+      EXPECT_EQ(got["attention_packed"], 1);
+      EXPECT_EQ(got["attention_packed_bwd"], 1);
+      EXPECT_EQ(got["attention"], 0);
+      EXPECT_EQ(got["cast"], 0);
+      EXPECT_EQ(got["copy"], 0);
+      EXPECT_EQ(got["linear_dw"], 4);  // q | k | v, o, up (with gate), down
+      EXPECT_EQ(got["accumulate"], 1);
+      EXPECT_EQ(got["pack"], 1);
+      EXPECT_EQ(got["collective"], stage == 2 ? 1 : 3);
+      EXPECT_LE(Launches(got), Launches(want));
+      EXPECT_EQ(CopiedParts(*sharded), 0);
+    }
+  }
+}
+
+// The gradients of a bucket are made in the buffer that is reduced: they are there once. Forward makes that of the head's
+// weight, which waits for the head's norm; of the blocks, one bucket is there at a time.
+TEST(GpuPlan, PartsTakeTheMemoryOfTheirBucketAlone) {
+  STRATA_NEEDS_CUDA_KERNELS();
+  const auto whole = PlanOf(Sized(ModelArch::kLlama, 2, 1)), sharded = PlanOf(Sized(ModelArch::kLlama, 2, 2));
+  ASSERT_TRUE(whole.ok() && sharded.ok());
+  int64_t expected = TransientBytes(*whole);
+  for (const char* bucket : {"bucket.head.grads", "bucket.blocks.1.grads"}) {
+    const PlannedState* s = whole->plan.FindState(bucket);
+    ASSERT_NE(s, nullptr);
+    expected += s->box.shape.elements() * SizeOf(s->spec.dtype);
+  }
+  EXPECT_LE(TransientBytes(*sharded), expected);
+}
+
+}  // namespace
+}  // namespace strata::testing
