@@ -2,9 +2,11 @@
 // Fusion on a rank's local graph, after sharding and buckets: groups of plain nodes become ops of core/ops/fused.h, where
 // the back end has kernels for them. Which groups:
 //   accumulate(g, linear_dw) and embedding_dw, also through adds    -> linear_dw_acc, embedding_dw_acc
+//   pack of sums of several linear_dw, embedding_dw                 -> the same, into the part
 //   linear of one x by adjacent wq, wk, wv (and biases); rope; attention
 //                                                                   -> linear_packed(_bias), rope_packed, attention_packed
 //   linear of one x by adjacent gate, up; swiglu                    -> linear_packed, swiglu_packed
+//   gradients of those weights                                      -> one linear_dw_acc; or one linear_dw, one part of pack
 //   add(r, linear), bias_add(linear), add(r, bias_add(linear))      -> linear_add, linear_bias, linear_bias_add
 //   rms_norm_dx, rms_norm_dw, add (likewise layer norm)             -> rms_norm_bwd
 //   vocab_max, vocab_sum_exp, vocab_pick, nll, softmax_grad         -> softmax_nll, softmax_nll_grad

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <span>
 
 #include "tests/testing/gpu.h"
 #include "tests/testing/small_job.h"
@@ -100,6 +101,9 @@ TEST(CudaTrain, Gpt2WithDropout) {
 TEST(CudaTrain, Bert) {
   STRATA_NEEDS_GPU();
   ExpectTrainsAlike(Sized(ModelArch::kBert, 2));
+  JobConfig c = Sized(ModelArch::kBert, 1);
+  c.model.dropout = 0;
+  ExpectTrainsAlike(c);
 }
 
 // Two ranks with a GPU each, over NCCL. float64 on one CPU rank is the measure, as above.
@@ -143,30 +147,41 @@ TEST(CudaTrain, RecomputeHasTheSameBits) {
   }
 }
 
-TEST(CudaTrain, ZeroOnTwoGpus) {
-  STRATA_NEEDS_GPUS(2);
-  JobConfig c = Sized(ModelArch::kLlama, 2);
+// Two ranks with a GPU each against float64 on one CPU rank, which sees the same rows.
+void ExpectZeroTrainsAlike(ModelArch arch, std::span<const ZeroConfig> levels, std::span<const Tolerance> tolerances) {
+  JobConfig c = Sized(arch, 2);
+  c.model.dropout = 0;
   const auto want = Train(c, DType::kF64, CpuKernels(), nullptr);
   ASSERT_TRUE(want.ok()) << want.status();
   c.parallel.dp = 2;
   c.batch.micro = 2;
-  const auto expect = [&](const ZeroConfig& zero, const Tolerance& t, const char* what) {
-    c.parallel.zero = zero;
-    const auto run = Train(c, t.dtype, CudaKernels(Determinism::kFast), OpenGpu);
-    ASSERT_TRUE(run.ok()) << run.status();
-    for (int s = 0; s < kSteps; ++s) {
-      EXPECT_NEAR(run->steps[s].loss / want->steps[s].loss, 1, t.loss)
-          << what << " " << zero.stage << " step " << s + 1;
+  for (const ZeroConfig& zero : levels) {
+    for (const Tolerance& t : tolerances) {
+      c.parallel.zero = zero;
+      SCOPED_TRACE(::testing::Message() << "arch " << static_cast<int>(arch) << " zero " << zero.stage << " "
+                                        << Name(t.dtype) << " wires " << static_cast<int>(zero.weights)
+                                        << static_cast<int>(zero.gradients));
+      const auto run = Train(c, t.dtype, CudaKernels(Determinism::kFast), OpenGpu);
+      ASSERT_TRUE(run.ok()) << run.status();
+      for (int s = 0; s < kSteps; ++s) {
+        EXPECT_NEAR(run->steps[s].loss / want->steps[s].loss, 1, t.loss) << "step " << s + 1;
+      }
+      EXPECT_NEAR(run->eval_nats / want->eval_nats, 1, t.loss);
+      EXPECT_LE(Distance(*run, *want), t.parameters);
     }
-    EXPECT_NEAR(run->eval_nats / want->eval_nats, 1, t.loss) << what << " " << zero.stage;
-    EXPECT_LE(Distance(*run, *want), t.parameters) << what << " " << zero.stage;
-  };
-  for (const Tolerance& t : kTolerances) {
-    for (const int64_t stage : {1, 2, 3}) expect({.stage = stage}, t, Name(t.dtype));
   }
-  const Tolerance rounded{DType::kF32, 1e-2, 5e-2};
-  expect({.stage = 3, .weights = Wire::kInt8, .gradients = Wire::kInt8}, rounded, "int8");
-  expect({.stage = 2, .gradients = Wire::kInt4}, rounded, "int4");
+}
+
+TEST(CudaTrain, ZeroOnTwoGpus) {
+  STRATA_NEEDS_GPUS(2);
+  const ZeroConfig levels[] = {{.stage = 1}, {.stage = 2}, {.stage = 3}};
+  for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kGpt2, ModelArch::kBert}) {
+    ExpectZeroTrainsAlike(arch, levels, kTolerances);
+  }
+  const ZeroConfig rounding[] = {{.stage = 3, .weights = Wire::kInt8, .gradients = Wire::kInt8},
+                                 {.stage = 2, .gradients = Wire::kInt4}};
+  const Tolerance rounded[] = {{DType::kF32, 1e-2, 5e-2}};
+  ExpectZeroTrainsAlike(ModelArch::kLlama, rounding, rounded);
 }
 
 TEST(CudaTrain, BitExactRunsRepeatTheirBits) {
