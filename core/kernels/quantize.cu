@@ -26,7 +26,8 @@ __global__ void __launch_bounds__(kThreads) QuantizeBlocks(const T* x, uint8_t* 
   __syncthreads();
   amax = fmaxf(warp[0], warp[1]);
   const bool finite = isfinite(amax);
-  const float scale = finite ? __fdiv_rn(amax, static_cast<float>(kMax)) : NAN;
+  const float scale =
+      finite ? __fdiv_rn(amax, static_cast<float>(kMax)) : __uint_as_float(0x7fc00000u);  // the CPU's NaN
   float inverse = finite && scale > 0 ? __fdiv_rn(1.0f, scale) : 0.0f;
   if (!isfinite(inverse)) inverse = 0;
   uint8_t* const record = out + b * kRecord;
