@@ -82,6 +82,21 @@ __global__ void __launch_bounds__(kThreads) Forward(const AttentionCall c, const
   StoreRows<kD>(sum, static_cast<T*>(c.o) + (b * c.s + q0) * c.hq * d + h * d, c.hq * d, c.s - q0, d);
 }
 
+__global__ void FindFirstKeys(const AttentionCall c, int32_t* first) {
+  const int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x;
+  if (i >= c.b * c.s) return;
+  int64_t begin = 0, end = c.t;
+  while (begin < end) {
+    const int64_t middle = (begin + end) / 2;
+    if (c.pos_k[middle] < c.starts[i]) {
+      begin = middle + 1;
+    } else {
+      end = middle;
+    }
+  }
+  first[i] = static_cast<int32_t>(begin);
+}
+
 template <typename T, int kD>
 absl::Status RunForward(const AttentionCall& c, cudaStream_t stream) {
   constexpr int kOwn = OwnOf(kD);
@@ -90,6 +105,13 @@ absl::Status RunForward(const AttentionCall& c, cudaStream_t stream) {
 
 }  // namespace
 }  // namespace attention
+
+absl::Status FirstKeys(const AttentionCall& c, int32_t* first, cudaStream_t stream) {
+  attention::
+      FindFirstKeys<<<static_cast<unsigned>(Ceil(c.b * c.s, attention::kThreads)), attention::kThreads, 0, stream>>>(
+          c, first);
+  return Launched("attention: first keys");
+}
 
 absl::Status PlainAttentionForward(const AttentionCall& c, cudaStream_t stream) {
   return attention::ByType(c, [&]<typename T, int kD>() { return attention::RunForward<T, kD>(c, stream); });

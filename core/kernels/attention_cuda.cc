@@ -35,6 +35,7 @@ void SetPositions(AttentionCall& c, Refs in, size_t first) {
   c.pos_q = in[first].as<const int32_t>(), c.pos_k = in[first + 1].as<const int32_t>();
   if (in.size() > first + 2) {
     c.starts = in[first + 2].as<const int32_t>();
+    c.documents = true;
     c.by_index = false;
   }
 }
@@ -55,8 +56,8 @@ AttentionCall SeparateBwd(const Op& op, Refs in, Refs out) {  // do, q, k, v, o,
   return c;
 }
 
-// The local part of a packed q | k | v.
-AttentionCall PackedSizes(const Op& op, const TensorRef& qkv, const TensorRef& positions) {
+// The local part of a packed q | k | v. Operand `first` is the positions, the one after, where it is there, the starts.
+AttentionCall PackedSizes(const Op& op, const TensorRef& qkv, Refs in, size_t first) {
   const FusedAttributes& f = FusedAttributesOf(op);
   AttentionCall c;
   c.dtype = qkv.dtype;
@@ -66,7 +67,11 @@ AttentionCall PackedSizes(const Op& op, const TensorRef& qkv, const TensorRef& p
   c.hk = qkv.shape[2] / (f.group + 2), c.hq = c.hk * f.group;
   c.q_row = c.kv_row = qkv.shape[2] * c.d;
   c.by_index = true;
-  c.pos_q = c.pos_k = positions.as<const int32_t>();
+  c.pos_q = c.pos_k = in[first].as<const int32_t>();
+  if (in.size() > first + 1) {
+    c.starts = in[first + 1].as<const int32_t>();
+    c.documents = true;
+  }
   return c;
 }
 
@@ -80,16 +85,16 @@ Parts PartsOf(const AttentionCall& c, const TensorRef& qkv) {
   return {q, k, k + c.hk * c.d * SizeOf(c.dtype)};
 }
 
-AttentionCall Packed(const Op& op, Refs in, Refs out) {  // qkv, positions
-  AttentionCall c = PackedSizes(op, in[0], in[1]);
+AttentionCall Packed(const Op& op, Refs in, Refs out) {  // qkv, positions(, starts)
+  AttentionCall c = PackedSizes(op, in[0], in, 1);
   const Parts p = PartsOf(c, in[0]);
   c.q = p.q, c.k = p.k, c.v = p.v;
   if (!out.empty()) c.o = out[0].data, c.lse = out[1].as<float>();
   return c;
 }
 
-AttentionCall PackedBwd(const Op& op, Refs in, Refs out) {  // do, qkv, o, lse, positions
-  AttentionCall c = PackedSizes(op, in[1], in[4]);
+AttentionCall PackedBwd(const Op& op, Refs in, Refs out) {  // do, qkv, o, lse, positions(, starts)
+  AttentionCall c = PackedSizes(op, in[1], in, 4);
   const Parts p = PartsOf(c, in[1]);
   c.q = p.q, c.k = p.k, c.v = p.v;
   c.d_o = in[0].data, c.o = in[2].data, c.lse = in[3].as<float>();
@@ -101,7 +106,7 @@ AttentionCall PackedBwd(const Op& op, Refs in, Refs out) {  // do, qkv, o, lse, 
 }
 
 AttentionShape ShapeOf(const AttentionCall& c, AttentionPass pass) {
-  return {c.b, c.hq, c.hk, c.s, c.t, c.d, c.q_row, c.kv_row, c.mask, pass, c.dtype};
+  return {c.b, c.hq, c.hk, c.s, c.t, c.d, c.q_row, c.kv_row, c.mask, pass, c.dtype, c.documents};
 }
 
 // cuDNN's deterministic backward pass (dq without the float32 sums) came out wrong on 9.19 in bf16: where bits must repeat, the
@@ -142,6 +147,14 @@ struct AttentionKernel {
     return {op.Flops(specs), StreamingCost(op, in, out).bytes};
   }
 
+  // Launches the plan of the shape; where there are documents, after finding the first key of each query.
+  static absl::Status RunCudnn(AttentionPlans& plans, const AttentionShape& shape, const AttentionCall& c,
+                               const KernelArgs& a) {
+    const AttentionOperands operands = OperandsOf(c, a);
+    if (c.documents) RETURN_IF_ERROR(FirstKeys(c, FirstKeysIn(shape, operands), StreamOf(a)));
+    return plans.Run(shape, operands);
+  }
+
   static absl::Status Prepare(const KernelArgs& a) {
     const AttentionCall c = kDescribe(a.op, a.in, a.out);
     RETURN_IF_ERROR(Check(c));
@@ -152,6 +165,11 @@ struct AttentionKernel {
     for (const TensorRef& t : a.in) {
       if (IsFloating(t.dtype)) RETURN_IF_ERROR(FillRandom(t.data, t.dtype, t.shape.elements(), 1, StreamOf(a)));
     }
+    if (c.documents) {  // timed with one document a row
+      RETURN_IF_ERROR(CudaStatus(cudaMemsetAsync(FirstKeysIn(shape, OperandsOf(c, a)), 0,
+                                                 static_cast<size_t>(c.b * c.s) * sizeof(int32_t), StreamOf(a)),
+                                 "attention"));
+    }
     const absl::Status s = context.attention->Prepare(shape, OperandsOf(c, a), kDeterminism);
     return absl::IsFailedPrecondition(s) ? absl::OkStatus() : s;  // without cuDNN or an engine: the plain kernels
   }
@@ -161,7 +179,7 @@ struct AttentionKernel {
     const AttentionShape shape = ShapeOf(c, kPass);
     AttentionPlans* plans = CudaContextOf(a).attention.get();
     if (plans != nullptr && SuitsCudnn(c, shape, kDeterminism) && plans->Has(shape)) {
-      return plans->Run(shape, OperandsOf(c, a));
+      return RunCudnn(*plans, shape, c, a);
     }
     RETURN_IF_ERROR(Check(c));
     c.row_sum = reinterpret_cast<float*>(a.workspace.data());

@@ -29,10 +29,13 @@ struct AttentionCall {
   float* row_sum = nullptr;                          // workspace of the backward pass: rowsum(do * o)[b, s, hq]
   const int32_t *pos_q = nullptr, *pos_k = nullptr;  // [s], [t]
   const int32_t* starts = nullptr;  // [b, s]: the first position that a query sees; null: all before it
+  bool documents = false;           // there are starts; known before their address is
 };
 
 // Launch only; writes o and lse.
 absl::Status PlainAttentionForward(const AttentionCall& call, cudaStream_t stream);
+// first[b, s]: the index of the first key that a query of these starts sees, where positions rise: the positions' lower bound.
+absl::Status FirstKeys(const AttentionCall& call, int32_t* first, cudaStream_t stream);
 // Writes dq, dk, dv; needs row_sum.
 absl::Status PlainAttentionBackward(const AttentionCall& call, cudaStream_t stream);
 

@@ -28,6 +28,7 @@ struct AttentionShape {
   AttentionMask mask = AttentionMask::kCausal;
   AttentionPass pass = AttentionPass::kForward;
   DType dtype = DType::kBF16;
+  bool documents = false;  // a query sees no key before the first one of its document: kCausal only
   auto operator<=>(const AttentionShape&) const = default;
 };
 std::string ToString(const AttentionShape& shape);
@@ -36,10 +37,10 @@ std::string ToString(const AttentionShape& shape);
 // cuDNN 9.19 and come out wrong: accumulate outside.
 absl::Status CheckAttentionShape(const AttentionShape& shape);
 
-// The workspace of one call, without asking cuDNN: our float32 rowsum(do * o)[b, hq, sq] and sums of dq[b, hq, sq, d], then
-// what cuDNN needs at most. Offsets are multiples of 256 bytes.
+// The workspace of one call, without asking cuDNN: our float32 rowsum(do * o)[b, hq, sq] and sums of dq[b, hq, sq, d], with
+// documents the first key of each query, int32 [b, sq], then what cuDNN needs at most. Offsets are multiples of 256 bytes.
 struct AttentionWorkspace {
-  int64_t row_sum = 0, dq_sum = 0, library = 0, total = 0;  // offsets, and the end
+  int64_t row_sum = 0, dq_sum = 0, first_keys = 0, library = 0, total = 0;  // offsets, and the end
   int64_t library_bytes() const { return total - library; }
 };
 AttentionWorkspace AttentionWorkspaceOf(const AttentionShape& shape);
@@ -53,6 +54,9 @@ struct AttentionOperands {
   std::span<std::byte> workspace;
   void* stream = nullptr;  // cudaStream_t
 };
+
+// Where Run() reads the index of the first key that each query sees: the caller writes it, on the same stream.
+int32_t* FirstKeysIn(const AttentionShape& shape, const AttentionOperands& operands);
 
 // Of one GPU, used by its rank's thread.
 class AttentionPlans {

@@ -15,7 +15,7 @@ namespace {
 
 using Node = CudnnGraph::Node;
 
-enum Uid : int64_t { kQ = 1, kK, kV, kO, kLse, kScale, kMasked, kOne, kDo, kDq, kDk, kDv, kRowSum, kDqSum };
+enum Uid : int64_t { kQ = 1, kK, kV, kO, kLse, kScale, kMasked, kOne, kDo, kDq, kDk, kDv, kRowSum, kDqSum, kFirstKeys };
 
 int64_t Ceil(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -24,6 +24,7 @@ struct Operations {
   const AttentionShape& z;
   CudnnGraph& g;
   const std::array<int64_t, 4> scores{z.b, z.hq, z.sq, z.sk}, rows{z.b, z.hq, z.sq, 1};
+  Node masked = nullptr;  // minus infinity
 
   static CudnnTensor Heads(int64_t b, int64_t h, int64_t s, int64_t d, int64_t row) {
     return {{b, h, s, d}, {s * row, d, row, 1}, CUDNN_DATA_BFLOAT16};
@@ -43,12 +44,19 @@ struct Operations {
   }
   Node Apply(cudnnPointwiseMode_t mode, Node x, Node b = nullptr) { return g.Pointwise(mode, x, b, Temporary(scores)); }
 
+  Node Where(Node a, Node is_at_least, Node s) {  // s, or -inf where a < b
+    const Node sees = g.Pointwise(CUDNN_POINTWISE_CMP_GE, a, is_at_least, Temporary(scores, CUDNN_DATA_BOOLEAN));
+    return g.Pointwise(CUDNN_POINTWISE_BINARY_SELECT, s, masked, Temporary(scores), sees);
+  }
+  // Two selections in turn: cuDNN 9.19 has no engine for one by the conjunction.
   Node Mask(Node s) {
     if (z.mask == AttentionMask::kFull) return s;
     const Node query = g.Index(2, s, Temporary(scores, CUDNN_DATA_INT32));
     const Node key = g.Index(3, s, Temporary(scores, CUDNN_DATA_INT32));
-    const Node sees = g.Pointwise(CUDNN_POINTWISE_CMP_GE, query, key, Temporary(scores, CUDNN_DATA_BOOLEAN));
-    return g.Pointwise(CUDNN_POINTWISE_BINARY_SELECT, s, g.Scalar(kMasked), Temporary(scores), sees);
+    masked = g.Scalar(kMasked);
+    const Node causal = Where(query, key, s);
+    if (!z.documents) return causal;
+    return Where(key, g.Operand(kFirstKeys, DenseTensor({z.b, 1, z.sq, 1}, CUDNN_DATA_INT32)), causal);
   }
 
   // lse = max + log sum exp(s - max); o = exp(s - max) / sum v.
@@ -110,9 +118,10 @@ struct Scalars {
 }  // namespace
 
 std::string ToString(const AttentionShape& z) {
-  return absl::StrFormat("attention %s of %s, b %d, heads %d/%d, s %d/%d, d %d, %s",
+  return absl::StrFormat("attention %s of %s, b %d, heads %d/%d, s %d/%d, d %d, %s%s",
                          z.pass == AttentionPass::kForward ? "forward" : "backward", Name(z.dtype), z.b, z.hq, z.hk,
-                         z.sq, z.sk, z.d, z.mask == AttentionMask::kCausal ? "causal" : "full");
+                         z.sq, z.sk, z.d, z.mask == AttentionMask::kCausal ? "causal" : "full",
+                         z.documents ? ", documents" : "");
 }
 
 absl::Status CheckAttentionShape(const AttentionShape& z) {
@@ -124,6 +133,9 @@ absl::Status CheckAttentionShape(const AttentionShape& z) {
     return absl::InvalidArgumentError(
         absl::StrFormat("cuDNN's attention needs a head dim that is a multiple of 8 up to 256, not %d", z.d));
   }
+  if (z.documents && z.mask != AttentionMask::kCausal) {
+    return absl::InvalidArgumentError("only causal attention keeps documents apart");
+  }
   if (z.b < 1 || z.sq < 1 || z.sk < 1 || z.hk < 1 || z.hq % z.hk != 0 || z.q_row % 8 != 0 || z.kv_row % 8 != 0) {
     return absl::InvalidArgumentError("cuDNN's attention cannot take this shape: " + ToString(z));
   }
@@ -132,16 +144,21 @@ absl::Status CheckAttentionShape(const AttentionShape& z) {
 
 AttentionWorkspace AttentionWorkspaceOf(const AttentionShape& z) {
   constexpr int64_t kSlack = 64 << 10;
+  const bool backward = z.pass == AttentionPass::kBackward;
   AttentionWorkspace w;
-  if (z.pass == AttentionPass::kBackward) {
+  if (backward) {
     const int64_t queries = z.b * z.hq * z.sq;
     w.dq_sum = Ceil(queries * 4, 256);
-    w.library = w.dq_sum + Ceil(queries * z.d * 4, 256);
-    w.total = w.library;
-    if (z.hq != z.hk) w.total += 2 * Ceil(z.b * z.hq * z.sk * z.d * 2, 256);  // whole dk and dv
+    w.first_keys = w.dq_sum + Ceil(queries * z.d * 4, 256);
   }
-  w.total += kSlack;
+  w.library = w.first_keys + (z.documents ? Ceil(z.b * z.sq * 4, 256) : 0);
+  w.total = w.library + kSlack;
+  if (backward && z.hq != z.hk) w.total += 2 * Ceil(z.b * z.hq * z.sk * z.d * 2, 256);  // whole dk and dv
   return w;
+}
+
+int32_t* FirstKeysIn(const AttentionShape& shape, const AttentionOperands& operands) {
+  return reinterpret_cast<int32_t*>(operands.workspace.data() + AttentionWorkspaceOf(shape).first_keys);
 }
 
 absl::StatusOr<std::unique_ptr<CudnnGraph>> AttentionGraph(const CudnnLibrary& library, const AttentionShape& shape) {
@@ -235,8 +252,8 @@ absl::Status AttentionPlans::Run(const AttentionShape& shape, const AttentionOpe
   const AttentionWorkspace w = AttentionWorkspaceOf(shape);
   if (static_cast<int64_t>(x.workspace.size()) < w.total) return absl::InternalError("attention: a small workspace");
   Scalars scalars{static_cast<float>(1 / std::sqrt(static_cast<double>(shape.d)))};
-  std::array<int64_t, 14> uids{};
-  std::array<void*, 14> data{};
+  std::array<int64_t, 15> uids{};
+  std::array<void*, 15> data{};
   size_t n = 0;
   const auto pass = [&](Uid uid, const void* p) {
     uids[n] = uid;
@@ -244,6 +261,7 @@ absl::Status AttentionPlans::Run(const AttentionShape& shape, const AttentionOpe
   };
   pass(kQ, x.q), pass(kK, x.k), pass(kV, x.v), pass(kO, x.o), pass(kLse, x.lse), pass(kScale, &scalars.scale);
   if (shape.mask == AttentionMask::kCausal) pass(kMasked, &scalars.masked);
+  if (shape.documents) pass(kFirstKeys, FirstKeysIn(shape, x));
   if (shape.pass == AttentionPass::kBackward) {
     pass(kDo, x.d_o), pass(kDq, x.dq), pass(kDk, x.dk), pass(kDv, x.dv), pass(kOne, &scalars.one);
     pass(kRowSum, x.workspace.data() + w.row_sum);

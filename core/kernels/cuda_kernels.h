@@ -16,6 +16,7 @@ void AddCudaBiasKernels(KernelTable& table);
 void AddCudaDropoutKernels(KernelTable& table);
 void AddCudaEmbeddingKernels(KernelTable& table);
 void AddCudaRopeKernels(KernelTable& table);
+void AddCudaDocumentKernels(KernelTable& table);  // document_positions
 void AddCudaCrossEntropyKernels(KernelTable& table);
 void AddCudaSoftmaxNllKernels(KernelTable& table);  // softmax_nll, softmax_nll_grad
 void AddCudaOptimizerKernels(KernelTable& table);

@@ -9,6 +9,7 @@ KernelTable CudaKernels(Determinism determinism) {
   AddCudaElementwiseKernels(table);
   AddCudaNormKernels(table);
   AddCudaRopeKernels(table);
+  AddCudaDocumentKernels(table);
   AddCudaCrossEntropyKernels(table);
   AddCudaSoftmaxNllKernels(table);
   AddCudaOptimizerKernels(table);

@@ -113,6 +113,8 @@ Value Pack(GraphBuilder& g, const std::vector<Value>& parts, int dim) {
 
 int Last(GraphBuilder& g, Value x) { return g.spec(x).shape.rank - 1; }
 
+Value At(In in, size_t optional) { return in.size() > optional ? in[optional] : Value{}; }
+
 Value AddIf(GraphBuilder& g, Value x, In in, size_t optional) {
   return in.size() > optional ? Add(g, x, in[optional]) : x;
 }
@@ -190,13 +192,13 @@ Out PlainRopePacked(GraphBuilder& g, In in, const FusedAttributes& a) {
 
 Out PlainAttentionPacked(GraphBuilder& g, In in, const FusedAttributes& a) {
   const Heads h = Unpack(g, in[0], a.group);
-  const Value o = Attention(g, h.q, h.k, h.v, in[1], in[1], a.mask);
+  const Value o = Attention(g, h.q, h.k, h.v, in[1], in[1], a.mask, At(in, 2));
   return {o, {o.node, 1}};
 }
 
 Out PlainAttentionPackedBwd(GraphBuilder& g, In in, const FusedAttributes& a) {
   const Heads h = Unpack(g, in[1], a.group);
-  const AttentionGrads d = AttentionBwd(g, in[0], h.q, h.k, h.v, in[2], in[3], in[4], in[4], a.mask);
+  const AttentionGrads d = AttentionBwd(g, in[0], h.q, h.k, h.v, in[2], in[3], in[4], in[4], a.mask, At(in, 5));
   return {Pack(g, {d.dq_BSHD, d.dk_BTHD, d.dv_BTHD}, 2)};
 }
 
@@ -241,8 +243,8 @@ constexpr Kind kLinearPackedDx = {"linear_packed_dx", PlainLinearPackedDx, 2, 1 
 constexpr Kind kLinearDwAcc = {"linear_dw_acc", PlainLinearDwAcc, 3, 2 + kMany, -1, true};
 constexpr Kind kEmbeddingDwAcc = {"embedding_dw_acc", PlainEmbeddingDwAcc, 3, 3, -1, true};
 constexpr Kind kRopePacked = {"rope_packed", PlainRopePacked, 2, 2, 0};
-constexpr Kind kAttentionPacked = {"attention_packed", PlainAttentionPacked, 2, 2};
-constexpr Kind kAttentionPackedBwd = {"attention_packed_bwd", PlainAttentionPackedBwd, 5, 5};
+constexpr Kind kAttentionPacked = {"attention_packed", PlainAttentionPacked, 2, 3};
+constexpr Kind kAttentionPackedBwd = {"attention_packed_bwd", PlainAttentionPackedBwd, 5, 6};
 constexpr Kind kSwigluPacked = {"swiglu_packed", PlainSwigluPacked, 1, 1};
 constexpr Kind kSwigluPackedDx = {"swiglu_packed_dx", PlainSwigluPackedDx, 2, 2, 1};
 constexpr Kind kRmsNormBwd = {"rms_norm_bwd", PlainRmsNormBwd, 4, 5, 4};
@@ -275,6 +277,11 @@ FusedAttributes Turned(int64_t group, const RopeAttributes& rope) {
 Out Join(Out head, In tail) {
   head.insert(head.end(), tail.begin(), tail.end());
   return head;
+}
+
+Out WithValid(Out in, Value optional) {
+  if (optional.valid()) in.push_back(optional);
+  return in;
 }
 
 }  // namespace
@@ -310,13 +317,13 @@ Value RopePacked(GraphBuilder& g, Value qkv, Value positions, const RopeAttribut
   return Emit(g, kRopePacked, {qkv, positions}, loc, Turned(group, rope))[0];
 }
 PackedAttention AttentionPacked(GraphBuilder& g, Value qkv, Value positions, AttentionMask mask, int64_t group,
-                                SourceLoc loc) {
-  const Out out = Emit(g, kAttentionPacked, {qkv, positions}, loc, Grouped(group, mask));
+                                Value starts, SourceLoc loc) {
+  const Out out = Emit(g, kAttentionPacked, WithValid({qkv, positions}, starts), loc, Grouped(group, mask));
   return {out[0], out[1]};
 }
 Value AttentionPackedBwd(GraphBuilder& g, Value d_o, Value qkv, Value o, Value lse, Value positions, AttentionMask mask,
-                         int64_t group, SourceLoc loc) {
-  return Emit(g, kAttentionPackedBwd, {d_o, qkv, o, lse, positions}, loc, Grouped(group, mask))[0];
+                         int64_t group, Value starts, SourceLoc loc) {
+  return Emit(g, kAttentionPackedBwd, WithValid({d_o, qkv, o, lse, positions}, starts), loc, Grouped(group, mask))[0];
 }
 Value SwigluPacked(GraphBuilder& g, Value y, SourceLoc loc) { return Emit(g, kSwigluPacked, {y}, loc)[0]; }
 Value SwigluPackedDx(GraphBuilder& g, Value dh, Value y, SourceLoc loc) {

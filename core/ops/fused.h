@@ -44,14 +44,15 @@ Value EmbeddingDwAcc(GraphBuilder& g, Value acc_VE, Value tokens_BS, Value dy_BS
 Value RopePacked(GraphBuilder& g, Value qkv_BSTD, Value positions_S, const RopeAttributes& rope, int64_t group,
                  SourceLoc loc = SourceLoc::Here());
 
-// o[B, S, H, D] and lse[B, S, H] of q | k | v; keys and queries have the same positions, rising along S.
+// o[B, S, H, D] and lse[B, S, H] of q | k | v; keys and queries have the same positions, rising along S. `starts` [B, S] as
+// in core/ops/attention.h, or none.
 struct PackedAttention {
   Value o_BSHD, lse_BSH;
 };
 PackedAttention AttentionPacked(GraphBuilder& g, Value qkv_BSTD, Value positions_S, AttentionMask mask, int64_t group,
-                                SourceLoc loc = SourceLoc::Here());
+                                Value starts_BS = {}, SourceLoc loc = SourceLoc::Here());
 Value AttentionPackedBwd(GraphBuilder& g, Value do_BSHD, Value qkv_BSTD, Value o_BSHD, Value lse_BSH, Value positions_S,
-                         AttentionMask mask, int64_t group, SourceLoc loc = SourceLoc::Here());
+                         AttentionMask mask, int64_t group, Value starts_BS = {}, SourceLoc loc = SourceLoc::Here());
 
 // h[..., F] = silu(y[..., :F]) y[..., F:]; its gradient [..., 2 F] may be computed in y's storage.
 Value SwigluPacked(GraphBuilder& g, Value y_2F, SourceLoc loc = SourceLoc::Here());

@@ -11,7 +11,7 @@ namespace {
 struct Attended {  // an attention whose operands come from one packed product
   Packed p;
   NodeId fwd = -1, bwd = -1;
-  Value positions;
+  Value positions, starts;     // starts: none, or of each token's document
   const Node* rope = nullptr;  // of q; null: none
   const Node* rope_bwd = nullptr;
 };
@@ -39,8 +39,9 @@ Value GradOf(const Rewrite& r, Value grad, bool turned, const Node*& rope) {
 std::optional<Attended> MatchAttention(const Rewrite& r, const Mesh& mesh, NodeId id) {
   const Graph& old = r.old();
   const Node& n = old.nodes[id];
-  if (n.op->name() != "attention" || n.inputs.size() != 5 || n.inputs[3] != n.inputs[4]) return std::nullopt;
+  if (n.op->name() != "attention" || n.inputs[3] != n.inputs[4]) return std::nullopt;
   Attended a{.fwd = id, .positions = n.inputs[3]};
+  if (n.inputs.size() > 5) a.starts = n.inputs[5];
   const Node *rope[3] = {}, *rope_bwd[3] = {};
   std::vector<Value> products;
   for (int i = 0; i < 3; ++i) {
@@ -49,7 +50,7 @@ std::optional<Attended> MatchAttention(const Rewrite& r, const Mesh& mesh, NodeI
   }
   a.rope = rope[0];
   if ((rope[0] == nullptr) != (rope[1] == nullptr) || rope[2] != nullptr) return std::nullopt;
-  if (a.rope != nullptr && (rope[0]->inputs[1] != a.positions || rope[1]->inputs[1] != a.positions ||
+  if (a.rope != nullptr && (rope[0]->inputs[1] != rope[1]->inputs[1] ||
                             RopeAttributesOf(*rope[0]->op) != RopeAttributesOf(*rope[1]->op))) {
     return std::nullopt;
   }
@@ -86,26 +87,26 @@ absl::StatusOr<Graph> FuseAttention(const Graph& old, const Mesh& mesh) {
     const AttentionMask mask = AttentionMaskOf(*n.op);
     const Layout heads = old.spec(n.inputs[0]).layout;
     auto qkv = std::make_shared<Value>();
-    const auto turn = [&r, heads, group](GraphBuilder& g, Value x, Value positions, const Node* rope) {
-      if (rope != nullptr) x = RopePacked(g, x, positions, RopeAttributesOf(*rope->op), group);
+    const auto turn = [&r, heads, group](GraphBuilder& g, Value x, const Node* rope) {
+      if (rope != nullptr) x = RopePacked(g, x, r.New(rope->inputs[1]), RopeAttributesOf(*rope->op), group);
       r.SetLayout(x, heads);
       return x;
     };
     r.At(id, [&r, a = *match, qkv, turn, heads, head_dim, mask, group, id](GraphBuilder& g) {
       const Value split = SplitDim(g, EmitForward(r, g, a.p), 2, head_dim);
       r.SetLayout(split, heads);
-      *qkv = turn(g, split, r.New(a.positions), a.rope);
-      const PackedAttention out = AttentionPacked(g, *qkv, r.New(a.positions), mask, group);
+      *qkv = turn(g, split, a.rope);
+      const PackedAttention out = AttentionPacked(g, *qkv, r.New(a.positions), mask, group, r.New(a.starts));
       r.Replace({id, 0}, out.o_BSHD);
       r.Replace({id, 1}, out.lse_BSH);
     });
     if (match->bwd < 0) continue;
     EmitBackward(r, joined, match->p, match->bwd, [&r, a = *match, qkv, turn, heads, mask, group](GraphBuilder& g) {
       const std::vector<Value>& in = r.old().nodes[a.bwd].inputs;  // do, q, k, v, o, lse, positions
-      const Value d =
-          AttentionPackedBwd(g, r.New(in[0]), *qkv, r.New(in[4]), r.New(in[5]), r.New(a.positions), mask, group);
+      const Value d = AttentionPackedBwd(g, r.New(in[0]), *qkv, r.New(in[4]), r.New(in[5]), r.New(a.positions), mask,
+                                         group, r.New(a.starts));
       r.SetLayout(d, heads);
-      return MergeDims(g, turn(g, d, r.New(a.positions), a.rope_bwd), 2);
+      return MergeDims(g, turn(g, d, a.rope_bwd), 2);
     });
   }
   joined.Emit(r);

@@ -11,8 +11,6 @@ namespace {
 // Why the job cannot run on GPUs, or empty.
 std::string NotOnGpu(const JobConfig& c) {
   if (c.precision.compute == DType::kF64) return "precision.compute = \"float64\" runs on the CPU only";
-  if (c.data.packing == Packing::kIsolate) return "data.packing = \"isolate\" runs on the CPU only";
-  if (c.parallel.zero.gradients == Wire::kInt4) return "parallel.zero_gradients = \"int4\" runs on the CPU only";
   return "";
 }
 

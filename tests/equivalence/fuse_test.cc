@@ -105,6 +105,18 @@ TEST(FuseOps, LlamaWithATiedHeadAddsBothGradientsInPlace) {
   ExpectEqualRuns(config, expected);
 }
 
+TEST(FuseOps, DocumentsOfARowArePackedToo) {  // rope and attention have other positions
+  for (const int64_t dp : {1, 2}) {
+    JobConfig config = SmallJob(dp, 1, 2);
+    config.data.packing = Packing::kIsolate;
+    ExpectEqualRuns(config, kLlama);
+  }
+  JobConfig gpt2 = SmallJobOf(ModelArch::kGpt2, 1, 1, 2);
+  gpt2.model.dim = 64;
+  gpt2.data.packing = Packing::kIsolate;
+  ExpectEqualRuns(gpt2, {{"attention_packed", 2}, {"attention_packed_bwd", 2}});
+}
+
 TEST(FuseOps, DataParallelFusesAll) { ExpectEqualRuns(SmallJob(2, 1, 2), kLlama); }
 
 TEST(FuseOps, Zero) {

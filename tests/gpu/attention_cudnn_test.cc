@@ -81,6 +81,14 @@ TEST(CudnnAttention, RefusesWhatIsSilentlyWrong) {
   EXPECT_THAT(Message(s), HasSubstr("CMP_GT"));
 }
 
+TEST(CudnnAttention, KeepsDocumentsApartUnderACausalMaskOnly) {
+  AttentionShape z = Shape(2, 4, 2, 128, 64);
+  z.documents = true;
+  EXPECT_TRUE(CheckAttentionShape(z).ok());
+  z.mask = AttentionMask::kFull;
+  EXPECT_TRUE(absl::IsInvalidArgument(CheckAttentionShape(z)));
+}
+
 TEST(CudnnAttention, RefusesHeadDimsThatItCannotTake) {
   for (const int64_t d : {4, 20, 33, 264}) {
     EXPECT_TRUE(absl::IsInvalidArgument(CheckAttentionShape(Shape(1, 2, 2, 64, d)))) << d;
@@ -124,6 +132,16 @@ TEST_F(CudnnEngines, ExistForEveryShapeAndFitTheirWorkspace) {
   }
 }
 
+TEST_F(CudnnEngines, KeepDocumentsApart) {
+  for (Named n : kShapes) {
+    if (n.shape.mask != AttentionMask::kCausal) continue;
+    n.shape.documents = true;
+    ExpectEngine(n.name, n.shape);
+    n.shape.pass = AttentionPass::kBackward;
+    ExpectEngine(n.name, n.shape);
+  }
+}
+
 TEST_F(CudnnEngines, TakeSeparateTensorsToo) {
   AttentionShape z = Shape(2, 4, 2, 128, 64, AttentionMask::kFull);
   z.sk = 256, z.q_row = z.hq * z.d, z.kv_row = z.hk * z.d;
@@ -140,6 +158,11 @@ TEST(CudnnAttention, WorkspaceOfTheBackwardPass) {
   EXPECT_EQ(w.dq_sum, 2 * 24 * 4096 * 4);
   EXPECT_EQ(w.library - w.dq_sum, int64_t{2} * 24 * 4096 * 128 * 4);
   EXPECT_GE(w.library_bytes(), int64_t{2} * 2 * 24 * 4096 * 128 * 2) << "dk and dv of every query head";
+  z.documents = true;
+  const AttentionWorkspace d = AttentionWorkspaceOf(z);
+  EXPECT_EQ(d.first_keys, w.library);
+  EXPECT_EQ(d.library - d.first_keys, 2 * 4096 * 4);
+  EXPECT_EQ(d.library_bytes(), w.library_bytes());
 }
 
 }  // namespace

@@ -51,11 +51,13 @@ Tensor Rising(int64_t n) {
   return positions;
 }
 
-// qkv, positions, do -> o, lse, dqkv
+// qkv, positions, do(, starts) -> o, lse, dqkv
 GraphFn Packed(AttentionMask mask, int64_t group) {
   return [=](GraphBuilder& g, const Values& in) {
-    const PackedAttention a = AttentionPacked(g, in[0], in[1], mask, group);
-    return Values{a.o_BSHD, a.lse_BSH, AttentionPackedBwd(g, in[2], in[0], a.o_BSHD, a.lse_BSH, in[1], mask, group)};
+    const Value starts = in.size() > 3 ? in[3] : Value{};
+    const PackedAttention a = AttentionPacked(g, in[0], in[1], mask, group, starts);
+    return Values{a.o_BSHD, a.lse_BSH,
+                  AttentionPackedBwd(g, in[2], in[0], a.o_BSHD, a.lse_BSH, in[1], mask, group, starts)};
   };
 }
 
@@ -102,6 +104,53 @@ TEST(CudaAttention, PositionsInAnyOrder) {
   }
 }
 
+// The documents of a row of s tokens, by their lengths, in turn until the row is full.
+struct Documents {
+  const char* name;
+  std::vector<int64_t> lengths;
+};
+const Documents kDocuments[] = {{"one a row", {1 << 20}},
+                                {"one token each", {1}},
+                                {"of 41 and 1", {41, 1}},
+                                {"over tiles", {100, 1, 1, 190, 3}},
+                                {"of whole tiles", {64, 128}}};
+
+// starts[b, s]: the position of the first token of each token's document. Row b begins with document b.
+Tensor StartsOf(const Documents& documents, int64_t rows, const Tensor& positions) {
+  const int64_t s = positions.size();
+  Tensor starts = Tensor::RandomInts({rows, s}, 0, 1, 1);
+  for (int64_t b = 0; b < rows; ++b) {
+    size_t next = static_cast<size_t>(b);
+    for (int64_t i = 0, end = 0, begin = 0; i < s; ++i) {
+      if (i == end) begin = i, end += documents.lengths[next++ % documents.lengths.size()];
+      starts.set(b * s + i, positions.at(begin));
+    }
+  }
+  return starts;
+}
+
+void ExpectPackedDocumentsClose(const std::string& what, const GpuOptions& options = {}) {
+  for (const Documents& documents : kDocuments) {
+    for (const Sizes& z : kSizes) {
+      const Tensor qkv = Tensor::Random(DType::kF64, {z.b, z.s, z.hq + 2 * z.hk, z.d}, 1), positions = Rising(z.s),
+                   d_o = Tensor::Random(DType::kF64, {z.b, z.s, z.hq, z.d}, 2);
+      ExpectClose(Packed(AttentionMask::kCausal, z.hq / z.hk),
+                  {qkv, positions, d_o, StartsOf(documents, z.b, positions)},
+                  what + documents.name + " " + Describe(z, AttentionMask::kCausal), options);
+    }
+  }
+}
+
+TEST(CudaAttention, PackedDocuments) {
+  STRATA_NEEDS_GPU();
+  ExpectPackedDocumentsClose("");
+}
+
+TEST(CudaAttention, PackedDocumentsWithEqualBits) {
+  STRATA_NEEDS_GPU();
+  ExpectPackedDocumentsClose("deterministic ", {.determinism = Determinism::kBitExact});
+}
+
 // q, k, v, positions, do, starts -> o, lse, dq, dk, dv
 TEST(CudaAttention, DocumentsOfARowDoNotSeeEachOther) {
   STRATA_NEEDS_GPU();
@@ -111,17 +160,13 @@ TEST(CudaAttention, DocumentsOfARowDoNotSeeEachOther) {
     const AttentionGrads d = AttentionBwd(g, in[4], in[0], in[1], in[2], o, lse, in[3], in[3], kMask, in[5]);
     return Values{o, lse, d.dq_BSHD, d.dk_BTHD, d.dv_BTHD};
   };
-  for (const Sizes& z : kSizes) {
-    const std::vector<Tensor> x = SeparateInputs(z);
-    Tensor positions = Tensor::RandomInts({z.s}, 0, 1, 1), starts = Tensor::RandomInts({z.b, z.s}, 0, 1, 1);
-    for (int64_t i = 0; i < z.s; ++i) {
-      positions.set(i, static_cast<double>(i));
-      for (int64_t b = 0; b < z.b; ++b) {  // documents of 40 + 1 + b tokens
-        const int64_t within = i % (41 + b);
-        starts.set(b * z.s + i, static_cast<double>(within >= 40 ? i : i - within));
-      }
+  for (const Documents& documents : kDocuments) {
+    for (const Sizes& z : kSizes) {
+      const std::vector<Tensor> x = SeparateInputs(z);
+      const Tensor positions = Rising(z.s);
+      ExpectClose(fn, {x[0], x[1], x[2], positions, x[5], StartsOf(documents, z.b, positions)},
+                  std::string(documents.name) + " " + Describe(z, AttentionMask::kCausal));
     }
-    ExpectClose(fn, {x[0], x[1], x[2], positions, x[5], starts}, "documents " + Describe(z, AttentionMask::kCausal));
   }
 }
 
@@ -144,6 +189,7 @@ TEST(CudaAttention, PlainKernelsTakeOverWhereCudnnIsMissing) {
   const std::string kept = before != nullptr ? before : "";
   setenv("STRATA_CUDNN", "/nowhere/libcudnn.so.9", 1);
   for (const Sizes& z : kSizes) ExpectPackedClose(z, AttentionMask::kCausal, "plain ");
+  ExpectPackedDocumentsClose("plain ");
   setenv("STRATA_CUDNN", kept.c_str(), 1);
 }
 

@@ -1,5 +1,6 @@
 #include "core/ops/rope.h"
 
+#include "core/ops/document_positions.h"
 #include "core/ops/fused.h"
 #include "tests/testing/gpu.h"
 
@@ -51,6 +52,17 @@ TEST(CudaRope, ScaledFrequencies) {
         return Values{Rope(g, in[0], in[1], rope), RopePacked(g, in[0], in[1], rope, 1)};
       },
       {Tensor::Random(DType::kF64, {2, 7, 6, 32}, 1), Tensor::RandomInts({7}, 0, 512, 2)});
+}
+
+TEST(CudaDocumentPositions, AreThoseOfTheCpu) {
+  STRATA_NEEDS_GPU();
+  for (const int64_t s : {1, 7, 1000}) {
+    const auto errors =
+        GpuKernelErrors([](GraphBuilder& g, const Values& in) { return Values{DocumentPositions(g, in[0], in[1])}; },
+                        {Tensor::RandomInts({s}, 0, 4096, 1), Tensor::RandomInts({3, s}, 0, 4096, 2)});
+    ASSERT_TRUE(errors.ok()) << errors.status();
+    EXPECT_EQ(errors->at(0), 0) << s;
+  }
 }
 
 TEST(CudaRope, PositionsOfEveryRow) {

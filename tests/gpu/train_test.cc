@@ -98,6 +98,16 @@ TEST(CudaTrain, Gpt2WithDropout) {
   ExpectTrainsAlike(c);
 }
 
+TEST(CudaTrain, PackedDocuments) {
+  STRATA_NEEDS_GPU();
+  for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kGpt2}) {
+    JobConfig c = Sized(arch, 2);
+    c.data.packing = Packing::kIsolate;
+    c.model.dropout = 0;
+    ExpectTrainsAlike(c);
+  }
+}
+
 TEST(CudaTrain, Bert) {
   STRATA_NEEDS_GPU();
   ExpectTrainsAlike(Sized(ModelArch::kBert, 2));

@@ -8,11 +8,11 @@ namespace {
 
 TEST(BackEnd, RefusesOnAGpuWhatItDoesNotDoAndTakesTheCpuForIt) {
   JobConfig config;
-  config.data.packing = Packing::kIsolate;
+  config.precision.compute = DType::kF64;
   config.run.device = DeviceKind::kCuda;
   const absl::Status refused = BackEndOf(config).status();
   EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(refused.message()), ::testing::HasSubstr("data.packing = \"isolate\""));
+  EXPECT_THAT(std::string(refused.message()), ::testing::HasSubstr("precision.compute = \"float64\""));
   config.run.device = DeviceKind::kAuto;
   const absl::StatusOr<BackEnd> automatic = BackEndOf(config);
   ASSERT_TRUE(automatic.ok()) << automatic.status();
