@@ -167,8 +167,9 @@ class CommandLine {
     step->add_flag("--table", o->table, "The time of every kind of kernel first");
     step->add_option("--timeline", o->timeline, "Write a Gantt chart of the last step, planned and measured, HTML")
         ->type_name("FILE");
-    add("gemm", "Time and FLOP/s of every matrix product", verbs_.bench_gemm);
-    add("attention", "Time and FLOP/s of every attention", verbs_.bench_attention);
+    add("gemm", "Time and FLOP/s of every matrix product in the step, and their sum; a table, then one JSON line",
+        verbs_.bench_gemm);
+    add("attention", "The same of every attention", verbs_.bench_attention);
   }
 
   void AddData() {

@@ -63,9 +63,45 @@ struct Measured {
   double first_loss = 0, last_loss = 0;
   int64_t device_bytes = 0;  // in use on the GPU, by the driver
   std::string device = "cpu";
-  std::vector<Executor::TimedStep> profile;                 // of rank 0
+  std::vector<std::vector<Executor::TimedStep>> profiles;   // of rank 0, of several steps
   std::vector<std::vector<Executor::TimedAction>> actions;  // of the last step, by rank
 };
+
+// The steps' work of one kind: each op and shapes of it, an average step, and their sum.
+std::string WorkJson(const ProfileSummary& step, Work only, const std::string& device, size_t steps) {
+  double seconds = 0, flops = 0;
+  std::string rows;
+  for (const ProfileRow& r : step.rows) {
+    if (r.work != only) continue;
+    seconds += r.seconds;
+    flops += r.flops;
+    absl::StrAppendFormat(&rows, "%s{\"op\": \"%s\", \"in\": \"%s\", \"calls\": %d, \"ms\": %.4f, \"tflops\": %.1f}",
+                          rows.empty() ? "" : ", ", r.op, r.shapes, r.calls, 1e3 * r.seconds,
+                          r.flops / r.seconds / 1e12);
+  }
+  return absl::StrFormat(
+      "{\"engine\": \"strata\", \"device\": \"%s\", \"what\": \"%s\", \"steps\": %d, \"sum_ms\": %.3f, \"tflops\": "
+      "%.1f, "
+      "\"shapes\": [%s]}\n",
+      device, std::string(kWorkNames[static_cast<size_t>(only)]), steps, 1e3 * seconds,
+      seconds > 0 ? flops / seconds / 1e12 : 0.0, rows);
+}
+
+// Of an average step of these.
+ProfileSummary Average(std::span<const std::vector<Executor::TimedStep>> profiles) {
+  std::vector<Executor::TimedStep> all;
+  for (const auto& p : profiles) all.insert(all.end(), p.begin(), p.end());
+  ProfileSummary s = Summarize(all);
+  const auto n = static_cast<int>(profiles.size());
+  for (double& seconds : s.seconds) seconds /= n;
+  for (ProfileRow& r : s.rows) {
+    r.calls /= n;
+    r.seconds /= n;
+    r.flops /= n;
+    r.bytes /= n;
+  }
+  return s;
+}
 
 class Bench {
  public:
@@ -83,11 +119,11 @@ class Bench {
     m.actions.resize(job.ranks);
     RETURN_IF_ERROR(RunRanks(job.ranks, [&](World& world) -> absl::Status {
       ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, OpenDevice(back_end, world.rank()));
-      return MeasureRank(job, plans[world.rank()], world, *device, threads, m);
+      return MeasureRank(job, plans[world.rank()], world, *device, {threads, only == nullptr ? 1 : options_.steps}, m);
     }));
-    const ProfileSummary summary = Summarize(m.profile);
+    const ProfileSummary summary = Average(m.profiles);
     if (!options_.trace.empty()) {
-      RETURN_IF_ERROR(WriteTextAtomically(Env::Posix(), options_.trace, ChromeTrace(m.profile, 0)));
+      RETURN_IF_ERROR(WriteTextAtomically(Env::Posix(), options_.trace, ChromeTrace(m.profiles.back(), 0)));
     }
     if (!options_.timeline.empty()) {
       ASSIGN_OR_RETURN(std::vector<GanttTrack> tracks, MeasuredTracks(plans, m.actions));
@@ -95,13 +131,23 @@ class Bench {
       RETURN_IF_ERROR(WriteTextAtomically(Env::Posix(), options_.timeline, GanttHtml(c.run.name, {&section, 1})));
     }
     if (options_.table || only != nullptr) std::fputs(ProfileTable(summary, only).c_str(), stdout);
-    if (only == nullptr) Report(job, plans, threads, m, summary);
+    if (only == nullptr) {
+      Report(job, plans, threads, m, summary);
+    } else {
+      std::fputs(WorkJson(summary, *only, m.device, m.profiles.size()).c_str(), stdout);
+    }
     return absl::OkStatus();
   }
 
  private:
-  absl::Status MeasureRank(const Job& job, const Plan& plan, World& world, Device& device, int threads, Measured& m) {
-    ThreadPool pool(threads);
+  struct RankOptions {
+    int threads = 1;
+    int64_t profiles =
+        1;  // steps whose kernels are timed one by one, after the others: the chip is as hot as in training
+  };
+  absl::Status MeasureRank(const Job& job, const Plan& plan, World& world, Device& device, const RankOptions& options,
+                           Measured& m) {
+    ThreadPool pool(options.threads);
     const RandomRows rows(std::min<int64_t>(256, job.batch_rows * job.config.batch.accumulate), job.config.model.seq,
                           job.config.model.vocab);
     const std::shared_ptr<const Plan> borrowed(std::shared_ptr<void>(), &plan);  // the profile points into it
@@ -119,9 +165,11 @@ class Bench {
     }
     const std::span<const Executor::TimedAction> times = runner->executor().Timeline("train");
     m.actions[world.rank()].assign(times.begin(), times.end());  // a place of this rank's own
-    ASSIGN_OR_RETURN(auto profile, runner->ProfileStep(step, (step - 1) * runner->rows_per_step(), rows));
+    for (int64_t end = step + options.profiles; step < end; ++step) {
+      ASSIGN_OR_RETURN(auto profile, runner->ProfileStep(step, (step - 1) * runner->rows_per_step(), rows));
+      if (world.rank() == 0) m.profiles.push_back(std::move(profile));
+    }
     if (world.rank() == 0) {
-      m.profile = std::move(profile);
       if (auto* gpu = dynamic_cast<CudaDevice*>(&device)) {
         m.device = gpu->description();
         m.device_bytes = gpu->used_bytes();
