@@ -39,7 +39,7 @@ Value GradOf(const Rewrite& r, Value grad, bool turned, const Node*& rope) {
 std::optional<Attended> MatchAttention(const Rewrite& r, const Mesh& mesh, NodeId id) {
   const Graph& old = r.old();
   const Node& n = old.nodes[id];
-  if (n.op->name() != "attention" || n.inputs[3] != n.inputs[4]) return std::nullopt;
+  if (n.inputs[3] != n.inputs[4]) return std::nullopt;
   Attended a{.fwd = id, .positions = n.inputs[3]};
   if (n.inputs.size() > 5) a.starts = n.inputs[5];
   const Node *rope[3] = {}, *rope_bwd[3] = {};
@@ -50,8 +50,8 @@ std::optional<Attended> MatchAttention(const Rewrite& r, const Mesh& mesh, NodeI
   }
   a.rope = rope[0];
   if ((rope[0] == nullptr) != (rope[1] == nullptr) || rope[2] != nullptr) return std::nullopt;
-  if (a.rope != nullptr && (rope[0]->inputs[1] != rope[1]->inputs[1] ||
-                            RopeAttributesOf(*rope[0]->op) != RopeAttributesOf(*rope[1]->op))) {
+  if (a.rope != nullptr &&
+      (rope[0]->inputs[1] != rope[1]->inputs[1] || RopeAttributesOf(*rope[0]->op) != RopeAttributesOf(*rope[1]->op))) {
     return std::nullopt;
   }
   std::optional<Packed> p = MatchForward(r, mesh, products);
@@ -78,9 +78,8 @@ std::optional<Attended> MatchAttention(const Rewrite& r, const Mesh& mesh, NodeI
 absl::StatusOr<Graph> FuseAttention(const Graph& old, const Mesh& mesh) {
   Rewrite r(old);
   JoinedParts joined;
-  for (NodeId id = 0; id < static_cast<NodeId>(old.nodes.size()); ++id) {
-    const std::optional<Attended> match = MatchAttention(r, mesh, id);
-    if (!match) continue;
+  const auto matches = MatchAlike<Attended>(old, "attention", [&](NodeId id) { return MatchAttention(r, mesh, id); });
+  for (const auto& [id, match] : matches) {
     const Node& n = old.nodes[id];
     const Shape q = old.spec(n.inputs[0]).shape;
     const int64_t group = q[2] / old.spec(n.inputs[1]).shape[2], head_dim = q[3];
@@ -92,7 +91,7 @@ absl::StatusOr<Graph> FuseAttention(const Graph& old, const Mesh& mesh) {
       r.SetLayout(x, heads);
       return x;
     };
-    r.At(id, [&r, a = *match, qkv, turn, heads, head_dim, mask, group, id](GraphBuilder& g) {
+    r.At(id, [&r, a = match, qkv, turn, heads, head_dim, mask, group, id = id](GraphBuilder& g) {
       const Value split = SplitDim(g, EmitForward(r, g, a.p), 2, head_dim);
       r.SetLayout(split, heads);
       *qkv = turn(g, split, a.rope);
@@ -100,8 +99,8 @@ absl::StatusOr<Graph> FuseAttention(const Graph& old, const Mesh& mesh) {
       r.Replace({id, 0}, out.o_BSHD);
       r.Replace({id, 1}, out.lse_BSH);
     });
-    if (match->bwd < 0) continue;
-    EmitBackward(r, joined, match->p, match->bwd, [&r, a = *match, qkv, turn, heads, mask, group](GraphBuilder& g) {
+    if (match.bwd < 0) continue;
+    EmitBackward(r, joined, match.p, match.bwd, [&r, a = match, qkv, turn, heads, mask, group](GraphBuilder& g) {
       const std::vector<Value>& in = r.old().nodes[a.bwd].inputs;  // do, q, k, v, o, lse, positions
       const Value d = AttentionPackedBwd(g, r.New(in[0]), *qkv, r.New(in[4]), r.New(in[5]), r.New(a.positions), mask,
                                          group, r.New(a.starts));

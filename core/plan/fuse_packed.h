@@ -5,12 +5,33 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
+#include <string_view>
 #include <vector>
 
+#include "core/graph/op.h"
 #include "core/plan/rewrite.h"
 
 namespace strata {
+
+// match(id) of the nodes of an op. Those of one key are one and the same, computed again: bits repeat where all of them are
+// fused, or none.
+template <typename Match, typename Fn>
+std::map<NodeId, Match> MatchAlike(const Graph& g, std::string_view op, const Fn& match) {
+  std::map<NodeId, Match> matches;
+  std::set<uint64_t> plain;  // keys
+  for (NodeId id = 0; id < static_cast<NodeId>(g.nodes.size()); ++id) {
+    if (g.nodes[id].op->name() != op) continue;
+    if (std::optional<Match> m = match(id)) {
+      matches.emplace(id, *std::move(m));
+    } else {
+      plain.insert(g.nodes[id].key);
+    }
+  }
+  std::erase_if(matches, [&](const auto& m) { return plain.contains(g.nodes[m.first].key); });
+  return matches;
+}
 
 // Parts of a pack (core/ops/flat.h), one right behind the other.
 struct PartRun {

@@ -32,28 +32,38 @@ std::optional<SwigluUses> MatchSwiglu(const Rewrite& r, const std::vector<Value>
   return uses;
 }
 
+struct Gated {  // swiglus of one packed product
+  Packed p;
+  SwigluUses uses;
+};
+std::optional<Gated> MatchGated(const Rewrite& r, const Mesh& mesh, NodeId id) {
+  const std::vector<Value>& in = r.old().nodes[id].inputs;
+  std::optional<SwigluUses> uses = MatchSwiglu(r, in);
+  if (!uses || r.old().spec(in[0]).shape != r.old().spec(in[1]).shape) return std::nullopt;
+  std::optional<Packed> p = MatchForward(r, mesh, {in[0], in[1]});
+  const NodeId bwd = uses->bwd;
+  if (!p || (bwd >= 0 && !MatchBackward(r, mesh, bwd, {{bwd, 0}, {bwd, 1}}, *p))) return std::nullopt;
+  return Gated{*std::move(p), *std::move(uses)};
+}
+
 }  // namespace
 
 absl::StatusOr<Graph> FuseSwiglu(const Graph& old, const Mesh& mesh) {
   Rewrite r(old);
   JoinedParts joined;
-  for (NodeId id = 0; id < static_cast<NodeId>(old.nodes.size()); ++id) {
-    const Node& n = old.nodes[id];
-    if (n.op->name() != "swiglu") continue;
-    const std::optional<SwigluUses> uses = MatchSwiglu(r, n.inputs);
-    if (!uses || uses->swiglus[0] != id || old.spec(n.inputs[0]).shape != old.spec(n.inputs[1]).shape) continue;
-    std::optional<Packed> p = MatchForward(r, mesh, {n.inputs[0], n.inputs[1]});
-    const NodeId bwd = uses->bwd;
-    if (!p || (bwd >= 0 && !MatchBackward(r, mesh, bwd, {{bwd, 0}, {bwd, 1}}, *p))) continue;
+  const auto matches = MatchAlike<Gated>(old, "swiglu", [&](NodeId id) { return MatchGated(r, mesh, id); });
+  for (const auto& [id, match] : matches) {
+    if (match.uses.swiglus[0] != id) continue;
+    const NodeId bwd = match.uses.bwd;
     auto y = std::make_shared<Value>();
-    for (NodeId swiglu : uses->swiglus) {
-      r.At(swiglu, [&r, y, p = *p, swiglu](GraphBuilder& g) {
+    for (NodeId swiglu : match.uses.swiglus) {
+      r.At(swiglu, [&r, y, p = match.p, swiglu](GraphBuilder& g) {
         if (!y->valid()) *y = EmitForward(r, g, p);
         r.Replace({swiglu, 0}, SwigluPacked(g, *y));
       });
     }
     if (bwd < 0) continue;
-    EmitBackward(r, joined, *p, bwd,
+    EmitBackward(r, joined, match.p, bwd,
                  [&r, y, bwd](GraphBuilder& g) { return SwigluPackedDx(g, r.New(r.old().nodes[bwd].inputs[0]), *y); });
   }
   joined.Emit(r);

@@ -3,9 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <numeric>
+#include <set>
 
+#include "absl/strings/str_format.h"
 #include "core/base/status.h"
 #include "core/graph/builder.h"
 #include "core/graph/op.h"
@@ -228,6 +231,41 @@ TEST(FuseOps, SelectiveRecomputeFusesWhatIsKeptAsWithout) {
   expected["swiglu_packed"] = 4;
   expected["rms_norm"] = 2 * 2 + 1 + 2 * 2;
   ExpectEqualRuns(Recomputing(SmallJob(1, 1, 2), Recompute::kSelective), expected);
+}
+
+// Op, place and operands of all that a job's ranks launch for the blocks of the model.
+std::set<std::string> LaunchesOf(const JobConfig& config) {
+  std::set<std::string> launches;
+  const auto job = CompileTraining(config, WithFusedOps(config.parallel.tp));
+  EXPECT_TRUE(job.ok()) << job.status();
+  if (!job.ok()) return launches;
+  const Graph& graph = job->programs[0][0].graph;
+  for (const Node& n : graph.nodes) {
+    if (n.block < 0 || n.op->IsView() || n.op->name() == "read") continue;
+    std::string launch = absl::StrFormat("%s %s", n.op->name(), n.scope);
+    for (Value v : n.inputs) launch += " " + ToString(graph.spec(v).shape);
+    launches.insert(std::move(launch));
+  }
+  return launches;
+}
+
+// So that bits are those without: on a GPU another kernel, or another shape of a product, rounds otherwise.
+TEST(FuseOps, RecomputeLaunchesNothingElse) {
+  for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kGpt2, ModelArch::kBert}) {
+    for (const auto& [dp, tp, zero] :
+         std::vector<std::array<int64_t, 3>>{{1, 1, 0}, {1, 2, 0}, {2, 1, 1}, {2, 1, 2}, {2, 1, 3}}) {
+      JobConfig config = SmallJobOf(arch, dp, tp, 2);
+      config.model.dim = 64;  // so that biases are adjacent
+      config.parallel.zero.stage = zero;
+      const std::set<std::string> without = LaunchesOf(config);
+      for (const Recompute level : {Recompute::kSelective, Recompute::kBlock}) {
+        for (const std::string& launch : LaunchesOf(Recomputing(config, level))) {
+          EXPECT_TRUE(without.contains(launch)) << kModelArchNames[static_cast<int>(arch)] << " dp " << dp << " tp "
+                                                << tp << " zero " << zero << ": " << launch;
+        }
+      }
+    }
+  }
 }
 
 TEST(FuseOps, SequenceParallelFusesProductsOfGatheredInputs) {

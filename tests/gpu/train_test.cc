@@ -6,6 +6,7 @@
 #include <numeric>
 #include <span>
 
+#include "absl/strings/str_format.h"
 #include "tests/testing/gpu.h"
 #include "tests/testing/small_job.h"
 
@@ -144,15 +145,21 @@ TEST(CudaTrain, TwoGpus) {
 TEST(CudaTrain, RecomputeHasTheSameBits) {
   STRATA_NEEDS_GPU();
   for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kGpt2, ModelArch::kBert}) {
-    JobConfig c = Sized(arch, 2);
-    const auto want = Train(c, DType::kF32, CudaKernels(Determinism::kBitExact), OpenGpu);
-    ASSERT_TRUE(want.ok()) << want.status();
-    for (const Recompute level : {Recompute::kSelective, Recompute::kBlock}) {
-      c.memory.recompute = level;
-      const auto run = Train(c, DType::kF32, CudaKernels(Determinism::kBitExact), OpenGpu);
-      ASSERT_TRUE(run.ok()) << run.status();
-      EXPECT_EQ(run->parameters, want->parameters) << kRecomputeNames[static_cast<int>(level)];
-      for (int s = 0; s < kSteps; ++s) EXPECT_EQ(run->steps[s].loss, want->steps[s].loss);
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      JobConfig c = Sized(arch, 2);
+      const auto want = Train(c, dtype, CudaKernels(Determinism::kBitExact), OpenGpu);
+      ASSERT_TRUE(want.ok()) << want.status();
+      for (const Recompute level : {Recompute::kSelective, Recompute::kBlock}) {
+        c.memory.recompute = level;
+        const auto run = Train(c, dtype, CudaKernels(Determinism::kBitExact), OpenGpu);
+        ASSERT_TRUE(run.ok()) << run.status();
+        SCOPED_TRACE(absl::StrFormat("%s %s %s", std::string(kModelArchNames[static_cast<int>(arch)]), Name(dtype),
+                                     std::string(kRecomputeNames[static_cast<int>(level)])));
+        for (int s = 0; s < kSteps; ++s) EXPECT_EQ(run->steps[s].loss, want->steps[s].loss) << "step " << s + 1;
+        for (const auto& [name, values] : want->parameters) {
+          EXPECT_TRUE(run->parameters.at(name) == values) << name;  // which ones says where it began
+        }
+      }
     }
   }
 }
