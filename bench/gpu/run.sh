@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# On a machine with a GPU: the GPU tests, then every training step of bench/gpu/*.toml, and PyTorch beside it.
-# usage: bench/gpu/run.sh BUNDLE_DIR OUT_DIR [tests] [steps] [peers] [CONFIG...]     (default: tests steps, all configs)
+# On a machine with a GPU: the GPU tests, then every training step of bench/gpu/*.toml, its matrix products and attention alone
+# (after `steps` also how far the step is from 1.06 x products + 53 ms), and PyTorch beside it.
+# usage: bench/gpu/run.sh BUNDLE_DIR OUT_DIR [tests] [steps] [gemms] [peers] [CONFIG...]     (default: tests steps, all configs)
 set -uo pipefail
 bundle=$(realpath "$1") out=$(realpath "$2")
 shift 2
@@ -33,6 +34,27 @@ if has steps; then
       echo "failed: $?"
     head -n "${ROWS:-32}" "$out/$(basename "$config" .toml).txt" | cut -c1-170
     tail -n 1 "$out/$(basename "$config" .toml).txt"
+  done
+fi
+if has gemms; then
+  for config in "${configs[@]}"; do
+    name=$(basename "$config" .toml)
+    for kind in gemm attention; do
+      "$bundle/bin/strata" bench $kind "$config" --steps "${STEPS:-20}" 2>&1 | tail -n 1 >"$out/$name-$kind.json"
+    done
+    python3 - "$name" "$out" <<'PY'
+import json, os, sys
+name, out = sys.argv[1:]
+try:
+    gemm, attention = (json.load(open(f"{out}/{name}-{what}.json")) for what in ("gemm", "attention"))
+    line = (f"{name}: products {gemm['sum_ms']:.1f} ms at {gemm['tflops']:.0f} TFLOP/s, attention {attention['sum_ms']:.1f} ms at "
+            f"{attention['tflops']:.0f}; 1.06 x products + 53 ms = {1.06 * gemm['sum_ms'] + 53:.1f} ms")
+    if os.path.exists(f"{out}/{name}.txt"):
+        line += f", the step took {1e3 * json.loads(open(f'{out}/{name}.txt').read().splitlines()[-1])['step_s']:.1f}"
+    print(line)
+except (ValueError, KeyError) as e:
+    print(f"{name}: bench gemm or attention failed: {e}")
+PY
   done
 fi
 if has peers; then

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # On a machine with a GPU: the GPU tests of kernels and of whole jobs (all of small shapes) under compute-sanitizer: memcheck (out of
-# bounds, misaligned), then racecheck (shared memory), then initcheck where it is asked for. Each tool has a time limit; what did
-# not finish in it is said. Prints each tool's last line of gtest and its summary; reports are in OUT/sanitize-TOOL.txt.
+# bounds, misaligned), then racecheck (shared memory), then initcheck or synccheck where they are asked for. Only kernels of ours are
+# looked at: their mangled names hold "strata". Each tool has a time limit; what did not finish in it is said. Prints how many
+# tests ran, each tool's summary and its first findings; reports are in OUT/sanitize-TOOL.txt.
 # usage: bench/gpu/sanitize.sh BUNDLE OUT [TOOL...]     (default: memcheck racecheck). FILTER and LIMIT_S (150) may be set.
 set -uo pipefail
 bundle=$(realpath "$1")
@@ -28,18 +29,16 @@ for folder in "$bundle/lib" "$site"/nvidia/cudnn/lib "$site"/nvidia/cu13/lib /us
 done
 export STRATA_CACHE=${STRATA_CACHE:-$out/cache} STRATA_REQUIRE_GPU=1 OPENBLAS_NUM_THREADS=1
 
-# Kernels of our own first. cuDNN's and cuBLASLt's are left out of racecheck: --kernel-name-exclude is theirs, by substring.
-kernels='CudaQuantize.*:CudaElementwise*:CudaMove.*:CudaNorm*:CudaRope.*:CudaDocumentPositions.*:CudaEmbedding*:CudaCrossEntropy*'
-kernels+=':CudaSoftmax*:CudaDropout*:CudaBias*:CudaOptimizer*:CudaAttention.DeterministicBackward:CudaLinear*:CudaDevice*'
+# What says which kernels: --kernel-name, --kernel-regex before 2025.
+by_name=--kernel-name
+"$sanitizer" --help 2>&1 | grep -q -e --kernel-name || by_name=--kernel-regex
+# Kernels before whole jobs, for what is not reached in time.
+kernels='CudaQuantize.*:CudaElementwise.*:CudaMove.*:CudaRmsNorm.*:CudaLayerNorm.*:CudaRope.*:CudaDocumentPositions.*:CudaRsqrt.*'
+kernels+=':CudaEmbedding.*:CudaCrossEntropy.*:CudaDropout.*:CudaBias.*:CudaOptimizer.*:CudaAttention.*'
 failed=0
 for tool in "${tools[@]}"; do
-  options=(--tool "$tool" --error-exitcode 99 --print-limit 20)
-  filter=${FILTER:-$kernels:CudaTrain.Llama:CudaTrain.BitExactRunsRepeatTheirBits}
-  if [[ $tool == racecheck ]]; then
-    options+=(--kernel-name-exclude kernel_substring=cudnn --kernel-name-exclude kernel_substring=cutlass
-      --kernel-name-exclude kernel_substring=nvjet --kernel-name-exclude kernel_substring=gemm)
-    filter=${FILTER:-$kernels}
-  fi
+  options=(--tool "$tool" --error-exitcode 99 --print-limit 20 "$by_name" kns=strata)
+  filter=${FILTER:-$kernels:CudaTrain.Llama:CudaTrain.PackedDocuments}
   report=$out/sanitize-$tool.txt
   timeout -k 10 "${LIMIT_S:-150}" "$sanitizer" "${options[@]}" "$bundle/bin/gpu_tests" --gtest_filter="$filter" >"$report" 2>&1
   rc=$?

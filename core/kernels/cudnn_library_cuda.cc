@@ -18,9 +18,26 @@ absl::Status CheckCudnnVersion(int64_t version) {
                                                        CudnnVersionName(version), CudnnVersionName(kOldest)));
 }
 
+namespace {
+
+// libcudnn.so.9 opens its parts by name, and the system's search path comes before its own folder: of a cuDNN that is named by
+// its path they are opened first, or parts of another version could answer. A part that is not there is its business.
+void OpenPartsBeside(const std::string& path) {
+  const std::string folder = path.substr(0, path.rfind('/') + 1);
+  if (folder.empty()) return;
+  for (const char* part :
+       {"graph", "ops", "cnn", "adv", "heuristic", "engines_runtime_compiled", "engines_precompiled"}) {
+    const std::string name = absl::StrFormat("%slibcudnn_%s.so.9", folder, part);
+    DynamicLibrary::Open({&name, 1}).status().IgnoreError();
+  }
+}
+
+}  // namespace
+
 absl::StatusOr<CudnnLibrary> CudnnLibrary::Open() {
   const char* own = std::getenv("STRATA_CUDNN");
   const std::string name = own != nullptr && *own != 0 ? own : "libcudnn.so.9";
+  OpenPartsBeside(name);
   ASSIGN_OR_RETURN(const DynamicLibrary file, DynamicLibrary::Open({&name, 1}));
   CudnnLibrary lib{};
   absl::Status s;

@@ -75,13 +75,13 @@ std::string WorkJson(const ProfileSummary& step, Work only, const std::string& d
     if (r.work != only) continue;
     seconds += r.seconds;
     flops += r.flops;
-    absl::StrAppendFormat(&rows, "%s{\"op\": \"%s\", \"in\": \"%s\", \"calls\": %d, \"ms\": %.4f, \"tflops\": %.1f}",
+    absl::StrAppendFormat(&rows, "%s{\"op\": \"%s\", \"in\": \"%s\", \"calls\": %d, \"ms\": %.4f, \"tflops\": %.4g}",
                           rows.empty() ? "" : ", ", r.op, r.shapes, r.calls, 1e3 * r.seconds,
                           r.flops / r.seconds / 1e12);
   }
   return absl::StrFormat(
       "{\"engine\": \"strata\", \"device\": \"%s\", \"what\": \"%s\", \"steps\": %d, \"sum_ms\": %.3f, \"tflops\": "
-      "%.1f, "
+      "%.4g, "
       "\"shapes\": [%s]}\n",
       device, std::string(kWorkNames[static_cast<size_t>(only)]), steps, 1e3 * seconds,
       seconds > 0 ? flops / seconds / 1e12 : 0.0, rows);
