@@ -190,6 +190,8 @@ absl::StatusOr<int> CountDevices() {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Open(int index) {
+  // Streams that share a hardware queue wait for each other: a receive could wait for a send behind it.
+  setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
   ASSIGN_OR_RETURN(const int n, CountDevices());
   if (index < 0 || index >= n) return absl::NotFoundError(absl::StrFormat("GPU %d: this machine shows %d", index, n));
   auto gpu = std::make_unique<Gpu>(index);

@@ -33,8 +33,13 @@ absl::StatusOr<std::unique_ptr<Executor>> Executor::Create(std::shared_ptr<const
     ASSIGN_OR_RETURN(e->comms_.emplace_back(), deps.world.Connect(spec));
   }
   if (e->streams_.empty()) return absl::InternalError("a plan without streams");
-  ASSIGN_OR_RETURN(std::byte* const scalars, deps.device.Reserve(Tier::kDevice, sizeof(StepScalars)));
-  e->device_scalars_ = reinterpret_cast<StepScalars*>(scalars);
+  for (DeviceScalars& d : e->device_scalars_) {
+    ASSIGN_OR_RETURN(std::byte* const at, deps.device.Reserve(Tier::kDevice, sizeof(StepScalars)));
+    d.at = reinterpret_cast<StepScalars*>(at);
+    for (size_t s = 1; s < e->streams_.size(); ++s) {
+      ASSIGN_OR_RETURN(d.read.emplace_back(), deps.device.NewEvent());
+    }
+  }
   for (const Program& p : e->plan_->programs) e->Bind(p);
   RETURN_IF_ERROR(e->Prepare());
   return e;
@@ -49,7 +54,7 @@ absl::Status Executor::Prepare() {
         if (!prepared.insert(b.step).second) continue;
         if (b.step->kind != Step::kLaunch || b.step->kernel->prepare == nullptr) continue;
         wrote = true;
-        const absl::Status s = b.step->kernel->prepare(ArgsOf(b, false));
+        const absl::Status s = b.step->kernel->prepare(ArgsOf(b, false, 0));
         if (!s.ok()) return Annotate(s, "preparing " + b.step->scope);
       }
     }
@@ -76,22 +81,75 @@ absl::Status Executor::Run(std::string_view name, const StepScalars& scalars, co
   const auto p =
       std::find_if(programs_.begin(), programs_.end(), [&](const BoundProgram& b) { return b.program->name == name; });
   if (p == programs_.end()) return absl::NotFoundError(absl::StrFormat("the plan has no program %s", name));
-  std::fill(p->peaks.begin(), p->peaks.end(), 0);
-  scalars_ = scalars;
-  if (absl::Status s = deps_.device.Copy(device_scalars_, &scalars_, sizeof(scalars_), streams_[0]); !s.ok())
-    return Fail(s);
-  for (size_t i = 0; i < p->by_action.size(); ++i) {
-    p->times[i].begin = SteadySeconds();
-    const absl::Status s = RunAction(*p, i, feed);
-    p->times[i].end = SteadySeconds();
-    if (!s.ok()) return Fail(s);
+  if (running_on_ != nullptr && (running_on_ != &*p || !overlaps(*p->program))) {
+    if (absl::Status s = deps_.device.Drain(); !s.ok()) return Fail(s);
   }
-  if (absl::Status s = deps_.device.Drain(); !s.ok()) return Fail(s);
+  running_on_ = &*p;
+  std::fill(p->peaks.begin(), p->peaks.end(), 0);
+  absl::Status s = SendScalars(scalars, overlaps(*p->program));
+  if (s.ok()) s = overlaps(*p->program) ? RunIssues(*p, feed) : RunActions(*p, feed);
+  if (s.ok()) s = deps_.device.Drain(streams_[0]);
+  if (!s.ok()) return Fail(s);
   for (auto& c : comms_) {  // a collective that was aborted lets the device drain
     if (c == nullptr) continue;
-    if (absl::Status s = c->Poll(); !s.ok()) return Fail(s);
+    if (absl::Status polled = c->Poll(); !polled.ok()) return Fail(polled);
   }
   return absl::OkStatus();
+}
+
+absl::Status Executor::RunActions(BoundProgram& p, const Feed& feed) {
+  for (size_t i = 0; i < p.by_action.size(); ++i) {
+    p.times[i].begin = SteadySeconds();
+    const absl::Status s = RunAction(p, i, feed);
+    p.times[i].end = SteadySeconds();
+    RETURN_IF_ERROR(s);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Executor::RunIssues(BoundProgram& p, const Feed& feed) {
+  for (TimedAction& t : p.times) t = {};
+  for (const IssuedStep& issue : p.program->issues) {
+    TimedAction& time = p.times[issue.action];
+    if (time.begin == 0) time.begin = SteadySeconds();
+    RETURN_IF_ERROR(RunIssue(p, issue, feed));
+    time.end = SteadySeconds();
+  }
+  const DeviceScalars& mine = device_scalars_[turn_];
+  for (size_t i = 0; i < mine.read.size(); ++i) RETURN_IF_ERROR(deps_.device.Record(mine.read[i], streams_[i + 1]));
+  return absl::OkStatus();
+}
+
+// Without overlap always to the same address, which captured launches hold.
+absl::Status Executor::SendScalars(const StepScalars& scalars, bool overlap) {
+  turn_ = overlap ? 1 - turn_ : 0;
+  const DeviceScalars& mine = device_scalars_[turn_];
+  if (overlap) {
+    for (Event e : mine.read) RETURN_IF_ERROR(deps_.device.Wait(streams_[0], e));
+  }
+  scalars_ = scalars;
+  return deps_.device.Copy(mine.at, &scalars_, sizeof(scalars_), streams_[0]);
+}
+
+absl::Status Executor::RunIssue(BoundProgram& p, const IssuedStep& issue, const Feed& feed) {
+  const Stream stream = streams_[issue.stream];
+  for (int32_t event : issue.waits) RETURN_IF_ERROR(deps_.device.Wait(stream, events_[event]));
+  if (issue.step == IssuedStep::kFeed) RETURN_IF_ERROR(FeedInputs(*p.program, issue.action, feed));
+  if (issue.step >= 0) {
+    const Action& action = p.program->actions[issue.action];
+    const BoundStep& b = p.by_action[issue.action]->steps[issue.step];
+    if (absl::Status s = Timed(b, action, issue.stream); !s.ok()) return At(s, *p.program, action, issue.step, *b.step);
+  }
+  return issue.record < 0 ? absl::OkStatus() : deps_.device.Record(events_[issue.record], stream);
+}
+
+absl::Status Executor::Timed(const BoundStep& b, const Action& action, int16_t stream) {
+  if (timers_ == nullptr) return RunStep(b, stream);
+  timers_->steps.push_back({b.step, action, stream});
+  const size_t i = 2 * timers_->steps.size();
+  RETURN_IF_ERROR(deps_.device.Record(timers_->timers[i - 1], streams_[stream]));
+  RETURN_IF_ERROR(RunStep(b, stream));
+  return deps_.device.Record(timers_->timers[i], streams_[stream]);
 }
 
 absl::Status Executor::RunAction(BoundProgram& p, size_t action, const Feed& feed) {
@@ -161,20 +219,19 @@ absl::Status Executor::RunSegment(BoundSegment& bound, const Program& program, s
   return Annotate(deps_.device.Replay(bound.captured, streams_[0]), ToString(program.actions[action]));
 }
 
+absl::Status Executor::At(const absl::Status& s, const Program& program, const Action& a, int step,
+                          const Step& code) const {
+  if (a.edge >= 0) return Annotate(s, program.Describe(a));
+  return Annotate(s, absl::StrFormat("%s step %d in %s, after %d collectives", program.Describe(a), step, code.scope,
+                                     collectives_));
+}
+
 absl::Status Executor::RunSteps(const BoundSegment& bound, const Program& program, size_t action) {
   const Action& a = program.actions[action];
   size_t next_free = 0;
   for (size_t i = 0; i < bound.steps.size(); ++i) {
-    const absl::Status s = RunStep(bound.steps[i]);
-    if (!s.ok() && a.edge >= 0) return Annotate(s, program.Describe(a));
-    if (!s.ok()) {
-      return Annotate(s, absl::StrFormat("%s step %d in %s, after %d collectives", program.Describe(a), i,
-                                         bound.steps[i].step->scope, collectives_));
-    }
-    if (timers_ != nullptr) {
-      timers_->steps.push_back({bound.steps[i].step, a, bound.steps[i].step->stream});
-      RETURN_IF_ERROR(deps_.device.Record(timers_->timers[timers_->steps.size()], streams_[0]));
-    }
+    const BoundStep& b = bound.steps[i];
+    if (absl::Status s = Timed(b, a, b.step->stream); !s.ok()) return At(s, program, a, static_cast<int>(i), *b.step);
     if (deps_.freed == Freed::kPoison) {
       RETURN_IF_ERROR(Poison(*bound.segment, next_free, static_cast<int32_t>(i), program, action));
     }
@@ -200,22 +257,24 @@ absl::StatusOr<std::vector<Executor::TimedStep>> Executor::Profile(std::string_v
                                                                    const Feed& feed) {
   const BoundProgram* p = Find(program);
   if (p == nullptr) return absl::NotFoundError(absl::StrFormat("the plan has no program %s", program));
-  size_t steps = 1;
+  size_t steps = 0;
   for (const BoundSegment* s : p->by_action) steps += s != nullptr ? s->steps.size() : 0;
   StepTimers timeline;
-  for (size_t i = 0; i < steps; ++i) {
+  for (size_t i = 0; i < 2 * steps + 1; ++i) {
     ASSIGN_OR_RETURN(timeline.timers.emplace_back(), deps_.device.NewTimer());
   }
+  RETURN_IF_ERROR(deps_.device.Drain());
   RETURN_IF_ERROR(deps_.device.Record(timeline.timers[0], streams_[0]));
   timers_ = &timeline;
-  const absl::Status ran = Run(program, scalars, feed);
+  absl::Status ran = Run(program, scalars, feed);
   timers_ = nullptr;
+  if (ran.ok()) ran = deps_.device.Drain();
   RETURN_IF_ERROR(ran);
-  double at = 0;
   for (size_t i = 0; i < timeline.steps.size(); ++i) {
-    ASSIGN_OR_RETURN(timeline.steps[i].seconds, deps_.device.Seconds(timeline.timers[i], timeline.timers[i + 1]));
-    timeline.steps[i].begin = at;
-    at += timeline.steps[i].seconds;
+    TimedStep& t = timeline.steps[i];
+    const Event begin = timeline.timers[2 * i + 1], end = timeline.timers[2 * i + 2];
+    ASSIGN_OR_RETURN(t.begin, deps_.device.Seconds(timeline.timers[0], begin));
+    ASSIGN_OR_RETURN(t.seconds, deps_.device.Seconds(begin, end));
   }
   return std::move(timeline.steps);
 }
@@ -229,24 +288,24 @@ absl::Status Executor::Poison(const Segment& segment, size_t& next, int32_t step
   return absl::OkStatus();
 }
 
-KernelArgs Executor::ArgsOf(const BoundStep& b, bool overwrite) {
+KernelArgs Executor::ArgsOf(const BoundStep& b, bool overwrite, int16_t stream) {
   return {.op = *b.step->op,
           .in = b.in,
           .out = b.out,
           .overwrite = overwrite,
           .workspace = b.workspace,
-          .scalars = device_scalars_,
+          .scalars = device_scalars_[turn_].at,
           .key = b.step->key,
-          .stream = streams_[b.step->stream],
+          .stream = streams_[stream],
           .pool = deps_.pool,
           .device = &deps_.device};
 }
 
-absl::Status Executor::RunStep(const BoundStep& b) {
+absl::Status Executor::RunStep(const BoundStep& b, int16_t on) {
   const Step& step = *b.step;
-  const Stream stream = streams_[step.stream];
+  const Stream stream = streams_[on];
   switch (step.kind) {
-    case Step::kLaunch: return step.kernel->run(ArgsOf(b, b.overwrite));
+    case Step::kLaunch: return step.kernel->run(ArgsOf(b, b.overwrite, on));
     case Step::kCollective: ++collectives_; return comms_[step.comm]->Issue({&b.call, 1}, stream);
     case Step::kCopy: return deps_.device.Copy(b.out[0].data, b.in[0].data, b.in[0].bytes(), stream);
     case Step::kRecord: return deps_.device.Record(events_[step.event], stream);
@@ -256,8 +315,9 @@ absl::Status Executor::RunStep(const BoundStep& b) {
 }
 
 absl::Status Executor::CopyNow(void* to, const void* from, int64_t bytes) {
+  RETURN_IF_ERROR(deps_.device.Drain());
   RETURN_IF_ERROR(deps_.device.Copy(to, from, bytes, streams_[0]));
-  return deps_.device.Drain();
+  return deps_.device.Drain(streams_[0]);
 }
 
 absl::Status Executor::ReadState(const PlannedState& state, std::span<std::byte> host) {
@@ -271,7 +331,8 @@ absl::StatusOr<TensorRef> Executor::ReadOutput(std::string_view program, std::st
                                                std::vector<std::byte>& host) {
   ASSIGN_OR_RETURN(TensorRef t, Output(program, name));
   host.resize(static_cast<size_t>(t.bytes()));
-  RETURN_IF_ERROR(CopyNow(host.data(), t.data, t.bytes()));
+  RETURN_IF_ERROR(deps_.device.Copy(host.data(), t.data, t.bytes(), streams_[0]));  // Run() has waited for it
+  RETURN_IF_ERROR(deps_.device.Drain(streams_[0]));
   t.data = host.data();
   return t;
 }

@@ -1,6 +1,7 @@
 #pragma once
 // Replays a plan; knows no op, no rank, no tier.
 
+#include <array>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -35,6 +36,8 @@ class Executor {
     ThreadPool* pool = nullptr;
     Freed freed = kDefaultFreed;
     bool capture = true;  // where the device can: segments without collectives are captured at their second run
+    // Not where freed ranges are poisoned, and not in a plan without issues: there, actions run one after the other.
+    bool overlap = true;
   };
   // Host bytes of a graph input for one micro-batch: this rank's local part, exactly.
   using Feed = std::function<absl::StatusOr<std::span<const std::byte>>(const Port& input, int micro_batch)>;
@@ -42,7 +45,8 @@ class Executor {
   // Collective over the world: reserves the arena (zeroed), connects the plan's communicators in order, binds every step.
   static absl::StatusOr<std::unique_ptr<Executor>> Create(std::shared_ptr<const Plan> plan, Deps deps);
 
-  // All actions of the program. No allocation, but what a device needs to capture a segment, at its second run.
+  // All actions of the program. No allocation, but what a device needs to capture a segment, at its second run. Returns when
+  // the outputs are there; with overlap, updates may still run, beside the next Run() of the program.
   absl::Status Run(std::string_view program, const StepScalars& scalars, const Feed& feed);
 
   // The same, uncaptured and timed on the device.
@@ -102,7 +106,7 @@ class Executor {
     int held = 0;
   };
   struct StepTimers {
-    std::vector<Event> timers;  // one before the first step and one after each
+    std::vector<Event> timers;  // one before the run; then one before and one after each step
     std::vector<TimedStep> steps;
   };
   struct BoundProgram {
@@ -122,15 +126,22 @@ class Executor {
                            const std::vector<bool>& overwrites) const;
   const BoundProgram* Find(std::string_view program) const;
   absl::Status Prepare();  // every kernel's prepare; then the arena is zeroed
-  KernelArgs ArgsOf(const BoundStep& b, bool overwrite);
+  KernelArgs ArgsOf(const BoundStep& b, bool overwrite, int16_t stream);
   absl::Status CopyNow(void* to, const void* from, int64_t bytes);
   absl::Status RunAction(BoundProgram& p, size_t action, const Feed& feed);
   absl::Status TakeSlots(BoundProgram& p, size_t action);
   void ReturnSlots(BoundProgram& p, size_t action);
   absl::Status FeedInputs(const Program& program, size_t action, const Feed& feed);
   absl::Status RunSegment(BoundSegment& bound, const Program& program, size_t action);
+  absl::Status RunActions(BoundProgram& p, const Feed& feed);
   absl::Status RunSteps(const BoundSegment& bound, const Program& program, size_t action);
-  absl::Status RunStep(const BoundStep& b);
+  absl::Status RunIssues(BoundProgram& p, const Feed& feed);
+  absl::Status RunIssue(BoundProgram& p, const IssuedStep& issue, const Feed& feed);
+  absl::Status RunStep(const BoundStep& b, int16_t stream);
+  absl::Status At(const absl::Status& s, const Program& program, const Action& a, int step, const Step& code) const;
+  absl::Status Timed(const BoundStep& b, const Action& action, int16_t stream);
+  absl::Status SendScalars(const StepScalars& scalars, bool overlap);
+  bool overlaps(const Program& p) const { return deps_.overlap && deps_.freed == Freed::kKeep && !p.issues.empty(); }
   absl::Status Poison(const Segment& segment, size_t& next, int32_t step, const Program& program, size_t action);
   absl::Status Fail(const absl::Status& error);
 
@@ -142,7 +153,14 @@ class Executor {
   std::vector<Event> events_;
   std::deque<BoundProgram> programs_;  // they hold pointers into themselves
   StepScalars scalars_{};
-  StepScalars* device_scalars_ = nullptr;  // fixed address; where kernels read them
+  // Where kernels read them: two in turn, for with overlap a run's updates may still read theirs when the next run has its own.
+  struct DeviceScalars {
+    StepScalars* at = nullptr;
+    std::vector<Event> read;  // by stream: recorded behind the run that had them; streams[0] has none
+  };
+  std::array<DeviceScalars, 2> device_scalars_;
+  int turn_ = 0;
+  const BoundProgram* running_on_ = nullptr;  // whose last run may have left work on the device
   int64_t collectives_ = 0;
   StepTimers* timers_ = nullptr;  // while Profile runs
   absl::Status error_;            // sticky

@@ -2,17 +2,18 @@
 
 #include "core/base/status.h"
 #include "core/plan/lower.h"
+#include "core/plan/overlap.h"
 #include "core/plan/place_states.h"
 #include "core/plan/plan.h"
 
 namespace strata {
 
 absl::StatusOr<Plan> BuildPlan(std::span<const ProgramSpec> programs, const Mesh& mesh, const KernelTable& kernels,
-                               const PlanOptions&) {
+                               const BuildPlanOptions& options) {
   Plan plan;
   plan.streams = {{"compute", Priority::kNormal}};
   ASSIGN_OR_RETURN(plan.states, PlaceStates(programs, mesh, plan.regions));
-  LowerContext context{mesh, kernels, {}, plan.comms, plan.regions};
+  LowerContext context{mesh, kernels, {}, plan.comms, plan.regions, options.overlap};
   for (const PlannedState& s : plan.states) context.states[s.name] = &s;
 
   int64_t& arena = plan.arena_bytes[static_cast<int>(Tier::kDevice)];
@@ -37,6 +38,10 @@ absl::StatusOr<Plan> BuildPlan(std::span<const ProgramSpec> programs, const Mesh
       if (r.kind != Region::kStatic && r.name.compare(0, p.name.size() + 1, p.name + " ") == 0) append(r, end);
     }
     arena = std::max(arena, end);
+  }
+  if (options.overlap) {
+    const auto all = static_cast<AxisSet>((1 << mesh.num_axes()) - 1);
+    OverlapSteps(plan, mesh.Group(static_cast<AxisSet>(all & ~options.stages)));
   }
   return plan;
 }

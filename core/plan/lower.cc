@@ -129,7 +129,25 @@ class Lowering {
     return storages_.Read(it->second, position);
   }
 
+  // An operand of a collective that ends behind the computing is not taken for something else meanwhile.
+  void KeepOperandsOfCollectives() {
+    for (int position = 0; position < stations_.num_positions(); ++position) {
+      const std::vector<Step>& steps = code_.steps()[position];
+      std::map<int16_t, int> next;  // by communicator
+      for (int i = static_cast<int>(steps.size()); i-- > 0;) {
+        const Step& step = steps[i];
+        if (step.kind != Step::kCollective) continue;
+        const int until = next.try_emplace(step.comm, static_cast<int>(steps.size()) - 1).first->second;
+        next[step.comm] = i;
+        for (const auto* operands : {&step.in, &step.out}) {
+          for (const Operand& o : *operands) storages_.Touch(o, {position, until});
+        }
+      }
+    }
+  }
+
   absl::Status Place() {
+    if (context_.overlap) KeepOperandsOfCollectives();
     std::vector<int> num_steps;
     for (const auto& steps : code_.steps()) num_steps.push_back(static_cast<int>(steps.size()));
     program_.slots = StageSlots(spec_.actions, spec_.edges, HeldFrom::kForward);

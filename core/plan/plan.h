@@ -90,7 +90,7 @@ struct Step {  // one line of `strata plan --steps`
 };
 
 // When a step of an action is issued, and on which stream, where work of several streams overlaps.
-struct Issue {
+struct IssuedStep {
   static constexpr int32_t kFeed = -1, kOutputs = -2;  // instead of a step: inputs are copied; outputs are there
   int32_t action = 0, step = 0;                        // of Program::actions; of its segment
   int16_t stream = 0;
@@ -140,7 +140,7 @@ struct Program {
   std::vector<Edge> edges;
   std::vector<Slots> slots;  // one a kSlot region
   std::vector<Port> inputs, outputs;
-  std::vector<Issue> issues;  // every step of every action; empty: the actions in order, on stream 0
+  std::vector<IssuedStep> issues;  // every step of every action; empty: the actions in order, on stream 0
 
   int SegmentOf(const Action& a) const;  // index; -1: the action has no code
   int SlotOf(int16_t region, size_t action) const;
@@ -185,7 +185,7 @@ struct ProgramSpec {
   std::vector<Edge> edges;
 };
 
-struct PlanOptions {
+struct BuildPlanOptions {
   bool overlap = false;  // programs say when their steps are issued, on several streams (core/plan/overlap.h)
   AxisSet stages = 0;    // axes along which ranks have other actions: pipeline stages
 };
@@ -195,7 +195,7 @@ struct PlanOptions {
 // Errors: NotFound for a missing kernel; InvalidArgument for a dim that does not divide; Internal for a malformed graph, or
 // actions that leave nodes out.
 absl::StatusOr<Plan> BuildPlan(std::span<const ProgramSpec> programs, const Mesh& mesh, const KernelTable& kernels,
-                               const PlanOptions& options = {});
+                               const BuildPlanOptions& options = {});
 
 // Orders the communicators of all ranks of a job, so that each rank connects those of its list one after the other, and no
 // two of one position share a rank. A position where a rank has none holds CommSpec{}.

@@ -24,15 +24,12 @@ class Replay {
   }
 
   absl::Status Run(std::vector<IssuedCall>& calls) {
+    if (!program_.issues.empty()) return RunIssues(calls);
     for (action_ = 0; action_ < program_.actions.size(); ++action_) {
       const Action& action = program_.actions[action_];
       const int segment = program_.SegmentOf(action);
       if (segment < 0) continue;
-      if (action.kind == Action::kF) {
-        for (const Port& p : program_.inputs) {
-          if (p.replica == action.replica && p.stage == action.stage) Access(p.operand, Mode::kWrite, 0);
-        }
-      }
+      if (action.kind == Action::kF) Feed();
       RETURN_IF_ERROR(RunSegment(program_.segments[segment], calls));
     }
     return absl::OkStatus();
@@ -41,12 +38,63 @@ class Replay {
  private:
   enum class Mode : uint8_t { kRead, kWrite };
 
+  std::string Feed() {
+    std::string error;
+    const Action& action = program_.actions[action_];
+    for (const Port& p : program_.inputs) {
+      if (error.empty() && p.replica == action.replica && p.stage == action.stage) {
+        error = Access(p.operand, Mode::kWrite, 0);
+      }
+    }
+    return error;
+  }
+
+  // Two runs in a row: what the first leaves running must not be in the way of the second.
+  absl::Status RunIssues(std::vector<IssuedCall>& calls) {
+    for (int run = 0; run < 2; ++run) {
+      for (const IssuedStep& issue : program_.issues) {
+        action_ = static_cast<size_t>(issue.action);
+        const Action& action = program_.actions[action_];
+        const int segment = program_.SegmentOf(action);
+        const Step* step = issue.step < 0 ? nullptr : &program_.segments[segment].steps[issue.step];
+        for (int32_t event : issue.waits) WaitFor(event, issue.stream);
+        if (step == nullptr) ++clocks_[issue.stream][issue.stream];
+        const std::string error = step != nullptr                   ? Check(*step, issue.stream)
+                                  : issue.step == IssuedStep::kFeed ? Feed()
+                                                                    : ReadOutputs();
+        if (!error.empty()) {
+          return absl::InternalError(absl::StrFormat(
+              "plan: %s step %d (%s) on stream %s: %s", program_.Describe(action), issue.step,
+              step == nullptr ? "inputs or outputs" : step->scope, plan_.streams[issue.stream].name, error));
+        }
+        if (run == 0 && step != nullptr && step->kind == Step::kCollective) {
+          calls.push_back({&plan_.comms[step->comm], &program_, &action, step});
+        }
+        if (issue.record >= 0) events_[issue.record] = clocks_[issue.stream];
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  std::string ReadOutputs() {
+    std::string error;
+    for (const Port& p : program_.outputs) {
+      if (error.empty()) error = Access(p.operand, Mode::kRead, 0);
+    }
+    return error;
+  }
+
+  void WaitFor(int32_t event, int16_t stream) {
+    Clock& now = clocks_[stream];
+    for (size_t s = 0; s < now.size(); ++s) now[s] = std::max(now[s], events_[event][s]);
+  }
+
   absl::Status RunSegment(const Segment& segment, std::vector<IssuedCall>& calls) {
     const Action& action = program_.actions[action_];
     size_t free = 0;
     for (size_t i = 0; i < segment.steps.size(); ++i) {
       const Step& step = segment.steps[i];
-      const std::string error = Check(step);
+      const std::string error = Check(step, step.stream);
       if (!error.empty()) {
         return absl::InternalError(
             absl::StrFormat("plan: %s step %d (%s): %s", program_.Describe(action), i, step.scope, error));
@@ -120,27 +168,27 @@ class Replay {
     return "";
   }
 
-  std::string Check(const Step& step) {
-    Clock& now = clocks_[step.stream];
-    ++now[step.stream];
+  std::string Check(const Step& step, int16_t stream) {
+    Clock& now = clocks_[stream];
+    ++now[stream];
     if (step.kind == Step::kRecord) {
       events_[step.event] = now;
       return "";
     }
     if (step.kind == Step::kWait) {
-      for (size_t s = 0; s < now.size(); ++s) now[s] = std::max(now[s], events_[step.event][s]);
+      WaitFor(step.event, stream);
       return "";
     }
     std::string error = CheckOverlap(step);
     for (const Operand& o : step.in) {
-      if (error.empty()) error = Access(o, Mode::kRead, step.stream);
+      if (error.empty()) error = Access(o, Mode::kRead, stream);
     }
     if (error.empty() && step.workspace_bytes > 0) {
       const auto [begin, end] = Range(step.workspace, step.workspace_bytes);
-      error = memory_.Write(begin, end, ShadowMemory::kAny, step.stream, now);
+      error = memory_.Write(begin, end, ShadowMemory::kAny, stream, now);
     }
     for (const Operand& o : step.out) {
-      if (error.empty()) error = Access(o, Mode::kWrite, step.stream);
+      if (error.empty()) error = Access(o, Mode::kWrite, stream);
     }
     return error;
   }

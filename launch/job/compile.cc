@@ -250,7 +250,10 @@ absl::StatusOr<Plan> PlanRank(const Job& job, int rank, const KernelTable& kerne
   for (ProgramSpec& p : programs) {
     p.edges = EdgesOf(p.name == "eval" ? job.pipeline.eval.edges : job.pipeline.train.edges, inner, rank % inner);
   }
-  return BuildPlan(programs, mesh, kernels);
+  const Overlap overlap = job.config.parallel.overlap;
+  return BuildPlan(programs, mesh, kernels,
+                   {.overlap = overlap == Overlap::kOn || (overlap == Overlap::kAuto && kernels.asynchronous()),
+                    .stages = mesh.Find("pp")});
 }
 
 absl::StatusOr<Plan> PlanFullest(const Job& job, const KernelTable& kernels) {

@@ -121,15 +121,19 @@ TEST(GpuPlan, ShardedGradientsLaunchAsManyKernelsAsWholeOnes) {
 // weight, which waits for the head's norm; of the blocks, one bucket is there at a time.
 TEST(GpuPlan, PartsTakeTheMemoryOfTheirBucketAlone) {
   STRATA_NEEDS_CUDA_KERNELS();
-  const auto whole = PlanOf(Sized(ModelArch::kLlama, 2, 1)), sharded = PlanOf(Sized(ModelArch::kLlama, 2, 2));
-  ASSERT_TRUE(whole.ok() && sharded.ok());
-  int64_t expected = TransientBytes(*whole);
+  JobConfig one_stream = Sized(ModelArch::kLlama, 2, 2), wholes = Sized(ModelArch::kLlama, 2, 1);
+  one_stream.parallel.overlap = wholes.parallel.overlap = Overlap::kOff;
+  const auto whole = PlanOf(wholes), sharded = PlanOf(one_stream), overlapped = PlanOf(Sized(ModelArch::kLlama, 2, 2));
+  ASSERT_TRUE(whole.ok() && sharded.ok() && overlapped.ok());
+  int64_t expected = TransientBytes(*whole), bucket_bytes = 0;
   for (const char* bucket : {"bucket.head.grads", "bucket.blocks.1.grads"}) {
     const PlannedState* s = whole->plan.FindState(bucket);
     ASSERT_NE(s, nullptr);
-    expected += s->box.shape.elements() * SizeOf(s->spec.dtype);
+    bucket_bytes = s->box.shape.elements() * SizeOf(s->spec.dtype);
+    expected += bucket_bytes;
   }
   EXPECT_LE(TransientBytes(*sharded), expected);
+  EXPECT_LE(TransientBytes(*overlapped), expected + bucket_bytes);  // one is reduced beside the next
 }
 
 }  // namespace

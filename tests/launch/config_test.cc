@@ -91,6 +91,7 @@ schedule_file = "mine.csv"
 virtual_stages = 2
 stage_layout = "E,0 | 1 | 2 | H"
 resident_stages = 1
+overlap = "on"
 zero = 3
 zero_prefetch = 2
 dp_inner = 1
@@ -171,6 +172,7 @@ JobConfig Full() {
                 .virtual_stages = 2,
                 .stage_layout = "E,0 | 1 | 2 | H",
                 .resident_stages = 1,
+                .overlap = Overlap::kOn,
                 .zero = {.stage = 3,
                          .prefetch = 2,
                          .inner = 1,
@@ -270,9 +272,9 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
     check(precision, a);
   }
   {
-    auto& [a, b, c, d, e, f, g, h, i, q, zero] = parallel;
+    auto& [a, b, c, d, e, f, g, h, i, q, r, zero] = parallel;
     auto& [j, k, l, m, n, o, p] = zero;
-    check(parallel, a, b, c, d, e, f, g, h, i, q, j, k, l, m, n, o, p);
+    check(parallel, a, b, c, d, e, f, g, h, i, q, r, j, k, l, m, n, o, p);
   }
   {
     auto& [a, b, c] = memory;

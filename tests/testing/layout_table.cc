@@ -237,6 +237,12 @@ void ExpectEqualsOneRank(const LayoutRow& row) {
   for (const auto& [name, held] : run->held) EXPECT_EQ(std::count(held.begin(), held.end(), false), 0) << name;
   const LayoutDifference d = DifferenceOf(*run, OneRankRun(row));
   EXPECT_LE(d.worst, kLayoutTolerance) << d.what;
+  JobConfig overlapped = row.config;
+  overlapped.parallel.overlap = Overlap::kOn;
+  const absl::StatusOr<JobRun> other = RunJob(overlapped, kLayoutSteps);
+  ASSERT_TRUE(other.ok()) << other.status();
+  const LayoutDifference moved = DifferenceOf(*other, *run);
+  EXPECT_EQ(moved.worst, 0) << "with overlap: " << moved.what;
 }
 
 }  // namespace strata::testing

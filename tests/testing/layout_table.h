@@ -39,8 +39,8 @@ struct LayoutDifference {
 };
 LayoutDifference DifferenceOf(const JobRun& a, const JobRun& b);
 
-// Runs the row on thread ranks and expects what its one-rank run gives, which rows of the same model share, and that the
-// ranks hold every element of every parameter.
+// Runs the row on thread ranks and expects what its one-rank run gives, which rows of the same model share, that the ranks
+// hold every element of every parameter, and the same bits where steps overlap.
 void ExpectEqualsOneRank(const LayoutRow& row);
 
 }  // namespace strata::testing

@@ -1,0 +1,34 @@
+#pragma once
+// Which of a sequence of accesses to memory must stay behind which: those to the same bytes, one of them writing.
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+namespace strata {
+
+class AccessOrder {
+ public:
+  struct After {
+    int item;
+    bool reads_it = false;  // takes what `item` wrote; else it only writes over bytes that `item` used
+  };
+  // Accesses in their order; each appends what `item` comes after, repeats included. Empty ranges touch nothing.
+  void Read(int item, int64_t begin, int64_t end, std::vector<After>& after);
+  void Write(int item, int64_t begin, int64_t end, std::vector<After>& after);
+
+ private:
+  struct Range {
+    int64_t end = 0;
+    int writer = -1;
+    std::vector<int> readers;  // since then
+  };
+  // Calls `visit` with ranges that cover exactly [begin, end), split at its borders.
+  template <typename Visit>
+  void Cover(int64_t begin, int64_t end, Visit visit);
+  void SplitAt(int64_t address);
+
+  std::map<int64_t, Range> ranges_;  // by begin
+};
+
+}  // namespace strata

@@ -1,0 +1,188 @@
+// What runs beside the computing is decided in the plan: where collectives, transfers and updates stand, that no wait is
+// missing, and that none is there in vain.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "core/plan/access_order.h"
+#include "launch/job/compile.h"
+#include "tests/testing/layout_table.h"
+
+namespace strata {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::vector<Plan> PlansOf(const std::string& words, Overlap overlap = Overlap::kOn) {
+  JobConfig config = testing::ParseLayoutRow(words).config;
+  config.parallel.overlap = overlap;
+  const KernelTable kernels = CpuKernels();
+  const auto job = CompileTraining(config, kernels);
+  EXPECT_TRUE(job.ok()) << job.status();
+  auto plans = PlanRanks(*job, kernels);
+  EXPECT_TRUE(plans.ok()) << plans.status();
+  return *std::move(plans);
+}
+
+struct Placed {
+  const Action* action;
+  const Step* step;
+  const std::string* stream;
+};
+std::vector<Placed> IssuedBy(const Plan& plan, std::string_view program = "train") {
+  const Program& p = *plan.FindProgram(program);
+  std::vector<Placed> list;
+  for (const IssuedStep& i : p.issues) {
+    if (i.step < 0) continue;
+    const Action& a = p.actions[i.action];
+    list.push_back({&a, &p.segments[p.SegmentOf(a)].steps[i.step], &plan.streams[i.stream].name});
+  }
+  return list;
+}
+
+bool Is(const Placed& p, std::string_view op) { return p.step->op != nullptr && p.step->op->name() == op; }
+
+TEST(AccessOrder, FollowsWritersAndReaders) {
+  AccessOrder order;
+  std::vector<AccessOrder::After> after;
+  order.Write(0, 0, 100, after);
+  order.Write(1, 100, 200, after);
+  EXPECT_TRUE(after.empty());
+  order.Read(2, 50, 150, after);  // of both
+  ASSERT_EQ(after.size(), 2u);
+  EXPECT_TRUE(after[0].item == 0 && after[0].reads_it && after[1].item == 1 && after[1].reads_it);
+  after.clear();
+  order.Write(3, 0, 60, after);  // over 0, where 2 has read a part
+  ASSERT_EQ(after.size(), 3u);
+  EXPECT_FALSE(after[0].reads_it || after[1].reads_it || after[2].reads_it);
+  after.clear();
+  order.Read(4, 60, 100, after);
+  ASSERT_EQ(after.size(), 1u);
+  EXPECT_EQ(after[0].item, 0);
+  after.clear();
+  order.Read(4, 7, 7, after);
+  order.Read(5, 300, 400, after);  // by nobody
+  EXPECT_TRUE(after.empty());
+}
+
+// Each wait that the plan has is one that VerifyPlans misses, so all are needed; and with all of them it finds nothing.
+TEST(Overlap, EveryWaitIsNeeded) {
+  for (const char* words :
+       {"llama dp2 zero1 acc2", "llama dp2 zero3 acc2", "llama tp2 sp", "llama layers4 1f1b pp2 acc4"}) {
+    SCOPED_TRACE(words);
+    std::vector<Plan> plans = PlansOf(words);
+    ASSERT_TRUE(VerifyPlans(plans).ok());
+    Program& train = plans[0].programs[0];
+    ASSERT_EQ(train.name, "train");
+    int waits = 0;
+    for (IssuedStep& i : train.issues) {
+      for (size_t w = 0; w < i.waits.size(); ++w) {
+        const std::vector<int32_t> all = i.waits;
+        i.waits.erase(i.waits.begin() + static_cast<long>(w));
+        const absl::Status s = VerifyPlans(plans);
+        EXPECT_THAT(std::string(s.message()), HasSubstr("is not waited for"))
+            << "wait " << w << " of a step on stream " << i.stream;
+        i.waits = all;
+        ++waits;
+      }
+    }
+    EXPECT_GT(waits, 4);
+  }
+}
+
+TEST(Overlap, BucketsAreReducedBehindTheLastBackward) {
+  const std::vector<Plan> plans = PlansOf("llama layers4 dp2 zero1 acc2");
+  const std::vector<Placed> list = IssuedBy(plans[0]);
+  int early = 0, reduces = 0;
+  size_t last_backward = 0;
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (list[i].action->kind == Action::kB) last_backward = i;
+  }
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (list[i].step->kind != Step::kCollective || list[i].step->call.kind != Collective::kReduceScatter) continue;
+    ++reduces;
+    EXPECT_EQ(*list[i].stream, "collectives dp");
+    early += i < last_backward ? 1 : 0;
+  }
+  EXPECT_EQ(reduces, 6);  // embedding, four blocks, head
+  EXPECT_EQ(early, 5);    // that of the embedding is made last
+}
+
+TEST(Overlap, UpdatesRunBesideTheNextRun) {
+  for (const char* words : {"llama", "llama dp2 zero1"}) {
+    const std::vector<Plan> plans = PlansOf(words);
+    const Program& train = plans[0].programs[0];
+    std::vector<int32_t> left;  // events of updates
+    for (const IssuedStep& i : train.issues) {
+      if (plans[0].streams[i.stream].name != "update") continue;
+      EXPECT_EQ(train.actions[i.action].kind, Action::kUpdate);
+      if (i.record >= 0) left.push_back(i.record);
+    }
+    EXPECT_FALSE(left.empty());
+    EXPECT_EQ(plans[0].streams.front().name, "compute");
+    // The reading of the outputs waits for none of them, and no forward waits for all at once.
+    const auto waits_for = [&](const IssuedStep& i) {
+      return std::count_if(i.waits.begin(), i.waits.end(),
+                           [&](int32_t e) { return std::find(left.begin(), left.end(), e) != left.end(); });
+    };
+    for (const IssuedStep& i : train.issues) EXPECT_LE(waits_for(i), 1);
+    EXPECT_EQ(train.issues.back().step >= 0 || waits_for(train.issues.back()) == 0, true);
+  }
+}
+
+// The shards of a micro-batch are added up behind the reduction, where nothing that computes waits for it.
+TEST(Overlap, ShardsAreAddedUpOnTheStreamOfTheirReduction) {
+  const std::vector<Plan> plans = PlansOf("llama layers4 dp2 zero2 acc2");
+  int sums = 0;
+  for (const Placed& p : IssuedBy(plans[0])) {
+    if (!Is(p, "accumulate") || p.action->kind != Action::kB || p.step->scope.find("bucket.") == std::string::npos)
+      continue;
+    EXPECT_EQ(*p.stream, "collectives dp");
+    ++sums;
+  }
+  EXPECT_EQ(sums, 2 * 6);
+}
+
+TEST(Overlap, WeightsAreGatheredAhead) {
+  const std::vector<Plan> plans = PlansOf("llama layers4 dp2 zero3");
+  const std::vector<Placed> list = IssuedBy(plans[0]);
+  // The third block's weights are on their way before the second block's last product is issued.
+  const auto first = [&](std::string_view what, Collective::Kind kind, Action::Kind action) {
+    return std::find_if(list.begin(), list.end(), [&](const Placed& p) {
+      return p.action->kind == action && p.step->kind == Step::kCollective && p.step->call.kind == kind &&
+             p.step->scope.find(what) != std::string::npos;
+    });
+  };
+  const auto gather = first("bucket.blocks.2", Collective::kAllGather, Action::kF);
+  ASSERT_NE(gather, list.end());
+  const auto used = std::find_if(gather, list.end(), [](const Placed& p) {
+    return p.step->kind == Step::kLaunch && p.step->scope.find("blocks.1.") != std::string::npos;
+  });
+  EXPECT_NE(used, list.end());
+}
+
+// Sums over stages are of ranks that run other actions: an early one would keep its stream waiting all step.
+TEST(Overlap, SumsOverStagesStayInTheUpdate) {
+  for (const Plan& plan : PlansOf("llama layers4 1f1b pp2 acc4")) {
+    bool updating = false;
+    for (const Placed& p : IssuedBy(plan)) {
+      updating |= p.action->kind == Action::kUpdate;
+      if (p.step->kind == Step::kCollective && *p.stream == "collectives pp") {
+        EXPECT_TRUE(updating);
+      }
+    }
+    EXPECT_TRUE(updating);
+  }
+}
+
+TEST(Overlap, OffMeansOneStream) {
+  for (const Plan& plan : PlansOf("llama dp2 zero1 acc2", Overlap::kOff)) {
+    EXPECT_EQ(plan.streams.size(), 1u);
+    for (const Program& p : plan.programs) EXPECT_TRUE(p.issues.empty());
+  }
+}
+
+}  // namespace
+}  // namespace strata
