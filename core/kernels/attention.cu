@@ -1,5 +1,6 @@
 // Plain attention, forward: s = q k^T / sqrt(d);  p = exp(s - max);  lse = max + log sum p;  o = p v / sum p.
 // A block owns queries and walks the keys in order with a running maximum. Tiles in which no query sees a key are passed over.
+#include "core/kernels/attention_mma.cuh"
 #include "core/kernels/attention_tiles.cuh"
 
 namespace strata {
@@ -114,6 +115,7 @@ absl::Status FirstKeys(const AttentionCall& c, int32_t* first, cudaStream_t stre
 }
 
 absl::Status PlainAttentionForward(const AttentionCall& c, cudaStream_t stream) {
+  if (attention::SuitsMma(c)) return attention::MmaForward(c, stream);
   return attention::ByType(c, [&]<typename T, int kD>() { return attention::RunForward<T, kD>(c, stream); });
 }
 

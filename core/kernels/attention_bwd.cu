@@ -1,6 +1,7 @@
 // Plain attention, backward: p = exp(s - lse);  ds = p (do v^T - rowsum(do o)) / sqrt(d);  dv = p^T do;  dk = ds^T q;
 // dq = ds k. One kernel whose blocks own keys for dk and dv, one whose blocks own queries for dq: nothing is added up between
 // blocks, so the results are the same every time.
+#include "core/kernels/attention_mma.cuh"
 #include "core/kernels/attention_tiles.cuh"
 
 namespace strata {
@@ -131,6 +132,9 @@ absl::Status RunBackward(const AttentionCall& c, cudaStream_t stream) {
   const int64_t rows = c.b * c.s * c.hq;
   RowSum<T><<<static_cast<unsigned>(Ceil(rows, kThreads / 32)), kThreads, 0, stream>>>(c);
   RETURN_IF_ERROR(Launched("attention: row sums"));
+  if constexpr (std::is_same_v<T, CudaBF16>) {
+    if (SuitsMma(c)) return MmaBackward(c, stream);
+  }
   RETURN_IF_ERROR(Launch(Backward<T, kD, Owns::kKeys>, c, c.b * c.hk, c.t, kOwn, 2 * kOwn + 2 * kOther, 2, kD, stream));
   return Launch(Backward<T, kD, Owns::kQueries>, c, c.b * c.hq, c.s, kOwn, 2 * kOwn + 2 * kOther, 1, kD, stream);
 }

@@ -1,7 +1,8 @@
 #pragma once
 // One call of attention on the GPU, whatever op it comes from, and the plain CUDA kernels that take every shape of it:
-// f32 and bf16 with float32 arithmetic, head dims up to 256, positions in any order, documents; deterministic. They are for what
-// cuDNN (core/kernels/attention_cudnn.h) does not take. CUDA sources only.
+// f32 and bf16, head dims up to 256, positions in any order, documents; deterministic. They are for what cuDNN
+// (core/kernels/attention_cudnn.h) does not take. bf16 with head dims that are multiples of 8 up to 128 is multiplied on tensor
+// cores (core/kernels/attention_mma.cuh), all else in float32 arithmetic. CUDA sources only.
 
 #include <cuda_runtime.h>
 

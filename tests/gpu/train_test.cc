@@ -142,6 +142,29 @@ TEST(CudaTrain, TwoGpus) {
   }
 }
 
+TEST(CudaTrain, PackedDocumentsOnTwoGpus) {
+  STRATA_NEEDS_GPUS(2);
+  for (const bool tensor : {false, true}) {
+    JobConfig c = Sized(ModelArch::kLlama, 2);
+    c.data.packing = Packing::kIsolate;
+    c.model.kv_heads = 2;
+    const auto want = Train(c, DType::kF64, CpuKernels(), nullptr);
+    ASSERT_TRUE(want.ok()) << want.status();
+    c.parallel.dp = tensor ? 1 : 2;
+    c.parallel.tp = tensor ? 2 : 1;
+    c.parallel.sequence_parallel = tensor;
+    c.batch.micro = tensor ? 4 : 2;
+    for (const auto& [dtype, loss, parameters] : kTolerances) {
+      const auto run = Train(c, dtype, CudaKernels(Determinism::kFast), OpenGpu);
+      ASSERT_TRUE(run.ok()) << run.status();
+      for (int s = 0; s < kSteps; ++s) {
+        EXPECT_NEAR(run->steps[s].loss / want->steps[s].loss, 1, loss) << Name(dtype) << " step " << s + 1;
+      }
+      EXPECT_LE(Distance(*run, *want), parameters) << Name(dtype) << (tensor ? " tp 2" : " dp 2");
+    }
+  }
+}
+
 TEST(CudaTrain, RecomputeHasTheSameBits) {
   STRATA_NEEDS_GPU();
   for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kGpt2, ModelArch::kBert}) {

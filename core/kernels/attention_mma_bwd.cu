@@ -1,0 +1,159 @@
+// Plain attention on tensor cores, backward: as attention_bwd.cu, with products of bf16. Nothing is added up between blocks, so
+// the results are the same every time.
+#include "core/kernels/attention_mma.cuh"
+
+namespace strata::attention {
+namespace {
+
+constexpr int kOthers = 32, kTiles = kOthers / 8;
+
+// Whose rows a block owns: keys for dk and dv, queries for dq.
+enum class Owns { kKeys, kQueries };
+
+// What a block knows of a query.
+struct Query {
+  Range range;
+  float lse, row_sum;
+};
+__device__ __forceinline__ Query QueryOf(const AttentionCall& c, int64_t b, int64_t h, int64_t i) {
+  Query q = {RangeOf(c, b, i), 0, 0};
+  if (i < c.s) {
+    const int64_t at = (b * c.s + i) * c.hq + h;
+    q.lse = c.lse[at], q.row_sum = c.row_sum[at];
+  }
+  return q;
+}
+
+template <int kD, Owns kOwns>
+__global__ void __launch_bounds__(kMmaThreads) Backward(const AttentionCall c, const float scale, const int64_t tiles) {
+  constexpr bool kKeys = kOwns == Owns::kKeys;
+  extern __shared__ uint4 shared[];
+  __shared__ Query other_queries[kOthers];
+  __shared__ int other_positions[kOthers];
+  CudaBF16* const own_score = reinterpret_cast<CudaBF16*>(shared);    // k or q: what the scores are made of
+  CudaBF16* const own_value = own_score + kMmaOwn * PitchOf(kD);      // v or do
+  CudaBF16* const other_score = own_value + kMmaOwn * PitchOf(kD);    // q or k
+  CudaBF16* const other_value = other_score + kOthers * PitchOf(kD);  // do or v
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, d = static_cast<int>(c.d);
+
+  const int64_t heads = c.b * (kKeys ? c.hk : c.hq), head = blockIdx.x % heads, turn = blockIdx.x / heads;
+  const int64_t own0 = (kKeys ? turn : tiles - 1 - turn) * kMmaOwn;  // most work first
+  const int64_t own_rows = kKeys ? c.t : c.s, other_rows = kKeys ? c.s : c.t;
+  const int64_t b = head / (kKeys ? c.hk : c.hq);
+  const int64_t kv = kKeys ? head % c.hk : (c.first_q + head % c.hq) / c.group - c.first_k;
+  int64_t first_h = head % c.hq, end_h = first_h + 1;
+  if (kKeys) {
+    first_h = max((c.first_k + kv) * c.group - c.first_q, int64_t{0});
+    end_h = min((c.first_k + kv + 1) * c.group - c.first_q, c.hq);
+  }
+  const int64_t o_row = c.hq * d;
+  const CudaBF16* const k = static_cast<const CudaBF16*>(c.k) + b * c.t * c.kv_row + kv * d;
+  const CudaBF16* const v = static_cast<const CudaBF16*>(c.v) + b * c.t * c.kv_row + kv * d;
+  const CudaBF16* const q = static_cast<const CudaBF16*>(c.q) + b * c.s * c.q_row;
+  const CudaBF16* const d_o = static_cast<const CudaBF16*>(c.d_o) + b * c.s * o_row;
+  if (kKeys) {
+    CopyTile<kD, kMmaOwn>(k + own0 * c.kv_row, c.kv_row, own_rows - own0, d, own_score);
+    CopyTile<kD, kMmaOwn>(v + own0 * c.kv_row, c.kv_row, own_rows - own0, d, own_value);
+  } else {
+    CopyTile<kD, kMmaOwn>(q + own0 * c.q_row + first_h * d, c.q_row, own_rows - own0, d, own_score);
+    CopyTile<kD, kMmaOwn>(d_o + own0 * o_row + first_h * d, o_row, own_rows - own0, d, own_value);
+  }
+
+  Key own_keys[2] = {};
+  Query own_queries[2] = {};
+  Range mine = {INT_MAX, INT_MIN};  // positions of the thread's keys, or those that its queries see
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int64_t i = own0 + warp * 16 + lane / 4 + 8 * r;
+    if (kKeys) {
+      own_keys[r] = KeyOf(c, i);
+      if (own_keys[r].exists) {
+        mine = {min(mine.first, own_keys[r].position), max(mine.last, own_keys[r].position)};
+      }
+    } else {
+      own_queries[r] = QueryOf(c, b, first_h, i);
+      mine = {min(mine.first, own_queries[r].range.first), max(mine.last, own_queries[r].range.last)};
+    }
+  }
+  const Range own = Bounds(mine);
+
+  float from_ds[kD / 8][4] = {}, from_p[kD / 8][4] = {};
+  for (int64_t h = first_h; h < end_h; ++h) {
+    for (int64_t other0 = 0; other0 < other_rows; other0 += kOthers) {
+      const int64_t theirs = other0 + threadIdx.x;
+      Key key = {0, false};
+      Range range = {INT_MAX, INT_MIN};
+      bool any = false;
+      if (threadIdx.x < kOthers) {
+        if (kKeys) {
+          range = RangeOf(c, b, theirs);
+          any = range.first <= own.last && own.first <= range.last;
+        } else {
+          key = KeyOf(c, theirs);
+          any = Sees(own, key);
+        }
+      }
+      if (!__syncthreads_or(any)) continue;  // and: everybody is done with the tile before
+      if (threadIdx.x < kOthers) {
+        if (kKeys) {
+          other_queries[threadIdx.x] = QueryOf(c, b, h, theirs);
+        } else {
+          other_positions[threadIdx.x] = key.position;
+        }
+      }
+      const int64_t n = other_rows - other0;
+      if (kKeys) {
+        CopyTile<kD, kOthers>(q + other0 * c.q_row + h * d, c.q_row, n, d, other_score);
+        CopyTile<kD, kOthers>(d_o + other0 * o_row + h * d, o_row, n, d, other_value);
+      } else {
+        CopyTile<kD, kOthers>(k + other0 * c.kv_row, c.kv_row, n, d, other_score);
+        CopyTile<kD, kOthers>(v + other0 * c.kv_row, c.kv_row, n, d, other_value);
+      }
+      WaitForCopies();
+      __syncthreads();
+      float p[kTiles][4], ds[kTiles][4];
+      WarpScores<kD>(own_score + warp * 16 * PitchOf(kD), other_score, p);
+      WarpScores<kD>(own_value + warp * 16 * PitchOf(kD), other_value, ds);
+#pragma unroll
+      for (int j = 0; j < kTiles; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int column = 8 * j + lane % 4 * 2 + i % 2;
+          const Query query = kKeys ? other_queries[column] : own_queries[i / 2];
+          const Key seen = kKeys ? own_keys[i / 2] : Key{other_positions[column], other0 + column < c.t};
+          const bool sees = Sees(query.range, seen);
+          p[j][i] = sees ? __expf(p[j][i] * scale - query.lse) : 0.0f;
+          ds[j][i] = sees ? p[j][i] * (ds[j][i] - query.row_sum) * scale : 0.0f;
+        }
+      }
+      WarpProducts<kD>(ds, other_score, from_ds);
+      if (kKeys) WarpProducts<kD>(p, other_value, from_p);
+    }
+  }
+
+  const float one[2] = {1, 1};
+  const int64_t first = own0 + warp * 16, n = own_rows - first;
+  if (kKeys) {
+    const int64_t at = (b * c.t + first) * c.kv_row + kv * d;
+    StoreWarpRows<kD>(from_ds, one, static_cast<CudaBF16*>(c.dk) + at, c.kv_row, n, d);
+    StoreWarpRows<kD>(from_p, one, static_cast<CudaBF16*>(c.dv) + at, c.kv_row, n, d);
+  } else {
+    StoreWarpRows<kD>(from_ds, one, static_cast<CudaBF16*>(c.dq) + (b * c.s + first) * c.q_row + first_h * d, c.q_row,
+                      n, d);
+  }
+}
+
+template <int kD>
+absl::Status Run(const AttentionCall& c, cudaStream_t stream) {
+  constexpr int kRows = 2 * kMmaOwn + 2 * kOthers;
+  RETURN_IF_ERROR(LaunchMma(Backward<kD, Owns::kKeys>, c, c.b * c.hk, c.t, kRows, kD, stream));
+  return LaunchMma(Backward<kD, Owns::kQueries>, c, c.b * c.hq, c.s, kRows, kD, stream);
+}
+
+}  // namespace
+
+absl::Status MmaBackward(const AttentionCall& c, cudaStream_t stream) {
+  return c.d <= 64 ? Run<64>(c, stream) : Run<128>(c, stream);
+}
+
+}  // namespace strata::attention
