@@ -16,6 +16,7 @@
 #include "parallel/recompute/recompute_pass.h"
 #include "parallel/shard/shard_pass.h"
 #include "parallel/zero/bucket_pass.h"
+#include "parallel/zero/flat_weights.h"
 #include "parallel/zero/gather_weights.h"
 
 namespace strata {
@@ -134,7 +135,7 @@ absl::StatusOr<Graph> RankGraph(const JobStages& stages, const Job& job, int ran
 
 struct TrainGraph {
   Graph graph;
-  std::vector<ShardedWeights> weights;  // ZeRO-3: what every program gathers
+  std::vector<FlatWeights> weights;  // which all programs have at the same place
 };
 
 absl::StatusOr<TrainGraph> MakeTrainGraph(const JobStages& stages, const Job& job, int rank,
@@ -145,19 +146,26 @@ absl::StatusOr<TrainGraph> MakeTrainGraph(const JobStages& stages, const Job& jo
   zero.resident = job.config.parallel.resident_stages > 0;
   ASSIGN_OR_RETURN(Bucketed bucketed,
                    BucketPass(std::move(graph), mesh, zero, OwnersOf(stages, job.pipeline.schedule, mesh)));
-  TrainGraph train{.weights = ShardedWeightsOf(bucketed.graph, bucketed.buckets)};
+  TrainGraph train{.weights = FlatWeightsOf(bucketed.graph, bucketed.buckets)};
   const Value loss = bucketed.graph.outputs.at("loss");
   ASSIGN_OR_RETURN(train.graph, ApplyOptimizer(std::move(bucketed), mesh, job.config.optim, loss));
   ASSIGN_OR_RETURN(train.graph, FuseOps(std::move(train.graph), mesh, kernels));
   return train;
 }
 
+// A graph without backward, on weights that lie where they do in training.
+absl::StatusOr<Graph> ForwardOn(std::span<const FlatWeights> weights, Graph graph, const Job& job, const Mesh& mesh,
+                                const KernelTable& kernels) {
+  ASSIGN_OR_RETURN(graph, ViewWeights(std::move(graph), weights));
+  ASSIGN_OR_RETURN(graph, GatherWeights(std::move(graph), weights, OptionsOf(job.config.parallel.zero, mesh)));
+  return FuseOps(std::move(graph), mesh, kernels);
+}
+
 absl::StatusOr<ProgramSpec> EvalProgram(const JobStages& stages, const Job& job, int rank, const KernelTable& kernels,
-                                        std::span<const ShardedWeights> weights) {
+                                        std::span<const FlatWeights> weights) {
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, rank * job.ranks_per_stage()));
   ASSIGN_OR_RETURN(Graph graph, RankGraph(stages, job, rank, mesh, "eval_loss"));
-  ASSIGN_OR_RETURN(graph, GatherWeights(std::move(graph), weights, OptionsOf(job.config.parallel.zero, mesh)));
-  ASSIGN_OR_RETURN(graph, FuseOps(std::move(graph), mesh, kernels));
+  ASSIGN_OR_RETURN(graph, ForwardOn(weights, std::move(graph), job, mesh, kernels));
   return ProgramSpec{"eval", std::move(graph), job.pipeline.eval.actions[rank]};
 }
 
@@ -219,7 +227,9 @@ absl::StatusOr<Job> CompileEvaluation(const JobConfig& config, const KernelTable
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, 0));
   ASSIGN_OR_RETURN(job.pipeline, MakePipeline(job.config, {}, {}));
   ASSIGN_OR_RETURN(const JobStages eval, EvalStages(job, mesh, kernels));
-  ASSIGN_OR_RETURN(job.programs.emplace_back().emplace_back(), EvalProgram(eval, job, 0, kernels, {}));
+  ASSIGN_OR_RETURN(const Graph graph, RankGraph(eval, job, 0, mesh, "eval_loss"));
+  ASSIGN_OR_RETURN(const std::vector<FlatWeights> weights, LayOutWeights(graph, mesh));
+  ASSIGN_OR_RETURN(job.programs.emplace_back().emplace_back(), EvalProgram(eval, job, 0, kernels, weights));
   return job;
 }
 
@@ -231,6 +241,7 @@ absl::StatusOr<Job> CompileGeneration(const JobConfig& config, const KernelTable
         kModelArchNames[static_cast<size_t>(config.model.arch)]));
   }
   Job job = MakeJob(config, 1, 1, 1);
+  job.config.parallel = {};
   job.config.memory = {};
   job.batch_rows = 1;
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, 0));
@@ -238,7 +249,8 @@ absl::StatusOr<Job> CompileGeneration(const JobConfig& config, const KernelTable
   model.logits(g, job.config.model, 1, config.precision.compute);
   ASSIGN_OR_RETURN(Graph graph, std::move(g).Build());
   ASSIGN_OR_RETURN(graph, Legalize(graph, kernels));
-  ASSIGN_OR_RETURN(graph, FuseOps(std::move(graph), mesh, kernels));
+  ASSIGN_OR_RETURN(const std::vector<FlatWeights> weights, LayOutWeights(graph, mesh));
+  ASSIGN_OR_RETURN(graph, ForwardOn(weights, std::move(graph), job, mesh, kernels));
   job.programs.push_back({{"logits", std::move(graph), ForwardActions()}});
   return job;
 }

@@ -15,7 +15,7 @@
 namespace strata {
 namespace {
 
-constexpr int64_t kEntryAlignment = 64, kBucketAlignment = 128;  // elements
+constexpr int64_t kBucketAlignment = 128;  // elements
 int64_t AlignTo(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 AxisSet AxesWhere(const Layout& layout, Placement::Kind kind) {
@@ -34,7 +34,7 @@ std::map<std::string, StateId> StatesByName(const Graph& g) {
 
 // What its reads say of a parameter.
 struct Use {
-  std::string group;  // "blocks.3" where it is read in block 3, else the first part of its name
+  std::string group;  // BucketName
   int16_t stage = 0, replica = 0;
   bool at_end = false;  // as of StageOwners
 };
@@ -44,7 +44,7 @@ std::map<StateId, Use> UsesOf(const Graph& g, const StageOwners& owners) {
     const ReadOp* read = AsRead(n);
     if (read == nullptr) continue;
     const std::string& state = g.states[read->state()].name;
-    const std::string group = n.block >= 0 ? absl::StrFormat("blocks.%d", n.block) : state.substr(0, state.find('.'));
+    const std::string group = BucketName(n, state);
     const auto owned = owners.params.find(state);
     const bool at_end = owned != owners.params.end() && owned->second.at_end;
     uses.try_emplace(read->state(), at_end ? Use{group, 0, 0, true} : Use{group, n.stage, n.replica});
@@ -118,7 +118,7 @@ absl::StatusOr<Made> MakeBuckets(const Graph& local, const Mesh& mesh, const Zer
     }
     Bucket& b = buckets[at->second];
     ASSIGN_OR_RETURN(const LocalBox box, LocalBoxOf(param.spec.shape, param.spec.layout, mesh));
-    const int64_t offset = AlignTo(b.padded, kEntryAlignment), count = box.shape.elements();
+    const int64_t offset = NextOffset(b.padded), count = box.shape.elements();
     b.entries.push_back(
         {static_cast<StateId>(i), grad->second, offset, count, AxesWhere(param.spec.layout, Placement::kShard)});
     b.padded = offset + count;
@@ -159,7 +159,7 @@ absl::StatusOr<Bucketed> BucketPass(Graph local, const Mesh& mesh, const ZeroOpt
   result.stage_axes = owners.axes;
   ASSIGN_OR_RETURN(local, DeclareFlat(std::move(local), result.buckets));
   ASSIGN_OR_RETURN(local, ShardGradients(std::move(local), result.buckets, zero, mesh));
-  const std::vector<ShardedWeights> weights = ShardedWeightsOf(local, result.buckets);
+  const std::vector<FlatWeights> weights = FlatWeightsOf(local, result.buckets);
   ASSIGN_OR_RETURN(local, GatherWeights(std::move(local), weights, zero));
 
   GraphBuilder g(std::move(local));

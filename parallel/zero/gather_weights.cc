@@ -1,6 +1,7 @@
 #include "parallel/zero/gather_weights.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <tuple>
 
@@ -45,7 +46,7 @@ struct Reads {
   }
 };
 
-absl::StatusOr<Reads> FindReads(const Graph& graph, std::span<const ShardedWeights> weights, const ZeroOptions& zero) {
+absl::StatusOr<Reads> FindReads(const Graph& graph, std::span<const FlatWeights> weights, const ZeroOptions& zero) {
   std::map<std::string, std::pair<size_t, size_t>> parameters;
   for (size_t b = 0; b < weights.size(); ++b) {
     for (size_t e = 0; e < weights[b].entries.size(); ++e) parameters[weights[b].entries[e].parameter] = {b, e};
@@ -104,7 +105,7 @@ absl::Status CheckTurns(const Reads& reads, const Graph& graph, int64_t prefetch
 }
 
 // All weights of a bucket, from the shards.
-Value Gathered(GraphBuilder& g, const ShardedWeights& w, const ZeroOptions& zero) {
+Value Gathered(GraphBuilder& g, const FlatWeights& w, const ZeroOptions& zero) {
   const Value shard = g.Read(g.Declare({w.state, Role::kParam, w.spec}));
   if (!zero.weight_bits.has_value()) return Convert(g, shard, w.axes, Shard(0), Replicate());
   const Value bytes = WithLayout(g, Quantize(g, shard, {.bits = *zero.weight_bits}), w.spec.layout);
@@ -113,11 +114,11 @@ Value Gathered(GraphBuilder& g, const ShardedWeights& w, const ZeroOptions& zero
 
 class Gathering {
  public:
-  Gathering(Rewrite& r, const Reads& reads, std::span<const ShardedWeights> weights, const ZeroOptions& zero)
+  Gathering(Rewrite& r, const Reads& reads, std::span<const FlatWeights> weights, const ZeroOptions& zero)
       : r_(r), reads_(reads), weights_(weights), zero_(zero) {}
 
   void Emit(GraphBuilder& g, const Pass& pass, const Use& use) {
-    const ShardedWeights& w = weights_[use.bucket];
+    const FlatWeights& w = weights_[use.bucket];
     const Node& first = r_.old().nodes[use.first];
     const EmitLike like(g, first, "bucket." + w.name, zero_.resident ? Phase::kUnshard : first.phase);
     Value& secondary = secondary_[{pass.replica, pass.stage, use.bucket}];
@@ -138,26 +139,16 @@ class Gathering {
  private:
   Rewrite& r_;
   const Reads& reads_;
-  std::span<const ShardedWeights> weights_;
+  std::span<const FlatWeights> weights_;
   const ZeroOptions& zero_;
   std::map<std::tuple<int, int, size_t>, Value> secondary_;  // by replica, stage, bucket
 };
 
 }  // namespace
 
-std::vector<ShardedWeights> ShardedWeightsOf(const Graph& graph, std::span<const Bucket> buckets) {
-  std::vector<ShardedWeights> all;
-  for (const Bucket& b : buckets) {
-    if (b.weight_axes == 0) continue;
-    const State& flat = graph.states[b.params];
-    ShardedWeights w{.name = b.name, .state = flat.name, .spec = flat.spec, .axes = b.weight_axes};
-    for (const Bucket::Entry& e : b.entries) w.entries.push_back({graph.states[e.param].name, e.offset});
-    all.push_back(std::move(w));
-  }
-  return all;
-}
-
-absl::StatusOr<Graph> GatherWeights(Graph graph, std::span<const ShardedWeights> weights, const ZeroOptions& zero) {
+absl::StatusOr<Graph> GatherWeights(Graph graph, std::span<const FlatWeights> all, const ZeroOptions& zero) {
+  std::vector<FlatWeights> weights;
+  std::copy_if(all.begin(), all.end(), std::back_inserter(weights), [](const FlatWeights& w) { return w.axes != 0; });
   if (weights.empty()) return graph;
   ASSIGN_OR_RETURN(const Reads reads, FindReads(graph, weights, zero));
   Rewrite r(graph);

@@ -2,36 +2,20 @@
 // ZeRO-3: weights are gathered before they are used, and dropped after.
 
 #include <span>
-#include <string>
-#include <vector>
 
 #include "absl/status/statusor.h"
-#include "core/plan/bucket.h"
+#include "parallel/zero/flat_weights.h"
 #include "parallel/zero/zero_options.h"
 
 namespace strata {
 
-// The live weights of a bucket that are sharded, by names, for any program of the job.
-struct ShardedWeights {
-  struct Entry {
-    std::string parameter;
-    int64_t offset = 0;  // local elements of the whole bucket
-  };
-  std::string name;   // of the bucket: "blocks.3"
-  std::string state;  // "bucket.blocks.3.params"
-  TensorSpec spec;
-  AxisSet axes = 0;
-  std::vector<Entry> entries;
-};
-std::vector<ShardedWeights> ShardedWeightsOf(const Graph& graph, std::span<const Bucket> buckets);
-
-// In place of reading a parameter of such a bucket: per bucket and pass (forward, backward), one all-gather into memory that
+// In place of reading a parameter of a bucket that is sharded: per bucket and pass (forward, backward), one all-gather into memory that
 // lives until its last use in that pass, and views of it. It stands before the first use of the bucket that is used
 // zero.prefetch buckets earlier in the pass: a gather may overlap with so many blocks, and so many buckets are whole beside the
 // one in use. What the backward pass recomputes uses the backward pass's weights.
 // With zero.resident, one all-gather a bucket and stage in Phase::kUnshard serves both passes and several micro-batches.
 // With zero.weight_bits, quantised blocks are sent, and every rank computes with what comes back of them, its own shard's too.
 // With zero.secondary, forward leaves a slice of what it gathered, and backward gathers that over these axes.
-absl::StatusOr<Graph> GatherWeights(Graph graph, std::span<const ShardedWeights> weights, const ZeroOptions& zero);
+absl::StatusOr<Graph> GatherWeights(Graph graph, std::span<const FlatWeights> weights, const ZeroOptions& zero);
 
 }  // namespace strata

@@ -117,6 +117,35 @@ TEST(GpuPlan, ShardedGradientsLaunchAsManyKernelsAsWholeOnes) {
   }
 }
 
+TEST(GpuPlan, ForwardAlonePacksWhatTrainingDoes) {
+  STRATA_NEEDS_CUDA_KERNELS();
+  const KernelTable kernels = CudaKernels(Determinism::kFast);
+  const auto expect = [](const Graph& graph, const JobConfig& c) {
+    Counts ops;
+    for (const Node& n : graph.nodes) ++ops[std::string(n.op->name())];
+    EXPECT_EQ(ops["attention_packed"], c.model.layers);
+    EXPECT_EQ(ops["attention"], 0);
+    EXPECT_EQ(ops["swiglu_packed"], c.model.arch == ModelArch::kLlama ? c.model.layers : 0);
+  };
+  for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kGpt2, ModelArch::kBert}) {
+    SCOPED_TRACE(kModelArchNames[static_cast<size_t>(arch)]);
+    for (const int64_t stage : {0, 1, 2, 3}) {
+      const JobConfig c = Sized(arch, stage > 0 ? 2 : 1, stage);
+      const auto trained = PlanOf(c);
+      ASSERT_TRUE(trained.ok()) << trained.status();
+      expect(trained->graph(kEval), c);
+    }
+    const JobConfig c = Sized(arch, 2, 3);
+    const auto evaluation = CompileEvaluation(c, kernels);
+    ASSERT_TRUE(evaluation.ok()) << evaluation.status();
+    expect(evaluation->programs[0][0].graph, c);
+    if (arch == ModelArch::kBert) continue;
+    const auto generation = CompileGeneration(c, kernels);
+    ASSERT_TRUE(generation.ok()) << generation.status();
+    expect(generation->programs[0][0].graph, c);
+  }
+}
+
 // The gradients of a bucket are made in the buffer that is reduced: they are there once. Forward makes that of the head's
 // weight, which waits for the head's norm; of the blocks, one bucket is there at a time.
 TEST(GpuPlan, PartsTakeTheMemoryOfTheirBucketAlone) {
