@@ -55,13 +55,16 @@ KernelTable WithFusedOps(int64_t tp) {
 
 using Counts = std::map<std::string, int>;
 
-void ExpectEqualRuns(const JobConfig& config, const Counts& expected) {
+void ExpectEqualRuns(
+    const JobConfig& config, const Counts& expected,
+    const std::function<void(const Job&)>& inspect = [](const Job&) {}) {
   std::vector<int> steps(3);
   std::iota(steps.begin(), steps.end(), 1);
   const TableRows rows(config.model.vocab, 3);
   Counts counts;
   const auto plain = RunJob(config, steps, rows, INFINITY, CpuKernels());
   const auto fused = RunJob(config, steps, rows, INFINITY, WithFusedOps(config.parallel.tp), [&](const Job& job) {
+    inspect(job);
     for (const ProgramSpec& p : job.programs[0]) {
       for (const Node& n : p.graph.nodes) ++counts[(p.name == "eval" ? "eval " : "") + std::string(n.op->name())];
     }
@@ -171,6 +174,31 @@ TEST(FuseOps, ZeroWithRecomputedBlocks) {
     JobConfig config = Recomputing(SmallJob(2, 1, 2), Recompute::kBlock);
     config.parallel.zero.stage = stage;
     ExpectEqualRuns(config, {{"attention_packed", 4}, {"swiglu_packed", 4}, {"linear_dw", 9}, {"rope", 0}});
+  }
+}
+
+// Schedules that run weight gradients later still can.
+TEST(FuseOps, WeightGradientsOfPackedProductsAreWork) {
+  for (const int64_t stage : {0, 2}) {
+    JobConfig config = SmallJob(stage > 0 ? 2 : 1, 1, 4);
+    config.batch = {.tokens = 64, .micro = stage > 0 ? 1 : 2, .accumulate = 4};
+    config.parallel.pp = 2;
+    config.parallel.schedule = "zb-h1";
+    config.parallel.zero.stage = stage;
+    int products = 0;
+    const auto look = [&](const Job& job) {
+      for (const Node& n : job.programs[0][0].graph.nodes) {
+        const std::string_view op = n.op->name();
+        if (op == "linear_dx" || op == "linear_packed_dx") {
+          EXPECT_EQ(n.phase, Phase::kInputGrad) << n.scope;
+        }
+        if (op != "linear_dw" && op != "linear_dw_acc") continue;
+        EXPECT_EQ(n.phase, Phase::kWeightGrad) << n.scope;
+        ++products;
+      }
+    };
+    ExpectEqualRuns(config, {{"attention_packed", 1}, {"swiglu_packed", 1}}, look);
+    EXPECT_EQ(products, 4);
   }
 }
 

@@ -146,6 +146,41 @@ TEST(GpuPlan, ForwardAlonePacksWhatTrainingDoes) {
   }
 }
 
+// dx is what the ranks before, and collectives, wait for: the product that makes dW comes after it and may run beside them.
+void ExpectInputGradientsFirst(const Graph& g) {
+  std::map<Value, NodeId> dx;  // by the gradient of the product
+  int weight_gradients = 0;
+  for (NodeId id = 0; id < static_cast<NodeId>(g.nodes.size()); ++id) {
+    const Node& n = g.nodes[id];
+    const std::string_view op = n.op->name();
+    if (op == "linear_dx" || op == "linear_packed_dx") dx[n.inputs[0]] = id;
+    if (op != "linear_dw" && op != "linear_dw_acc") continue;
+    ++weight_gradients;
+    EXPECT_TRUE(dx.contains(n.inputs[n.inputs.size() - 2])) << n.scope;
+  }
+  EXPECT_GT(weight_gradients, 0);
+}
+
+TEST(GpuPlan, InputGradientsComeBeforeWeightGradients) {
+  STRATA_NEEDS_CUDA_KERNELS();
+  for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kGpt2, ModelArch::kBert}) {
+    SCOPED_TRACE(kModelArchNames[static_cast<size_t>(arch)]);
+    for (const int64_t tp : {1, 2}) {
+      for (const int64_t stage : {0, 2}) {
+        JobConfig c = Sized(arch, 2, stage);
+        c.model.kv_heads = 2;
+        c.parallel.tp = tp;
+        c.parallel.sequence_parallel = true;
+        for (const KernelTable& kernels : {CpuKernels(), CudaKernels(Determinism::kFast)}) {
+          const auto job = CompileTraining(c, kernels);
+          ASSERT_TRUE(job.ok()) << job.status();
+          ExpectInputGradientsFirst(job->programs[0][kTrain].graph);
+        }
+      }
+    }
+  }
+}
+
 // The gradients of a bucket are made in the buffer that is reduced: they are there once. Forward makes that of the head's
 // weight, which waits for the head's norm; of the blocks, one bucket is there at a time.
 TEST(GpuPlan, PartsTakeTheMemoryOfTheirBucketAlone) {
