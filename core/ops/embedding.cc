@@ -1,5 +1,6 @@
 #include "core/ops/embedding.h"
 
+#include "absl/strings/str_format.h"
 #include "core/base/status.h"
 #include "core/ops/infer.h"
 
@@ -41,15 +42,19 @@ class EmbeddingOp final : public Op {
 
 class EmbeddingDwOp final : public Op {
  public:
+  explicit EmbeddingDwOp(int64_t vocab) : vocab_(vocab) {}
   std::string_view name() const override { return "embedding_dw"; }
+  std::string attributes() const override { return vocab_ > 0 ? absl::StrFormat("vocab=%d", vocab_) : ""; }
   Specs Infer(std::span<const TensorSpec> in) const override {
-    RETURN_IF_ERROR(ExpectArity(in, 3));
-    RETURN_IF_ERROR(ExpectTokensAndTable(in[0], in[2]));
-    const Shape& table = in[2].shape;
-    if (in[1].dtype != in[2].dtype || in[1].shape != InsertDim(in[0].shape, in[0].shape.rank, table[1])) {
+    RETURN_IF_ERROR(ExpectArity(in, vocab_ > 0 ? 2 : 3));
+    const TensorSpec &tokens = in[0], &dy = in[1];
+    if (dy.shape.rank == 0) return absl::InvalidArgumentError("takes gradients of rows");
+    const TensorSpec table = vocab_ > 0 ? TensorSpec{dy.dtype, {vocab_, dy.shape.back()}, {}} : in[2];
+    RETURN_IF_ERROR(ExpectTokensAndTable(tokens, table));
+    if (dy.dtype != table.dtype || dy.shape != InsertDim(tokens.shape, tokens.shape.rank, table.shape[1])) {
       return absl::InvalidArgumentError("the gradient does not fit tokens and table");
     }
-    return std::vector<TensorSpec>{{AccumulatorOf(in[1].dtype), table, {}}};
+    return std::vector<TensorSpec>{{AccumulatorOf(dy.dtype), table.shape, {}}};
   }
   std::vector<ShardRule> ShardRules(std::span<const TensorSpec> in) const override {
     const int rank = in[0].shape.rank;
@@ -61,6 +66,9 @@ class EmbeddingDwOp final : public Op {
     rules.push_back({{Replicate(), Replicate(), Replicate()}, {Replicate()}});
     return rules;
   }
+
+ private:
+  const int64_t vocab_;  // 0: that of the table, the third operand
 };
 
 }  // namespace
@@ -69,7 +77,10 @@ Value Embedding(GraphBuilder& g, Value tokens, Value table, SourceLoc loc) {
   return g.Add(std::make_shared<EmbeddingOp>(), {tokens, table}, loc)[0];
 }
 Value EmbeddingDw(GraphBuilder& g, Value tokens, Value dy, Value table, SourceLoc loc) {
-  return g.Add(std::make_shared<EmbeddingDwOp>(), {tokens, dy, table}, loc)[0];
+  return g.Add(std::make_shared<EmbeddingDwOp>(0), {tokens, dy, table}, loc)[0];
+}
+Value EmbeddingDw(GraphBuilder& g, Value tokens, Value dy, int64_t vocab, SourceLoc loc) {
+  return g.Add(std::make_shared<EmbeddingDwOp>(vocab), {tokens, dy}, loc)[0];
 }
 
 }  // namespace strata

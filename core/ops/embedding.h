@@ -11,5 +11,7 @@ namespace strata {
 Value Embedding(GraphBuilder& g, Value tokens_BS, Value table_VE, SourceLoc loc = SourceLoc::Here());  // [B, S, E]
 // d table [V, E] in AccumulatorOf(dtype): rows of dy added in token order. Of the table only the shape is used.
 Value EmbeddingDw(GraphBuilder& g, Value tokens_BS, Value dy_BSE, Value table_VE, SourceLoc loc = SourceLoc::Here());
+// The same without a table, of `vocab` rows: after sharding, where the caller sets the layout that the table has.
+Value EmbeddingDw(GraphBuilder& g, Value tokens_BS, Value dy_BSE, int64_t vocab, SourceLoc loc = SourceLoc::Here());
 
 }  // namespace strata

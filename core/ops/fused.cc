@@ -171,9 +171,7 @@ Out PlainLinearDwAcc(GraphBuilder& g, In in, const FusedAttributes& a) {
 }
 
 Out PlainEmbeddingDwAcc(GraphBuilder& g, In in, const FusedAttributes& a) {
-  const DType dtype = g.spec(in[2]).dtype;
-  const Value table = dtype == g.spec(in[0]).dtype ? in[0] : Cast(g, in[0], dtype);  // of it only the shape is used
-  return {AddInto(g, in[0], EmbeddingDw(g, in[1], in[2], table), a)};
+  return {AddInto(g, in[0], EmbeddingDw(g, in[1], in[2], g.spec(in[0]).shape[0]), a)};
 }
 
 struct Heads {  // of a packed q | k | v

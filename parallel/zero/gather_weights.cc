@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
 #include "core/ops/collective.h"
+#include "core/ops/embedding.h"
 #include "core/ops/flat.h"
 #include "core/plan/rewrite.h"
 #include "parallel/zero/layouts.h"
@@ -32,10 +33,14 @@ struct Use {
   NodeId first, last;  // nodes that read its parameters
 };
 
+// The gradient of an embedding wants a table's shape alone.
+bool WantsShape(const Node& n, size_t input) { return n.op->name() == "embedding_dw" && input == 2; }
+
 struct Reads {
   std::vector<std::vector<Value>> by_bucket;  // values that are a parameter of it ...
   std::vector<std::vector<size_t>> entry;     // ... and which
   std::map<Pass, std::vector<Use>> passes;    // in order of first use
+  std::vector<NodeId> shapes;                 // nodes that want a parameter's shape alone
 
   const Use* Find(const Pass& pass, size_t bucket) const {
     const auto at = passes.find(pass);
@@ -65,9 +70,13 @@ absl::StatusOr<Reads> FindReads(const Graph& graph, std::span<const FlatWeights>
       reads.entry[it->second.first].push_back(it->second.second);
       bucket_of[id] = it->second.first;
     }
-    for (Value v : n.inputs) {
-      const auto it = bucket_of.find(v.node);
+    for (size_t i = 0; i < n.inputs.size(); ++i) {
+      const auto it = bucket_of.find(n.inputs[i].node);
       if (it == bucket_of.end()) continue;
+      if (WantsShape(n, i)) {
+        reads.shapes.push_back(id);
+        continue;
+      }
       if (n.phase == Phase::kStep) return absl::InternalError(n.scope + ": a parameter is read in the step phase");
       uses[PassOf(n, zero)].try_emplace(it->second, Use{it->second, id, id}).first->second.last = id;
     }
@@ -153,6 +162,12 @@ absl::StatusOr<Graph> GatherWeights(Graph graph, std::span<const FlatWeights> al
   ASSIGN_OR_RETURN(const Reads reads, FindReads(graph, weights, zero));
   Rewrite r(graph);
   RETURN_IF_ERROR(CheckTurns(reads, graph, zero.prefetch));
+  for (const NodeId id : reads.shapes) {
+    r.At(id, [&r, id](GraphBuilder& g) {
+      const Node& n = r.old().nodes[id];
+      r.Replace({id, 0}, EmbeddingDw(g, r.New(n.inputs[0]), r.New(n.inputs[1]), n.outputs[0].shape[0]));
+    });
+  }
   Gathering gathering(r, reads, weights, zero);
   for (const auto& [pass, uses] : reads.passes) {
     for (size_t k = 0; k < uses.size(); ++k) {

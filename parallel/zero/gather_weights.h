@@ -9,10 +9,11 @@
 
 namespace strata {
 
-// In place of reading a parameter of a bucket that is sharded: per bucket and pass (forward, backward), one all-gather into memory that
-// lives until its last use in that pass, and views of it. It stands before the first use of the bucket that is used
+// In place of reading a parameter of a bucket that is sharded: per bucket and pass (forward, backward), one all-gather into
+// memory that lives until its last use in that pass, and views of it. It stands before the first use of the bucket that is used
 // zero.prefetch buckets earlier in the pass: a gather may overlap with so many blocks, and so many buckets are whole beside the
-// one in use. What the backward pass recomputes uses the backward pass's weights.
+// one in use. What the backward pass recomputes uses the backward pass's weights. The gradient of an embedding gathers nothing:
+// of the table it wants the shape.
 // With zero.resident, one all-gather a bucket and stage in Phase::kUnshard serves both passes and several micro-batches.
 // With zero.weight_bits, quantised blocks are sent, and every rank computes with what comes back of them, its own shard's too.
 // With zero.secondary, forward leaves a slice of what it gathered, and backward gathers that over these axes.

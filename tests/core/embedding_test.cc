@@ -62,6 +62,19 @@ TEST(EmbeddingTest, ResultsDoNotDependOnThreads) {
   EXPECT_TRUE(testing::CheckThreads(kDw, {tokens, dy, table}).ok());
 }
 
+TEST(EmbeddingTest, GradientNeedsOfTheTableItsRowsAlone) {
+  const Tensor tokens = Tensor::RandomInts({2, 7}, 0, 8, 1), table = Tensor::Random(DType::kF32, {8, 5}, 2),
+               dy = Tensor::Random(DType::kF32, {2, 7, 5}, 3);
+  const auto with = Call(kDw, {tokens, dy, table});
+  const auto without =
+      Call([](GraphBuilder& g,
+              const std::vector<Value>& in) { return std::vector{EmbeddingDw(g, in[0], in[1], int64_t{8})}; },
+           {tokens, dy});
+  ASSERT_TRUE(with.ok() && without.ok()) << without.status();
+  EXPECT_EQ((*without)[0].shape, table.shape);
+  EXPECT_EQ(MaxAbsDiff((*with)[0], (*without)[0]), 0);
+}
+
 // Two shards of the vocabulary, as the TensorRefs of two ranks: their results add up, or join, to the whole.
 TEST(EmbeddingTest, VocabularyShardsAddUpToTheWhole) {
   constexpr int64_t kVocab = 8, kWidth = 5, kHalf = kVocab / 2;
