@@ -56,6 +56,8 @@ class Communicator {
   virtual absl::Status Close() = 0;                   // collective
 };
 
+class RankLedger;  // core/comm/rank_ledger.h
+
 class World {  // a rank's place in the job
  public:
   virtual ~World() = default;
@@ -63,6 +65,8 @@ class World {  // a rank's place in the job
   virtual int size() const = 0;
   // Collective over the whole world, in one order, before step 1; null for ranks outside the group, as for CommSpec{}.
   virtual absl::StatusOr<std::unique_ptr<Communicator>> Connect(const CommSpec& group) = 0;
+  // Where this rank says what it does, for reports about hangs; null where nobody would read it. Lives as long as the world.
+  virtual RankLedger* ledger() { return nullptr; }
 };
 
 }  // namespace strata

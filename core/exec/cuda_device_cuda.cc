@@ -6,6 +6,7 @@
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
 #include "core/exec/cuda_context.h"
+#include "core/exec/device_memory.h"
 #include "core/kernels/cudnn_library.h"
 
 namespace strata {
@@ -32,6 +33,7 @@ class Gpu final : public CudaDevice {
     for (cudaEvent_t e : events_) cudaEventDestroy(e);
     for (cudaStream_t s : streams_) cudaStreamDestroy(s);
     for (void* p : device_) cudaFree(p);
+    for (const auto& [p, free] : given_) free(p);
     for (void* p : host_) cudaFreeHost(p);
   }
   Gpu(const Gpu&) = delete;
@@ -59,6 +61,11 @@ class Gpu final : public CudaDevice {
       std::fill_n(static_cast<std::byte*>(p), size, std::byte{0});
       return static_cast<std::byte*>(p);
     }
+    if (memory_.allocate != nullptr) {
+      ASSIGN_OR_RETURN(p, memory_.allocate(static_cast<int64_t>(size)));
+      given_.emplace_back(p, memory_.free);
+      return Zeroed(p, size);
+    }
     const cudaError_t error = cudaMalloc(&p, size);
     if (error == cudaErrorMemoryAllocation) {
       cudaGetLastError();  // not sticky
@@ -72,10 +79,9 @@ class Gpu final : public CudaDevice {
     }
     RETURN_IF_ERROR(CudaStatus(error, "cudaMalloc"));
     device_.push_back(p);
-    RETURN_IF_CUDA(cudaMemset(p, 0, size));
-    RETURN_IF_CUDA(cudaDeviceSynchronize());
-    return static_cast<std::byte*>(p);
+    return Zeroed(p, size);
   }
+  void set_memory(DeviceMemory memory) { memory_ = std::move(memory); }
 
   absl::StatusOr<Stream> NewStream(const std::string&, Priority priority) override {
     int low = 0, high = 0;  // low is the larger number
@@ -154,6 +160,11 @@ class Gpu final : public CudaDevice {
   CudaContext& context() override { return context_; }
 
  private:
+  static absl::StatusOr<std::byte*> Zeroed(void* p, size_t size) {
+    RETURN_IF_CUDA(cudaMemset(p, 0, size));
+    RETURN_IF_CUDA(cudaDeviceSynchronize());
+    return static_cast<std::byte*>(p);
+  }
   absl::StatusOr<Event> MakeEvent(unsigned flags) {
     cudaEvent_t e = nullptr;
     RETURN_IF_CUDA(cudaEventCreateWithFlags(&e, flags));
@@ -167,6 +178,8 @@ class Gpu final : public CudaDevice {
   std::vector<cudaEvent_t> events_;
   std::vector<cudaGraphExec_t> graphs_;
   std::vector<void*> device_, host_;
+  DeviceMemory memory_;
+  std::vector<std::pair<void*, std::function<void(void*)>>> given_;  // memory, and how it goes back
 };
 
 // How many GPUs there are, or why none can be used.
@@ -198,6 +211,8 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Open(int index) {
   RETURN_IF_ERROR(gpu->Init());
   return gpu;
 }
+
+void SetMemory(CudaDevice& device, DeviceMemory memory) { static_cast<Gpu&>(device).set_memory(std::move(memory)); }
 
 int CudaDeviceCount() { return CountDevices().value_or(0); }
 

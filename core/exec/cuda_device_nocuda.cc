@@ -1,5 +1,6 @@
 // Strata without CUDA: there are no GPUs.
 #include "core/exec/cuda_device.h"
+#include "core/exec/device_memory.h"
 
 namespace strata {
 
@@ -7,6 +8,7 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Open(int) {
   return absl::FailedPreconditionError(
       "this strata was built without CUDA: configure with -DSTRATA_CUDA=ON where the CUDA toolkit 13 is installed");
 }
+void SetMemory(CudaDevice&, DeviceMemory) {}
 int CudaDeviceCount() { return 0; }
 std::string CudaStatusLine() { return "built without CUDA"; }
 

@@ -19,6 +19,7 @@ double SteadySeconds() {
 absl::StatusOr<std::unique_ptr<Executor>> Executor::Create(std::shared_ptr<const Plan> plan, Deps deps) {
   std::unique_ptr<Executor> e(new Executor(deps));
   e->plan_ = std::move(plan);
+  if (RankLedger* ledger = deps.world.ledger()) e->activity_ = &ledger->activity(deps.world.rank());
   for (int t = 0; t < kNumTiers; ++t) {
     if (e->plan_->arena_bytes[t] == 0) continue;
     ASSIGN_OR_RETURN(e->arena_[t], deps.device.Reserve(static_cast<Tier>(t), e->plan_->arena_bytes[t]));
@@ -41,6 +42,9 @@ absl::StatusOr<std::unique_ptr<Executor>> Executor::Create(std::shared_ptr<const
     }
   }
   for (const Program& p : e->plan_->programs) e->Bind(p);
+  for (BoundProgram& p : e->programs_) {
+    for (const Action& a : p.program->actions) p.names.push_back("issuing " + p.program->Describe(a));
+  }
   RETURN_IF_ERROR(e->Prepare());
   return e;
 }
@@ -88,7 +92,9 @@ absl::Status Executor::Run(std::string_view name, const StepScalars& scalars, co
   std::fill(p->peaks.begin(), p->peaks.end(), 0);
   absl::Status s = SendScalars(scalars, overlaps(*p->program));
   if (s.ok()) s = overlaps(*p->program) ? RunIssues(*p, feed) : RunActions(*p, feed);
+  Say("waiting for the device");
   if (s.ok()) s = deps_.device.Drain(streams_[0]);
+  Say("working between steps");
   if (!s.ok()) return Fail(s);
   for (auto& c : comms_) {  // a collective that was aborted lets the device drain
     if (c == nullptr) continue;
@@ -100,6 +106,7 @@ absl::Status Executor::Run(std::string_view name, const StepScalars& scalars, co
 absl::Status Executor::RunActions(BoundProgram& p, const Feed& feed) {
   for (size_t i = 0; i < p.by_action.size(); ++i) {
     p.times[i].begin = SteadySeconds();
+    Say(p.names[i]);
     const absl::Status s = RunAction(p, i, feed);
     p.times[i].end = SteadySeconds();
     RETURN_IF_ERROR(s);
@@ -138,6 +145,7 @@ absl::Status Executor::RunIssue(BoundProgram& p, const IssuedStep& issue, const 
   if (issue.step >= 0) {
     const Action& action = p.program->actions[issue.action];
     const BoundStep& b = p.by_action[issue.action]->steps[issue.step];
+    Say(p.names[issue.action], issue.step, b.step->scope);
     if (absl::Status s = Timed(b, action, issue.stream); !s.ok()) return At(s, *p.program, action, issue.step, *b.step);
   }
   return issue.record < 0 ? absl::OkStatus() : deps_.device.Record(events_[issue.record], stream);
@@ -231,6 +239,7 @@ absl::Status Executor::RunSteps(const BoundSegment& bound, const Program& progra
   size_t next_free = 0;
   for (size_t i = 0; i < bound.steps.size(); ++i) {
     const BoundStep& b = bound.steps[i];
+    if (activity_ != nullptr) activity_->Step(static_cast<int64_t>(i), b.step->scope);
     if (absl::Status s = Timed(b, a, b.step->stream); !s.ok()) return At(s, program, a, static_cast<int>(i), *b.step);
     if (deps_.freed == Freed::kPoison) {
       RETURN_IF_ERROR(Poison(*bound.segment, next_free, static_cast<int32_t>(i), program, action));

@@ -11,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "core/comm/communicator.h"
+#include "core/comm/rank_ledger.h"
 #include "core/exec/device.h"
 #include "core/plan/plan.h"
 
@@ -114,6 +115,7 @@ class Executor {
     std::deque<BoundSegment> bound;
     std::vector<BoundSegment*> by_action;  // null: the action has no code
     std::vector<TimedAction> times;        // by action
+    std::vector<std::string> names;        // by action: "issuing train F0.3", for the ledger
     std::vector<SlotHolders> holders;      // by Program::slots
     std::vector<int> peaks;                // of holders
   };
@@ -144,6 +146,9 @@ class Executor {
   bool overlaps(const Program& p) const { return deps_.overlap && deps_.freed == Freed::kKeep && !p.issues.empty(); }
   absl::Status Poison(const Segment& segment, size_t& next, int32_t step, const Program& program, size_t action);
   absl::Status Fail(const absl::Status& error);
+  void Say(std::string_view what, int64_t step = -1, std::string_view scope = {}) {
+    if (activity_ != nullptr) activity_->Set(what, step, scope);
+  }
 
   Deps deps_;
   std::shared_ptr<const Plan> plan_;
@@ -164,6 +169,7 @@ class Executor {
   int64_t collectives_ = 0;
   StepTimers* timers_ = nullptr;  // while Profile runs
   absl::Status error_;            // sticky
+  Activity* activity_ = nullptr;  // where this rank says what it does
 };
 
 }  // namespace strata

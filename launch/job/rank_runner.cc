@@ -36,10 +36,12 @@ absl::StatusOr<std::unique_ptr<RankRunner>> RankRunner::Create(const Job& job, c
                                                                World& world, Device& device, ThreadPool* pool,
                                                                Executor::Freed freed) {
   std::unique_ptr<RankRunner> r(new RankRunner(job, pool));
+  if (RankLedger* ledger = world.ledger()) r->activity_ = &ledger->activity(world.rank());
   World* plan_world = &world;  // of collectives on the device's memory
   if (!device.host_addressable() && world.size() > 1) {
-    ASSIGN_OR_RETURN(r->device_world_,
-                     MakeNcclWorld(world, {.deadline = std::chrono::seconds(job.config.guard.hang_timeout)}));
+    ASSIGN_OR_RETURN(
+        r->device_world_,
+        MakeNcclWorld(world, OptionsOf(CommConfig{}, std::chrono::seconds(job.config.guard.hang_timeout))));
     plan_world = r->device_world_.get();
   }
   absl::StatusOr<std::unique_ptr<Executor>> executor =
@@ -112,6 +114,7 @@ std::vector<int64_t> RankRunner::RowOffsets() const {
 absl::StatusOr<RankRunner::Filled> RankRunner::FillRows(std::vector<Buffer>& buffers, int64_t micro_batches,
                                                         int64_t first_row, int64_t end_row, const RowSource& source) {
   using Clock = std::chrono::steady_clock;
+  SayReading(first_row);
   Filled filled;
   for (int64_t m = 0; m < micro_batches; ++m) {
     for (int64_t i = 0; i < rows_; ++i) {
@@ -142,6 +145,13 @@ absl::StatusOr<RankRunner::Filled> RankRunner::FillRows(std::vector<Buffer>& buf
     }
   }
   return filled;
+}
+
+void RankRunner::SayReading(int64_t first_row) {
+  if (activity_ == nullptr) return;
+  char text[64];
+  absl::SNPrintF(text, sizeof(text), "reading data from sample %d on", first_row);
+  activity_->Set(text);
 }
 
 absl::StatusOr<int64_t> RankRunner::SumOverData(int64_t local) {
@@ -190,6 +200,7 @@ absl::StatusOr<StepReport> RankRunner::TrainStep(int64_t step, int64_t first_row
       FillRows(train_, job_.config.batch.accumulate, first_row, first_row + rows_per_step(), source);
   if (!filled.ok()) return Annotate(filled.status(), absl::StrFormat("data of step %d", step));
   report.data_wait_s = filled->wait_s;
+  if (activity_ != nullptr) activity_->Set("summing the tokens of the batch");
   ASSIGN_OR_RETURN(report.tokens, SumOverData(filled->tokens));
   if (report.tokens == 0) {
     return absl::InvalidArgumentError(absl::StrFormat("step %d: no token of samples %d to %d has weight", step,

@@ -74,12 +74,14 @@ class RankRunner {
   absl::StatusOr<Filled> FillRows(std::vector<Buffer>& buffers, int64_t micro_batches, int64_t first_row,
                                   int64_t end_row, const RowSource& source);
   absl::StatusOr<int64_t> SumOverData(int64_t local);
+  void SayReading(int64_t first_row);
   absl::Status RunFed(std::string_view program, std::vector<Buffer>& buffers, const StepScalars& scalars);
   absl::StatusOr<double> Scalar(std::string_view program, std::string_view output);
 
   const Job& job_;
   ThreadPool* const pool_;
   std::unique_ptr<World> device_world_;  // of the plan's collectives where they are on a GPU's memory; else null
+  Activity* activity_ = nullptr;         // where this rank says what it does; may be null
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<Communicator> data_;  // the ranks that hold other rows; null where there are none
   std::vector<Buffer> train_, eval_, logits_;

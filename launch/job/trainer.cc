@@ -9,6 +9,7 @@
 #include "checkpoint/catalog.h"
 #include "core/base/status.h"
 #include "core/base/thread_pool.h"
+#include "core/comm/rank_ledger.h"
 #include "launch/config/print_config.h"
 #include "launch/data/loader.h"
 #include "launch/data/objective_rows.h"
@@ -84,10 +85,12 @@ class RankTraining {
   absl::Status Go() {
     std::vector<int> everyone;
     for (int r = 0; r < world_.size(); ++r) everyone.push_back(r);
+    Say("starting");
     ASSIGN_OR_RETURN(control_, world_.Connect({"control", everyone}));
     ASSIGN_OR_RETURN(const int cores, CoresOfRank(*control_));
     pool_.emplace(cores);
     ASSIGN_OR_RETURN(device_, OpenDevice(run_.back_end, run_.place.alone() ? world_.rank() : run_.place.local_rank));
+    Say("reserving its memory");
     const auto plan = std::make_shared<const Plan>(run_.plans[world_.rank()]);
     ASSIGN_OR_RETURN(runner_, RankRunner::Create(run_.job, plan, world_, *device_, &*pool_));
     ASSIGN_OR_RETURN(saver_, Saver::Create({run_.env, run_.job, run_.plans, runner_->executor(), *device_, *control_,
@@ -113,6 +116,9 @@ class RankTraining {
 
  private:
   bool first() const { return world_.rank() == 0; }
+  void Say(std::string_view what) {
+    if (RankLedger* ledger = world_.ledger()) ledger->activity(world_.rank()).Set(what);
+  }
 
   absl::Status OpenLog() {
     ASSIGN_OR_RETURN(log_, OpenSinks(run_.env, config_, first_step_ - 1));
@@ -132,6 +138,7 @@ class RankTraining {
   }
 
   absl::Status Start() {
+    Say(resume_from_.empty() ? "making its parameters" : "loading a checkpoint");
     if (resume_from_.empty()) {
       if (config_.model.from.empty()) return runner_->InitParameters(static_cast<uint64_t>(config_.run.seed));
       return AgreeOn(*control_, Import());
@@ -177,7 +184,9 @@ class RankTraining {
     since_log_.data_wait_s += report.data_wait_s;
     const double rate = static_cast<double>(config_.batch.tokens) / step_s;
     smooth_rate_ = smooth_rate_ == 0 ? rate : 0.9 * smooth_rate_ + 0.1 * rate;
+    Say("writing its logs");
     if (first()) RETURN_IF_ERROR(Log(step, report, step_s));
+    Say("working between steps");
     const bool last = step == config_.schedule.steps;
     if (config_.eval.every > 0 && step % config_.eval.every == 0 && !last) {
       RETURN_IF_ERROR(Evaluate(absl::StrFormat("step %d", step)));
@@ -253,6 +262,7 @@ class RankTraining {
 
   // Of the step that was done last; training goes on while it is written.
   absl::Status SaveBehind() {
+    Say("copying what is saved");
     ASSIGN_OR_RETURN(const bool begun, saver_->Start(done_steps_, next_sample_));
     if (begun) {
       begun_save_ = done_steps_;
@@ -267,6 +277,7 @@ class RankTraining {
   }
 
   absl::Status SaveNow() {
+    Say("saving a checkpoint");
     begun_save_ = done_steps_;
     ASSIGN_OR_RETURN(const std::vector<SaveReport> saved, saver_->SaveNow(done_steps_, next_sample_));
     for (const SaveReport& report : saved) RETURN_IF_ERROR(LogSaved(report));
@@ -274,6 +285,7 @@ class RankTraining {
   }
 
   absl::Status FinishSaves() {
+    Say("saving a checkpoint");
     ASSIGN_OR_RETURN(const std::vector<SaveReport> saved, saver_->Finish());
     for (const SaveReport& report : saved) RETURN_IF_ERROR(LogSaved(report));
     return absl::OkStatus();

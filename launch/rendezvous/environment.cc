@@ -50,6 +50,8 @@ absl::StatusOr<std::optional<ProcessPlace>> Read(const Variables& variables, con
   ASSIGN_OR_RETURN(const std::optional<int> local_size, Number(variables, names.local_size));
   ProcessPlace place{*rank, *size, local_rank.value_or(*rank), local_size.value_or(*size), names.rank};
   if (place.local_size < 1) place.local_size = 1;
+  const auto ledger = variables.find("STRATA_LEDGER");
+  if (ledger != variables.end()) place.ledger = ledger->second;
   return std::optional<ProcessPlace>(std::move(place));
 }
 

@@ -14,6 +14,7 @@ struct ProcessPlace {
   int rank = 0, size = 1;
   int local_rank = 0, local_size = 1;  // among the processes on this machine; all of them where nothing says
   std::string source;                  // the variable that gave the rank; empty: no launcher, one process
+  std::string ledger;                  // $STRATA_LEDGER, of strata launch: see MpiWorldOptions; may be empty
 
   bool alone() const { return size == 1; }
 };

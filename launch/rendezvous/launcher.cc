@@ -17,6 +17,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "core/base/status.h"
+#include "core/comm/rank_ledger.h"
 #include "launch/cli/exit_codes.h"
 #include "launch/rendezvous/log_tail.h"
 
@@ -57,7 +58,8 @@ sigset_t Watched() {
 }
 
 // In the child: becomes mpirun, in a process group of its own, so that Ctrl-C reaches the launcher only.
-[[noreturn]] void BecomeMpirun(const std::string& log, char* const* argv, pid_t launcher, const sigset_t& mask) {
+[[noreturn]] void BecomeMpirun(const std::string& log, const std::string& ledger, char* const* argv, pid_t launcher,
+                               const sigset_t& mask) {
   ::prctl(PR_SET_PDEATHSIG, SIGTERM);
   ::setpgid(0, 0);
   const int in = ::open("/dev/null", O_RDONLY);
@@ -67,6 +69,7 @@ sigset_t Watched() {
     ::dup2(out, STDOUT_FILENO);
     ::dup2(out, STDERR_FILENO);
     for (const auto& [name, value] : kVariables) ::setenv(name, value, 0);
+    if (!ledger.empty()) ::setenv("STRATA_LEDGER", ledger.c_str(), 1);
     ::sigprocmask(SIG_SETMASK, &mask, nullptr);
     ::execvp(argv[0], argv);
   }
@@ -79,7 +82,18 @@ class Launcher {
       : env_(env), spec_(spec), mpirun_log_(env, spec.log_dir + "/mpirun.log"), half_lines_(spec.ranks) {
     for (int r = 0; r < spec.ranks; ++r) logs_.emplace_back(env, RankLogPath(spec.log_dir, r));
     result_.ranks.resize(spec.ranks);
+    const std::string name = absl::StrFormat("/strata-%d", ::getpid());
+    RankLedger::Unlink(name);  // of a process that had this number before
+    absl::StatusOr<std::shared_ptr<RankLedger>> ledger = RankLedger::Open(name, spec.ranks);
+    if (!ledger.ok()) return;  // reports say less
+    ledger_ = *std::move(ledger);
+    ledger_name_ = name;
   }
+  ~Launcher() {
+    if (ledger_ != nullptr) RankLedger::Unlink(ledger_name_);
+  }
+  Launcher(const Launcher&) = delete;
+  Launcher& operator=(const Launcher&) = delete;
 
   absl::StatusOr<LaunchResult> Run() {
     for (int r = 0; r < spec_.ranks; ++r) RETURN_IF_ERROR(env_.RemoveAll(RankStatusPath(spec_.log_dir, r)));
@@ -110,7 +124,7 @@ class Launcher {
     const pid_t self = ::getpid();
     mpirun_ = ::fork();
     if (mpirun_ < 0) return absl::ResourceExhaustedError(absl::StrFormat("fork: %s", std::strerror(errno)));
-    if (mpirun_ == 0) BecomeMpirun(mpirun_log_.path(), argv.data(), self, mask);
+    if (mpirun_ == 0) BecomeMpirun(mpirun_log_.path(), ledger_name_, argv.data(), self, mask);
     return absl::OkStatus();
   }
 
@@ -139,10 +153,19 @@ class Launcher {
         ::kill(status.supervisor, SIGTERM);
       }
       const bool failed = status.ended() && status.exit_code() != kExitOk && status.exit_code() != kExitPreempted;
-      if (failed && !failed_) Limit(kSettle);
+      if (failed && !failed_) {
+        Limit(kSettle);
+        NoteActivities();
+      }
       failed_ |= failed;
     }
     ShowLogs();
+  }
+
+  void NoteActivities() {
+    for (int r = 0; ledger_ != nullptr && r < spec_.ranks; ++r) {
+      result_.doing.push_back(ledger_->known(r) ? ledger_->Describe(r) : "");
+    }
   }
 
   void ShowLogs() {
@@ -212,6 +235,8 @@ class Launcher {
 
   Env& env_;
   const LaunchSpec& spec_;
+  std::string ledger_name_;             // empty: none
+  std::shared_ptr<RankLedger> ledger_;  // what the ranks do
   std::vector<LogTail> logs_;
   const LogTail mpirun_log_;
   std::vector<std::string> half_lines_;

@@ -28,6 +28,7 @@ std::string LaunchCommand(const LaunchSpec& spec);
 struct LaunchResult {
   std::vector<RankStatus> ranks;
   std::vector<std::string> last_lines;  // of each rank's log
+  std::vector<std::string> doing;       // what each rank did when the first one failed (RankLedger::Describe), if known
   std::string problem;                  // where mpirun itself failed, and ranks say nothing
   bool out_of_grace = false;            // ranks were killed because they did not end in time
 };

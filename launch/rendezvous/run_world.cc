@@ -39,7 +39,7 @@ absl::Status RunProcess(const ProcessPlace& place, std::chrono::milliseconds han
     cancelled = std::move(status);
     return absl::OkStatus();
   };
-  RETURN_IF_ERROR(RunMpiRank(*session, unless_cancelled, {hang_timeout}));
+  RETURN_IF_ERROR(RunMpiRank(*session, unless_cancelled, {hang_timeout, place.ledger}));
   RETURN_IF_ERROR(session->Finish());
   return cancelled;
 }

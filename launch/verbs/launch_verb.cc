@@ -60,9 +60,15 @@ absl::Status Report(const LaunchSpec& spec, const LaunchResult& result, const st
   if (outcome.causal_rank >= 0) {
     const std::string path = RankLogPath(spec.log_dir, outcome.causal_rank);
     const std::string& last = result.last_lines[outcome.causal_rank];
+    // A rank that was killed does not say itself what it did.
+    const bool killed = result.ranks[outcome.causal_rank].state == RankStatus::kKilled;
+    const std::string did =
+        killed && !result.doing.empty() && !result.doing[outcome.causal_rank].empty()
+            ? absl::StrFormat("\nrank %d %s", outcome.causal_rank, result.doing[outcome.causal_rank])
+            : "";
     const std::string hint = outcome.exit_code == kExitUsage ? "" : go_on + "\n";
     return WithExitCode(
-        absl::UnknownError(absl::StrFormat("%s\nlast lines of %s:\n  %s\n%s%s", outcome.description, path,
+        absl::UnknownError(absl::StrFormat("%s%s\nlast lines of %s:\n  %s\n%s%s", outcome.description, did, path,
                                            absl::StrReplaceAll(last, {{"\n", "\n  "}}), hint, logs)),
         outcome.exit_code);
   }

@@ -26,6 +26,7 @@ class CountingWorld final : public World {
   int rank() const override { return world_.rank(); }
   int size() const override { return world_.size(); }
   absl::StatusOr<std::unique_ptr<Communicator>> Connect(const CommSpec& group) override;
+  RankLedger* ledger() override { return world_.ledger(); }
 
   const CommCounts& counts() const { return counts_; }
   void Reset();  // to zero

@@ -29,6 +29,7 @@ class FaultyWorld final : public World {
   int rank() const override { return world_.rank(); }
   int size() const override { return world_.size(); }
   absl::StatusOr<std::unique_ptr<Communicator>> Connect(const CommSpec& group) override;
+  RankLedger* ledger() override { return world_.ledger(); }
 
  private:
   World& world_;

@@ -1,15 +1,19 @@
 #include "parallel/comm/mpi_world.h"
 
 #include <mpi.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "core/base/status.h"
+#include "core/comm/rank_ledger.h"
 #include "parallel/comm/internal/groups.h"
+#include "parallel/comm/internal/held_record.h"
 #include "parallel/comm/internal/mpi_group.h"
 #include "parallel/comm/internal/mpi_link.h"
 
@@ -21,12 +25,13 @@ constexpr int kTagsOfRun = 4 * kMaxCommunicators + 1;
 
 class MpiCommunicator final : public Communicator {
  public:
-  MpiCommunicator(internal::MpiLink& link, const CommSpec& spec, int index) : link_(link), group_(link, spec, index) {}
+  MpiCommunicator(internal::MpiLink& link, const CommSpec& spec, int index)
+      : link_(link), group_(link, spec, index), record_(link.ledger(), link.rank(), spec) {}
 
   const CommSpec& spec() const override { return group_.spec(); }
   absl::Status Issue(std::span<const Collective> calls, Stream) override {
     if (closed_) return absl::FailedPreconditionError(absl::StrFormat("communicator %s is closed", spec().name));
-    return group_.Issue(calls);
+    return record_.Around([&] { return group_.Issue(calls); });
   }
   absl::Status Poll() override { return link_.error(); }
   void Abort(const absl::Status& cause) override { link_.Abort(cause); }
@@ -34,12 +39,13 @@ class MpiCommunicator final : public Communicator {
     if (closed_) return absl::OkStatus();
     closed_ = true;
     const Collective barrier;
-    return group_.Issue({&barrier, 1});
+    return record_.Around([&] { return group_.Issue({&barrier, 1}); });
   }
 
  private:
   internal::MpiLink& link_;
   internal::MpiGroup group_;
+  internal::HeldRecord record_;
   bool closed_ = false;
 };
 
@@ -79,9 +85,35 @@ class MpiWorld final : public World {
     return std::make_unique<MpiCommunicator>(link_, spec, index);
   }
 
+  RankLedger* ledger() override { return link_.ledger().get(); }
+
   absl::Status Barrier() {
     const Collective barrier;
     return all_.Issue({&barrier, 1});
+  }
+
+  // Rank 0 gives the ledger a name; who cannot open it goes without.
+  absl::Status OpenLedger(const std::string& given) {
+    std::array<char, 64> name{};
+    if (rank() == 0) {
+      const int64_t now = std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
+      const std::string text = given.empty() ? absl::StrFormat("/strata-%d-%d", ::getpid(), now) : given;
+      std::copy_n(text.begin(), std::min(text.size(), name.size() - 1), name.begin());
+    }
+    const Collective tell{.kind = Collective::kBroadcast,
+                          .dtype = DType::kU8,
+                          .count = static_cast<int64_t>(name.size()),
+                          .peer = 0,
+                          .in = name.data(),
+                          .out = name.data()};
+    RETURN_IF_ERROR(all_.Issue({&tell, 1}));
+    absl::StatusOr<std::shared_ptr<RankLedger>> ledger = RankLedger::Open(name.data(), size());
+    if (!ledger.ok()) ledger = RankLedger::Make(size());
+    (*ledger)->Enter(rank());
+    link_.set_ledger(*std::move(ledger));
+    RETURN_IF_ERROR(Barrier());  // all of this machine have it open
+    RankLedger::Unlink(name.data());
+    return absl::OkStatus();
   }
 
  private:
@@ -132,7 +164,8 @@ absl::Status RunMpiRank(MpiSession& session, const std::function<absl::Status(Wo
   internal::MpiLink link(session.rank(), session.size(), session.next_tag_, options.deadline);
   session.next_tag_ += kTagsOfRun;
   MpiWorld world(link);
-  absl::Status status = body(world);
+  absl::Status status = world.OpenLedger(options.ledger);
+  if (status.ok()) status = body(world);
   if (status.ok()) status = world.Barrier();
   if (status.ok()) return status;
   status = Annotate(status, absl::StrFormat("rank %d", session.rank()));

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "core/comm/communicator.h"
@@ -12,6 +13,8 @@ namespace strata {
 
 struct MpiWorldOptions {
   std::chrono::milliseconds deadline{60'000};  // longest wait for a peer
+  // Of the job's ledger (core/comm/rank_ledger.h), where somebody else reads it too; empty: one of its own.
+  std::string ledger;
 };
 
 // From MPI_Init to MPI_Finalize: one a process, made and used by its main thread.

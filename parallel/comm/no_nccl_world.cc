@@ -2,7 +2,9 @@
 
 namespace strata {
 
-absl::StatusOr<std::unique_ptr<World>> MakeNcclWorld(World&, const NcclWorldOptions&) {
+NcclWorldOptions OptionsOf(const CommConfig&, std::chrono::milliseconds) { return {}; }
+
+absl::StatusOr<std::unique_ptr<NcclWorld>> MakeNcclWorld(World&, const NcclWorldOptions&) {
   return absl::FailedPreconditionError("several ranks on GPUs need NCCL, without which this strata was built");
 }
 

@@ -7,7 +7,9 @@
 #include "absl/strings/str_join.h"
 #include "core/base/check.h"
 #include "core/base/status.h"
+#include "core/comm/rank_ledger.h"
 #include "parallel/comm/internal/groups.h"
+#include "parallel/comm/internal/held_record.h"
 #include "parallel/comm/internal/thread_group.h"
 #include "parallel/comm/internal/wait_ledger.h"
 
@@ -18,12 +20,13 @@ constexpr std::chrono::milliseconds kPatience{10'000};  // with ranks that do no
 
 class ThreadCommunicator final : public Communicator {
  public:
-  ThreadCommunicator(std::shared_ptr<internal::ThreadGroup> group, int me) : group_(std::move(group)), me_(me) {}
+  ThreadCommunicator(std::shared_ptr<internal::ThreadGroup> group, int me, std::shared_ptr<RankLedger> ledger)
+      : group_(std::move(group)), me_(me), record_(std::move(ledger), spec().ranks[me], spec()) {}
 
   const CommSpec& spec() const override { return group_->spec(); }
   absl::Status Issue(std::span<const Collective> calls, Stream) override {
     if (closed_) return absl::FailedPreconditionError(absl::StrFormat("communicator %s is closed", spec().name));
-    return group_->Issue(me_, calls);
+    return record_.Around([&] { return group_->Issue(me_, calls); });
   }
   absl::Status Poll() override { return group_->error(); }
   void Abort(const absl::Status& cause) override { group_->Abort(cause); }
@@ -31,12 +34,13 @@ class ThreadCommunicator final : public Communicator {
     if (closed_) return absl::OkStatus();
     closed_ = true;
     const Collective barrier;
-    return group_->Issue(me_, {&barrier, 1});
+    return record_.Around([&] { return group_->Issue(me_, {&barrier, 1}); });
   }
 
  private:
   std::shared_ptr<internal::ThreadGroup> group_;
   int me_;
+  internal::HeldRecord record_;
   bool closed_ = false;
 };
 
@@ -52,8 +56,10 @@ class ThreadWorld final : public World {
     ASSIGN_OR_RETURN(std::shared_ptr<internal::ThreadGroup> group, job_->Connect(rank_, round_++, spec));
     const auto me = std::find(spec.ranks.begin(), spec.ranks.end(), rank_);
     if (me == spec.ranks.end()) return std::unique_ptr<Communicator>();
-    return std::make_unique<ThreadCommunicator>(std::move(group), static_cast<int>(me - spec.ranks.begin()));
+    return std::make_unique<ThreadCommunicator>(std::move(group), static_cast<int>(me - spec.ranks.begin()),
+                                                job_->activities_);
   }
+  RankLedger* ledger() override { return job_->activities_.get(); }
 
  private:
   std::shared_ptr<ThreadJob> job_;
@@ -62,7 +68,10 @@ class ThreadWorld final : public World {
 };
 
 ThreadJob::ThreadJob(int size, const ThreadWorldOptions& options)
-    : size_(size), options_(options), ledger_(std::make_shared<internal::WaitLedger>(size)) {}
+    : size_(size),
+      options_(options),
+      activities_(RankLedger::Make(size)),
+      ledger_(std::make_shared<internal::WaitLedger>(size, activities_)) {}
 
 std::shared_ptr<ThreadJob> ThreadJob::Create(int size, const ThreadWorldOptions& options) {
   STRATA_CHECK(size >= 1);
@@ -71,6 +80,7 @@ std::shared_ptr<ThreadJob> ThreadJob::Create(int size, const ThreadWorldOptions&
 
 std::unique_ptr<World> ThreadJob::Join(int rank) {
   STRATA_CHECK(rank >= 0 && rank < size_);
+  activities_->Enter(rank);
   return std::make_unique<ThreadWorld>(shared_from_this(), rank);
 }
 

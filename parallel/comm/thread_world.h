@@ -15,6 +15,7 @@
 
 namespace strata {
 
+class RankLedger;
 namespace internal {
 class ThreadGroup;
 class WaitLedger;
@@ -55,6 +56,7 @@ class ThreadJob : public std::enable_shared_from_this<ThreadJob> {
 
   const int size_;
   const ThreadWorldOptions options_;
+  const std::shared_ptr<RankLedger> activities_;
   const std::shared_ptr<internal::WaitLedger> ledger_;
   std::mutex mutex_;
   std::condition_variable wake_;

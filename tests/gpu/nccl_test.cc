@@ -2,19 +2,28 @@
 
 #include "parallel/comm/nccl_world.h"
 
+#include <cuda_runtime.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <numeric>
+#include <array>
+#include <atomic>
+#include <cstdlib>
+#include <thread>
 
+#include "core/base/philox.h"
 #include "core/base/status.h"
+#include "core/comm/rank_ledger.h"
+#include "core/exec/device_memory.h"
 #include "parallel/comm/thread_world.h"
 #include "tests/testing/gpu.h"
 
 namespace strata::testing {
 namespace {
 
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
+using ::testing::StartsWith;
 
 constexpr int kRanks = 2;
 constexpr int64_t kCount = 1024;  // elements of a buffer, f32
@@ -27,9 +36,14 @@ struct Rank {
   float *in = nullptr, *out = nullptr;
 
   static absl::StatusOr<Rank> Open(World& host, std::chrono::milliseconds deadline) {
+    return Open(host, NcclWorldOptions{.deadline = deadline});
+  }
+  static absl::StatusOr<Rank> Open(World& host, const NcclWorldOptions& options) {
     Rank r;
     ASSIGN_OR_RETURN(r.device, CudaDevice::Open(host.rank()));
-    ASSIGN_OR_RETURN(r.world, MakeNcclWorld(host, {deadline}));
+    ASSIGN_OR_RETURN(std::unique_ptr<NcclWorld> world, MakeNcclWorld(host, options));
+    SetMemory(*r.device, world->memory());
+    r.world = std::move(world);
     ASSIGN_OR_RETURN(r.stream, r.device->NewStream("test", Priority::kNormal));
     for (float** buffer : {&r.in, &r.out}) {
       ASSIGN_OR_RETURN(std::byte* const bytes, r.device->Reserve(Tier::kDevice, kCount * 4));
@@ -48,6 +62,12 @@ struct Rank {
     return values;
   }
 };
+
+// Why the communicator is of no use any more; OK after 30 s.
+absl::Status WaitForAbort(Communicator& comm) {
+  for (int i = 0; i < 3000 && comm.Poll().ok(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  return comm.Poll();
+}
 
 std::vector<float> Input(int rank) {
   std::vector<float> v(kCount);
@@ -143,21 +163,159 @@ TEST(Nccl, ACollectiveThatDoesNotEndIsNamed) {
   const absl::Status status = RunRanks(kRanks, [](World& host) -> absl::Status {
     ASSIGN_OR_RETURN(Rank r, Rank::Open(host, std::chrono::seconds(2)));
     ASSIGN_OR_RETURN(const auto comm, r.world->Connect({"pair", {0, 1}}));
-    ASSIGN_OR_RETURN(const auto control, host.Connect({"control", {0, 1}}));
     const Collective call{.kind = Collective::kAllReduce, .count = kCount, .in = r.in, .out = r.out};
     RETURN_IF_ERROR(comm->Issue({&call, 1}, r.stream));
     RETURN_IF_ERROR(r.device->Drain());
-    if (host.rank() == 0) {  // rank 1 does not come
-      RETURN_IF_ERROR(comm->Issue({&call, 1}, r.stream));
-      r.device->Drain().IgnoreError();
-      const absl::Status hung = comm->Poll();
-      EXPECT_TRUE(absl::IsDeadlineExceeded(hung)) << hung;
-      EXPECT_THAT(std::string(hung.message()), HasSubstr("communicator pair, call 1, all-reduce sum of 1024 f32"));
-      EXPECT_EQ(comm->Issue({&call, 1}, r.stream), hung);
+    if (host.rank() == 1) {  // does not come
+      host.ledger()->activity(1).Set("reading data");
+      const absl::Status told = WaitForAbort(*comm);
+      EXPECT_TRUE(absl::IsUnavailable(told)) << told;
+      EXPECT_THAT(std::string(told.message()), StartsWith("rank 0: rank 1 hangs: communicator pair, call 2, "));
+      return absl::OkStatus();
     }
-    const Collective barrier{.kind = Collective::kBarrier};
-    RETURN_IF_ERROR(control->Issue({&barrier, 1}, Stream{}));
+    host.ledger()->activity(0).Set("issuing train F0.3");
+    host.ledger()->activity(0).Step(12, "blocks.5.mlp");
+    RETURN_IF_ERROR(comm->Issue({&call, 1}, r.stream));
+    r.device->Drain().IgnoreError();
+    const absl::Status hung = comm->Poll();
+    EXPECT_TRUE(absl::IsDeadlineExceeded(hung)) << hung;
+    EXPECT_THAT(
+        std::string(hung.message()),
+        ContainsRegex("^rank 1 hangs: communicator pair, call 2, all-reduce sum of 1024 f32 \\(issuing train F0.3 "
+                      "step 12 in blocks.5.mlp\\), has not ended for 2000 ms: rank 1 has issued 1 call of pair, and "
+                      "has been reading data for [0-9.]+ s$"));
+    EXPECT_EQ(comm->Issue({&call, 1}, r.stream), hung);
     return absl::OkStatus();
+  });
+  EXPECT_TRUE(status.ok()) << status;
+}
+
+// A rank that issued the call, and whose device does not come to it.
+TEST(Nccl, AStreamThatIsBlockedIsNamed) {
+  STRATA_NEEDS_GPUS(kRanks);
+  std::atomic<bool> release{false};
+  const absl::Status status = RunRanks(kRanks, [&](World& host) -> absl::Status {
+    ASSIGN_OR_RETURN(Rank r, Rank::Open(host, std::chrono::seconds(2)));
+    ASSIGN_OR_RETURN(const auto comm, r.world->Connect({"pair", {0, 1}}));
+    const Collective call{.kind = Collective::kAllReduce, .count = kCount, .in = r.in, .out = r.out};
+    RETURN_IF_ERROR(comm->Issue({&call, 1}, r.stream));
+    RETURN_IF_ERROR(r.device->Drain());
+    if (host.rank() == 1) {
+      const auto block = [](void* released) {
+        while (!*static_cast<std::atomic<bool>*>(released)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      };
+      EXPECT_EQ(cudaLaunchHostFunc(static_cast<cudaStream_t>(r.stream.native), block, &release), cudaSuccess);
+    }
+    RETURN_IF_ERROR(comm->Issue({&call, 1}, r.stream));
+    const absl::Status hung = WaitForAbort(*comm);
+    EXPECT_THAT(std::string(hung.message()), HasSubstr("rank 1 hangs: communicator pair, call 2, "));
+    EXPECT_THAT(std::string(hung.message()), HasSubstr("; its device has not come to call 2"));
+    release = true;
+    r.device->Drain().IgnoreError();
+    return absl::OkStatus();
+  });
+  EXPECT_TRUE(status.ok()) << status;
+}
+
+// Long before the deadline.
+TEST(Nccl, AnAbortReachesTheOtherRank) {
+  STRATA_NEEDS_GPUS(kRanks);
+  const auto begun = std::chrono::steady_clock::now();
+  const absl::Status status = RunRanks(kRanks, [](World& host) -> absl::Status {
+    ASSIGN_OR_RETURN(Rank r, Rank::Open(host, std::chrono::seconds(60)));
+    ASSIGN_OR_RETURN(const auto comm, r.world->Connect({"pair", {0, 1}}));
+    const Collective call{.kind = Collective::kAllReduce, .count = kCount, .in = r.in, .out = r.out};
+    RETURN_IF_ERROR(comm->Issue({&call, 1}, r.stream));
+    RETURN_IF_ERROR(r.device->Drain());
+    if (host.rank() == 1) {
+      comm->Abort(absl::UnavailableError("rank 1: bad shard"));
+      EXPECT_EQ(comm->Issue({&call, 1}, r.stream), absl::UnavailableError("rank 1: bad shard"));
+      return absl::OkStatus();
+    }
+    absl::Status issued = comm->Issue({&call, 1}, r.stream);
+    r.device->Drain().IgnoreError();
+    EXPECT_EQ(WaitForAbort(*comm), absl::UnavailableError("rank 1: bad shard")) << issued;
+    return absl::OkStatus();
+  });
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(30));
+}
+
+// Freeing one waits for the device, on which another one waits for ever.
+TEST(Nccl, AllCommunicatorsOfARankEndTogether) {
+  STRATA_NEEDS_GPUS(kRanks);
+  const absl::Status status = RunRanks(kRanks, [](World& host) -> absl::Status {
+    ASSIGN_OR_RETURN(Rank r, Rank::Open(host, std::chrono::seconds(2)));
+    std::vector<std::unique_ptr<Communicator>> comms;
+    for (const char* name : {"dp", "tp", "edge 0->1 activation"}) {
+      ASSIGN_OR_RETURN(comms.emplace_back(), r.world->Connect({name, {0, 1}}));
+    }
+    const Collective call{.kind = Collective::kAllReduce, .count = kCount, .in = r.in, .out = r.out};
+    for (auto& comm : comms) RETURN_IF_ERROR(comm->Issue({&call, 1}, r.stream));
+    RETURN_IF_ERROR(r.device->Drain());
+    if (host.rank() == 0) {
+      for (auto& comm : comms) {
+        ASSIGN_OR_RETURN(const Stream stream, r.device->NewStream("another", Priority::kNormal));
+        RETURN_IF_ERROR(comm->Issue({&call, 1}, stream));
+      }
+      r.device->Drain().IgnoreError();
+    }
+    for (auto& comm : comms) {
+      const absl::Status why = WaitForAbort(*comm);
+      EXPECT_THAT(std::string(why.message()), HasSubstr("rank 1 hangs: communicator "));
+    }
+    return absl::OkStatus();
+  });
+  EXPECT_TRUE(status.ok()) << status;
+}
+
+// What the arena is registered as changes no result.
+TEST(Nccl, BuffersOfEveryKindGiveTheSame) {
+  STRATA_NEEDS_GPUS(kRanks);
+  for (const NcclBuffers buffers : {NcclBuffers::kRegistered, NcclBuffers::kSymmetric, NcclBuffers::kCopyEngine}) {
+    for (const NcclLaunch launch : {NcclLaunch::kBackground, NcclLaunch::kDirect}) {
+      SCOPED_TRACE(std::string(kNcclBuffersNames[static_cast<int>(buffers)]));
+      const absl::Status status = RunRanks(kRanks, [&](World& host) -> absl::Status {
+        NcclWorldOptions options{.deadline = std::chrono::seconds(30), .collective_ctas = 8, .edge_ctas = 2};
+        options.buffers = buffers;
+        options.launch = launch;
+        ASSIGN_OR_RETURN(Rank r, Rank::Open(host, options));
+        const int me = host.rank();
+        ASSIGN_OR_RETURN(const auto comm, r.world->Connect({"pair", {0, 1}}));
+        RETURN_IF_ERROR(r.Write(r.in, Input(me)));
+        for (const Collective::Kind kind :
+             {Collective::kAllReduce, Collective::kReduceScatter, Collective::kAllGather, Collective::kAllToAll}) {
+          const int64_t count = kind == Collective::kAllGather ? kCount / 2 : kCount;
+          const Collective call{.kind = kind, .count = count, .in = r.in, .out = r.out};
+          RETURN_IF_ERROR(comm->Issue({&call, 1}, r.stream));
+          const std::vector<float> want = Expected(kind, ReduceOp::kSum, me);
+          ASSIGN_OR_RETURN(const std::vector<float> got, r.Read(r.out, static_cast<int64_t>(want.size())));
+          EXPECT_EQ(got, want) << Name(kind) << " on rank " << me;
+        }
+        return comm->Close();
+      });
+      EXPECT_TRUE(status.ok()) << status;
+    }
+  }
+}
+
+// More calls on their way than are remembered one by one.
+TEST(Nccl, ManyCallsWithoutAWait) {
+  STRATA_NEEDS_GPUS(kRanks);
+  const absl::Status status = RunRanks(kRanks, [](World& host) -> absl::Status {
+    ASSIGN_OR_RETURN(Rank r, Rank::Open(host, std::chrono::seconds(30)));
+    ASSIGN_OR_RETURN(const auto comm, r.world->Connect({"pair", {0, 1}}));
+    const Collective call{.kind = Collective::kAllReduce, .count = kCount, .in = r.in, .out = r.out};
+    for (int i = 0; i < 500; ++i) RETURN_IF_ERROR(comm->Issue({&call, 1}, r.stream));
+    RETURN_IF_ERROR(r.device->Drain());
+    const CommRecord* record = host.ledger()->Find(host.rank(), KeyOf(comm->spec()));
+    for (int i = 0; i < 100 && record->ended() < 500; ++i) {
+      RETURN_IF_ERROR(comm->Poll());
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    EXPECT_EQ(record->issued(), 500u);
+    EXPECT_EQ(record->ended(), 500u);
+    return comm->Close();
   });
   EXPECT_TRUE(status.ok()) << status;
 }
@@ -165,14 +323,36 @@ TEST(Nccl, ACollectiveThatDoesNotEndIsNamed) {
 // Starts and stops: nothing is left behind that the next one stumbles over.
 TEST(Nccl, ManyWorldsOneAfterTheOther) {
   STRATA_NEEDS_GPUS(kRanks);
-  for (int i = 0; i < 10; ++i) {
-    const absl::Status status = RunRanks(kRanks, [](World& host) -> absl::Status {
+  const char* const given = std::getenv("STRATA_STARTS");
+  const int starts = given == nullptr ? 10 : std::atoi(given);
+  for (int i = 0; i < starts; ++i) {
+    const std::array<uint32_t, 4> random = Philox(11, 0, static_cast<uint64_t>(i));
+    const int num_comms = 1 + static_cast<int>(random[0] % 3), calls = static_cast<int>(random[1] % 4);
+    const bool aborts = random[2] % 3 == 0;
+    const absl::Status status = RunRanks(kRanks, [&](World& host) -> absl::Status {
       ASSIGN_OR_RETURN(Rank r, Rank::Open(host, std::chrono::seconds(30)));
-      ASSIGN_OR_RETURN(const auto comm, r.world->Connect({"pair", {0, 1}}));
+      std::vector<std::unique_ptr<Communicator>> comms;
+      for (int c = 0; c < num_comms; ++c) {
+        ASSIGN_OR_RETURN(comms.emplace_back(), r.world->Connect({"comm " + std::to_string(c), {0, 1}}));
+      }
       const Collective call{.kind = Collective::kAllReduce, .count = kCount, .in = r.in, .out = r.out};
-      RETURN_IF_ERROR(comm->Issue({&call, 1}, r.stream));
+      for (int k = 0; k < calls; ++k) {
+        for (auto& comm : comms) RETURN_IF_ERROR(comm->Issue({&call, 1}, r.stream));
+      }
+      if (aborts && host.rank() == i % kRanks) {  // the other one waits, or closes
+        for (auto& comm : comms) comm->Abort(absl::UnavailableError("stop"));
+        r.device->Drain().IgnoreError();
+        return absl::OkStatus();
+      }
+      if (aborts) {
+        for (auto& comm : comms) comm->Issue({&call, 1}, r.stream).IgnoreError();
+        r.device->Drain().IgnoreError();
+        for (auto& comm : comms) EXPECT_EQ(WaitForAbort(*comm), absl::UnavailableError("stop"));
+        return absl::OkStatus();
+      }
       RETURN_IF_ERROR(r.device->Drain());
-      return comm->Close();
+      for (auto& comm : comms) RETURN_IF_ERROR(comm->Close());
+      return absl::OkStatus();
     });
     ASSERT_TRUE(status.ok()) << i << ": " << status;
   }

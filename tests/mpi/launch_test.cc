@@ -126,6 +126,7 @@ TEST_F(LaunchTest, AKilledRankIsTheCauseAndTheOthersAreFolded) {
   ::kill(Rank(2), SIGKILL);
   EXPECT_EQ(launch.Wait(), 128 + SIGKILL) << launch.Output();
   EXPECT_THAT(launch.Output(), HasSubstr("rank 2 failed first: killed by signal 9 (Killed)\nranks 0, 1, 3: stopped"));
+  EXPECT_THAT(launch.Output(), ContainsRegex("\nrank 2 has been [a-z].* for [0-9.]+ s; its process [0-9]+ has ended"));
   EXPECT_THAT(launch.Output(), HasSubstr("last checkpoint: " + run_.out() + "/checkpoints/step-"));
   EXPECT_THAT(launch.Output(), HasSubstr("to go on from there: strata launch -- train"));
   EXPECT_THAT(launch.Output(), HasSubstr(run_.out() + "/logs"));
@@ -142,6 +143,8 @@ TEST_F(LaunchTest, AHungRankEndsTheJobWithinItsDeadline) {
   EXPECT_THAT(launch.Output(), ContainsRegex("rank [013] failed first: gave up waiting \\(exit code 124\\)"));
   EXPECT_THAT(launch.Output(),
               ContainsRegex("communicator [a-z]+, call [0-9]+, [a-z-]+.*: rank 2 did not arrive within 1000 ms"));
+  EXPECT_THAT(launch.Output(), ContainsRegex("; rank 2 has (issued [0-9]+ calls? of [a-z]+, and has )?been [a-z].* for "
+                                             "[0-9.]+ s; its process [0-9]+ is stopped"));
   EXPECT_THAT(launch.Output(), HasSubstr("rank 2: stopped with them"));
   EXPECT_THAT(launch.Output(), Not(HasSubstr("\nstep 5/")));  // --show failed
 }

@@ -49,7 +49,7 @@ absl::Status MpiGroup::Receive(void* data, int64_t bytes, int member, Tag tag) {
 }
 
 absl::Status MpiGroup::Wait(const Collective& c) {
-  return link_.Wait(pending_, [&] {
+  return link_.Wait(pending_, spec_, [&] {
     return IsPointToPoint(c) ? absl::StrFormat("communicator %s, %s", spec_.name, Describe(c))
                              : absl::StrFormat("%s, %s", Where(spec_, sequence_), Describe(c));
   });

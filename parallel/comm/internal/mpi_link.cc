@@ -9,6 +9,7 @@
 #include "core/base/check.h"
 #include "core/base/status.h"
 #include "parallel/comm/internal/calls.h"
+#include "parallel/comm/internal/hang_report.h"
 
 namespace strata::internal {
 namespace {
@@ -52,7 +53,8 @@ class MpiLink::Patience {
   explicit Patience(milliseconds deadline) : deadline_(deadline), limit_(Clock::now() + deadline) {}
 
   // OK while there is time. Under the link's lock.
-  absl::Status Check(MpiLink& link, const std::vector<Pending>& pending, absl::FunctionRef<std::string()> what) {
+  absl::Status Check(MpiLink& link, const std::vector<Pending>& pending, const CommSpec& spec,
+                     absl::FunctionRef<std::string()> what) {
     if (Clock::now() < limit_) return absl::OkStatus();
     const std::set<int> late = LateRanks(pending);
     if (stage_ == Stage::kWait) {
@@ -73,9 +75,11 @@ class MpiLink::Patience {
     if (silent.empty() && stage_ == Stage::kAsked) {
       return Next(Stage::kExtended, std::clamp(deadline_ / 2, milliseconds(500), milliseconds(5'000)));
     }
-    return absl::DeadlineExceededError(absl::StrFormat("%s: rank %s did not arrive within %d ms%s", what(),
-                                                       Ranks(silent.empty() ? late : silent), deadline_.count(),
-                                                       waiting));
+    const std::set<int>& blamed = silent.empty() ? late : silent;
+    const std::vector<int> list(blamed.begin(), blamed.end());
+    return absl::DeadlineExceededError(
+        absl::StrFormat("%s: rank %s did not arrive within %d ms%s%s", what(), Ranks(blamed), deadline_.count(),
+                        waiting, link.ledger_ == nullptr ? std::string() : WhatTheyDo(*link.ledger_, spec, list)));
   }
 
  private:
@@ -142,7 +146,7 @@ void MpiLink::Forget(std::vector<Pending>& pending) {
   pending.clear();
 }
 
-absl::Status MpiLink::Wait(std::vector<Pending>& pending, absl::FunctionRef<std::string()> what) {
+absl::Status MpiLink::Wait(std::vector<Pending>& pending, const CommSpec& spec, absl::FunctionRef<std::string()> what) {
   const Clock::time_point begun = Clock::now();
   Patience patience(deadline_);
   while (true) {
@@ -154,7 +158,7 @@ absl::Status MpiLink::Wait(std::vector<Pending>& pending, absl::FunctionRef<std:
       what_ = &what;
       Pump();
       status.Update(cause_);
-      if (status.ok()) status = patience.Check(*this, pending, what);
+      if (status.ok()) status = patience.Check(*this, pending, spec, what);
       pending_ = nullptr;
       what_ = nullptr;
       if (!status.ok()) {

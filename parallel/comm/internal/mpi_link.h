@@ -11,12 +11,15 @@
 #include <cstddef>
 #include <list>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "core/comm/communicator.h"
+#include "core/comm/rank_ledger.h"
 
 namespace strata::internal {
 
@@ -31,6 +34,10 @@ class MpiLink {
   // Tags from first_tag on are this link's. All ranks make theirs with the same first_tag.
   MpiLink(int rank, int size, int first_tag, std::chrono::milliseconds deadline);
 
+  // Once, before anything else is done: what errors take from what the ranks say that they do.
+  void set_ledger(std::shared_ptr<RankLedger> ledger) { ledger_ = std::move(ledger); }
+  const std::shared_ptr<RankLedger>& ledger() const { return ledger_; }
+
   int rank() const { return rank_; }
   int size() const { return size_; }
 
@@ -39,10 +46,10 @@ class MpiLink {
   absl::Status Send(const void* data, int64_t bytes, int rank, int tag, std::vector<Pending>& pending);
   absl::Status Receive(void* data, int64_t bytes, int rank, int tag, std::vector<Pending>& pending);
 
-  // Until all of `pending` is complete; it is empty afterwards. `what` says what is waited for, in errors and to ranks that
+  // Until all of `pending`, of `spec`, is complete; it is empty afterwards. `what` says what is waited for, in errors and to ranks that
   // ask. Errors: the cause that a rank gave; DeadlineExceeded naming those who did not come and, asked, did not answer
   // that they wait for somebody else; Unavailable for an error of MPI.
-  absl::Status Wait(std::vector<Pending>& pending, absl::FunctionRef<std::string()> what);
+  absl::Status Wait(std::vector<Pending>& pending, const CommSpec& spec, absl::FunctionRef<std::string()> what);
 
   absl::Status error();  // the first cause known here; looks for messages, never waits
   // Ends the job with an error of this rank: others get Unavailable("rank 3: <error>"). Returns the first cause.
@@ -70,6 +77,8 @@ class MpiLink {
 
   const int rank_, size_, control_tag_;
   const std::chrono::milliseconds deadline_;
+
+  std::shared_ptr<RankLedger> ledger_;
 
   std::mutex mutex_;  // guards all of MPI, and what follows
   absl::Status cause_;

@@ -34,6 +34,12 @@ absl::StatusOr<NcclLibrary> NcclLibrary::Open() {
   s.Update(file.Load("ncclSend", lib.Send));
   s.Update(file.Load("ncclRecv", lib.Recv));
   RETURN_IF_ERROR(s);
+  file.Load("ncclMemAlloc", lib.MemAlloc).IgnoreError();
+  file.Load("ncclMemFree", lib.MemFree).IgnoreError();
+  file.Load("ncclCommRegister", lib.CommRegister).IgnoreError();
+  file.Load("ncclCommDeregister", lib.CommDeregister).IgnoreError();
+  file.Load("ncclCommWindowRegister", lib.CommWindowRegister).IgnoreError();
+  file.Load("ncclCommWindowDeregister", lib.CommWindowDeregister).IgnoreError();
   constexpr int kOldest = 22000;
   int version = 0;
   RETURN_IF_ERROR(lib.Check(lib.GetVersion(&version), "ncclGetVersion"));

@@ -27,6 +27,13 @@ struct NcclLibrary {
   decltype(ncclBroadcast)* Broadcast;
   decltype(ncclSend)* Send;
   decltype(ncclRecv)* Recv;
+  // Null where the library is older.
+  decltype(ncclMemAlloc)* MemAlloc;
+  decltype(ncclMemFree)* MemFree;
+  decltype(ncclCommRegister)* CommRegister;
+  decltype(ncclCommDeregister)* CommDeregister;
+  decltype(ncclCommWindowRegister)* CommWindowRegister;
+  decltype(ncclCommWindowDeregister)* CommWindowDeregister;
   std::string version;  // "2.28.9"
 
   // It stays open for the life of the process, with NVLink multicast off. Errors: FailedPrecondition saying what was found

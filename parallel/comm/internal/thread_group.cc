@@ -114,7 +114,7 @@ absl::Status ThreadGroup::Barrier(int me) {
       me, [&] { return AllArrived(barrier); },
       [&]() -> Waiting {
         const Member& m = members_[me];
-        return {absl::StrFormat("%s, %s", Where(spec_, m.sequence), Describe(*m.call)), LateRanks(barrier)};
+        return {absl::StrFormat("%s, %s", Where(spec_, m.sequence), Describe(*m.call)), LateRanks(barrier), spec_};
       });
 }
 
@@ -215,6 +215,7 @@ absl::Status ThreadGroup::PointToPoint(int me, std::span<const Collective> calls
 
 Waiting ThreadGroup::LatePeers(int me, std::span<const Collective> calls) const {
   Waiting waiting;
+  waiting.spec = spec_;
   for (int p = 0; p < size(); ++p) {
     const Cursor& cursor = members_[me].cursors[p];
     const size_t call = std::min(cursor.send, cursor.recv);

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "parallel/comm/internal/hang_report.h"
 
 namespace strata::internal {
 
@@ -28,9 +29,10 @@ bool WaitLedger::Find(int rank, Waiting* waiting) const {
 }
 
 absl::Status WaitLedger::Blame(int rank, const Waiting& own, int64_t milliseconds) const {
-  const auto late = [&](const std::string& call, const std::vector<int>& ranks, const std::string& chain) {
-    return absl::DeadlineExceededError(absl::StrFormat("%s: rank %s did not arrive within %d ms%s", call,
-                                                       absl::StrJoin(ranks, ", "), milliseconds, chain));
+  const auto late = [&](const Waiting& in, const std::vector<int>& ranks, const std::string& chain) {
+    return absl::DeadlineExceededError(absl::StrFormat("%s: rank %s did not arrive within %d ms%s%s", in.call,
+                                                       absl::StrJoin(ranks, ", "), milliseconds, chain,
+                                                       WhatTheyDo(*activities_, in.spec, ranks)));
   };
   std::set<int> seen = {rank};
   std::string chain, beyond_own;  // how one came from this rank to the one that is looked at
@@ -48,12 +50,12 @@ absl::Status WaitLedger::Blame(int rank, const Waiting& own, int64_t millisecond
         next_waits = std::move(waits);
       }
     }
-    if (!idle.empty()) return late(at.call, idle, chain);
+    if (!idle.empty()) return late(at, idle, chain);
     const std::string hop =
         absl::StrFormat("; rank %d waits for rank %d in %s", rank, next < 0 ? at.late[0] : next, at.call);
     chain += hop;
     if (seen.size() > 1) beyond_own += hop;
-    if (next < 0) return late(own.call, own.late, beyond_own);
+    if (next < 0) return late(own, own.late, beyond_own);
     seen.insert(next);
     rank = next;
     at = std::move(next_waits);

@@ -9,12 +9,15 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "core/comm/communicator.h"
+#include "core/comm/rank_ledger.h"
 
 namespace strata::internal {
 
 struct Waiting {
   std::string call;       // "communicator dp, call 12, barrier"
   std::vector<int> late;  // ranks that it waits for
+  CommSpec spec;          // of the communicator
 };
 
 // Thread-safe. Enters and leaves without allocation.
@@ -22,7 +25,9 @@ class WaitLedger {
  public:
   using Describe = absl::FunctionRef<Waiting()>;
 
-  explicit WaitLedger(int num_ranks) : ranks_(std::make_unique<Rank[]>(num_ranks)) {}
+  // Reports say what the blamed ranks do, by `activities`.
+  WaitLedger(int num_ranks, std::shared_ptr<RankLedger> activities)
+      : ranks_(std::make_unique<Rank[]>(num_ranks)), activities_(std::move(activities)) {}
 
   // While it lives, `rank` waits. Other ranks' threads may call `describe` then, one at a time.
   class Entry {
@@ -38,7 +43,8 @@ class WaitLedger {
   };
 
   // DeadlineExceeded after `rank` waited for `milliseconds`: names those of `own.late` that are in no call or, where all of
-  // them wait too, those that they wait for, and so on. Where that goes in a circle: `own.late`, and what they wait for.
+  // them wait too, those that they wait for, and so on. Where that goes in a circle: `own.late`, and what they wait for. Then
+  // what they do.
   // Never with own.late empty; called while the own entry stands.
   absl::Status Blame(int rank, const Waiting& own, int64_t milliseconds) const;
 
@@ -50,6 +56,7 @@ class WaitLedger {
   bool Find(int rank, Waiting* waiting) const;  // false where it does not wait
 
   const std::unique_ptr<Rank[]> ranks_;
+  const std::shared_ptr<RankLedger> activities_;
 };
 
 }  // namespace strata::internal

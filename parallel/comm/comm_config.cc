@@ -1,0 +1,23 @@
+#include "parallel/comm/comm_config.h"
+
+namespace strata {
+
+void CommConfig::Describe(ConfigFields& f) {
+  f.AddChoice(
+      "transport", transport, kTransportNames,
+      {.doc = "between GPUs; host: without NCCL, copied through pinned memory to the ranks' processes or threads"});
+  f.Add("nccl_ctas", nccl_ctas,
+        {.doc =
+             "thread blocks of the GPU that a collective may take; 0 = 16, and 4 for what goes between pipeline stages",
+         .min = 0,
+         .max = 64});
+  f.AddChoice(
+      "nccl_launch", launch, kNcclLaunchNames,
+      {.doc = "background: by a thread of NCCL's, which costs some microseconds a call; direct: by the rank itself"});
+  f.AddChoice(
+      "nccl_buffers", buffers, kNcclBuffersNames,
+      {.doc = "registered: NCCL reads the arena in place; symmetric: as windows of equal offsets; copy-engine: and "
+              "copies without thread blocks"});
+}
+
+}  // namespace strata
