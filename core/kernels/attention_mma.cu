@@ -9,10 +9,9 @@ constexpr int kKeys = 64, kTiles = kKeys / 8;  // of the other side
 template <int kD>
 __global__ void __launch_bounds__(kMmaThreads) Forward(const AttentionCall c, const float scale, const int64_t tiles) {
   extern __shared__ uint4 shared[];
-  __shared__ int positions[kKeys];
+  __shared__ int positions[2][kKeys];
   CudaBF16* const queries = reinterpret_cast<CudaBF16*>(shared);
-  CudaBF16* const keys = queries + kMmaOwn * PitchOf(kD);
-  CudaBF16* const values = keys + kKeys * PitchOf(kD);
+  CudaBF16* const others = queries + kMmaOwn * PitchOf(kD);  // two times keys | values
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, d = static_cast<int>(c.d);
 
   const int64_t heads = c.b * c.hq, head = blockIdx.x % heads;
@@ -29,15 +28,27 @@ __global__ void __launch_bounds__(kMmaThreads) Forward(const AttentionCall c, co
   for (int r = 0; r < 2; ++r) range[r] = RangeOf(c, b, q0 + warp * 16 + lane / 4 + 8 * r);
   const Range seen = Bounds({min(range[0].first, range[1].first), ::max(range[0].last, range[1].last)});
 
-  for (int64_t k0 = 0; k0 < c.t; k0 += kKeys) {
-    Key key = {0, false};
-    if (threadIdx.x < kKeys) key = KeyOf(c, k0 + threadIdx.x);
-    if (!__syncthreads_or(Sees(seen, key))) continue;  // and: everybody is done with the tile before
-    if (threadIdx.x < kKeys) positions[threadIdx.x] = key.position;
-    CopyTile<kD, kKeys>(k + k0 * c.kv_row, c.kv_row, c.t - k0, d, keys);
-    CopyTile<kD, kKeys>(v + k0 * c.kv_row, c.kv_row, c.t - k0, d, values);
+  // The first tile from k0 on in which a key is seen; c.t or more: none. Its keys, and what they hold, go to buffer `to`.
+  const auto fetch = [&](int64_t k0, int to) {
+    for (; k0 < c.t; k0 += kKeys) {
+      Key key = {0, false};
+      if (threadIdx.x < kKeys) key = KeyOf(c, k0 + threadIdx.x);
+      if (!__syncthreads_or(Sees(seen, key))) continue;
+      if (threadIdx.x < kKeys) positions[to][threadIdx.x] = key.position;
+      CudaBF16* const keys = others + to * 2 * kKeys * PitchOf(kD);
+      CopyTile<kD, kKeys>(k + k0 * c.kv_row, c.kv_row, c.t - k0, d, keys);
+      CopyTile<kD, kKeys>(v + k0 * c.kv_row, c.kv_row, c.t - k0, d, keys + kKeys * PitchOf(kD));
+      break;
+    }
+    return k0;
+  };
+  int buffer = 0;
+  for (int64_t k0 = fetch(0, 0), next = 0; k0 < c.t; k0 = next, buffer ^= 1) {
     WaitForCopies();
-    __syncthreads();
+    __syncthreads();  // the tile is there, and everybody is done with the one before
+    next = fetch(k0 + kKeys, buffer ^ 1);
+    const CudaBF16* const keys = others + buffer * 2 * kKeys * PitchOf(kD);
+    const CudaBF16* const values = keys + kKeys * PitchOf(kD);
     float s[kTiles][4];
     WarpScores<kD>(queries + warp * 16 * PitchOf(kD), keys, s);
 #pragma unroll
@@ -49,7 +60,7 @@ __global__ void __launch_bounds__(kMmaThreads) Forward(const AttentionCall c, co
         for (int e = 0; e < 2; ++e) {
           const int column = 8 * j + lane % 4 * 2 + e;
           float& x = s[j][2 * r + e];
-          x = Sees(range[r], {positions[column], k0 + column < c.t}) ? x * scale : -INFINITY;
+          x = Sees(range[r], {positions[buffer][column], k0 + column < c.t}) ? x * scale : -INFINITY;
           top = fmaxf(top, x);
         }
       }
@@ -76,6 +87,7 @@ __global__ void __launch_bounds__(kMmaThreads) Forward(const AttentionCall c, co
     WarpProducts<kD>(s, values, sum);
   }
 
+  WaitForCopies();  // of the queries, where no key is seen
   float over[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -92,7 +104,7 @@ __global__ void __launch_bounds__(kMmaThreads) Forward(const AttentionCall c, co
 }  // namespace
 
 absl::Status MmaForward(const AttentionCall& c, cudaStream_t stream) {
-  constexpr int kRows = kMmaOwn + 2 * kKeys;
+  constexpr int kRows = kMmaOwn + 4 * kKeys;
   if (c.d <= 64) return LaunchMma(Forward<64>, c, c.b * c.hq, c.s, kRows, 64, stream);
   return LaunchMma(Forward<128>, c, c.b * c.hq, c.s, kRows, 128, stream);
 }

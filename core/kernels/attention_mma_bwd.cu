@@ -28,12 +28,11 @@ template <int kD, Owns kOwns>
 __global__ void __launch_bounds__(kMmaThreads) Backward(const AttentionCall c, const float scale, const int64_t tiles) {
   constexpr bool kKeys = kOwns == Owns::kKeys;
   extern __shared__ uint4 shared[];
-  __shared__ Query other_queries[kOthers];
-  __shared__ int other_positions[kOthers];
-  CudaBF16* const own_score = reinterpret_cast<CudaBF16*>(shared);    // k or q: what the scores are made of
-  CudaBF16* const own_value = own_score + kMmaOwn * PitchOf(kD);      // v or do
-  CudaBF16* const other_score = own_value + kMmaOwn * PitchOf(kD);    // q or k
-  CudaBF16* const other_value = other_score + kOthers * PitchOf(kD);  // do or v
+  __shared__ Query other_queries[2][kOthers];
+  __shared__ int other_positions[2][kOthers];
+  CudaBF16* const own_score = reinterpret_cast<CudaBF16*>(shared);  // k or q: what the scores are made of
+  CudaBF16* const own_value = own_score + kMmaOwn * PitchOf(kD);    // v or do
+  CudaBF16* const others = own_value + kMmaOwn * PitchOf(kD);       // two times q | do, or k | v
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, d = static_cast<int>(c.d);
 
   const int64_t heads = c.b * (kKeys ? c.hk : c.hq), head = blockIdx.x % heads, turn = blockIdx.x / heads;
@@ -77,60 +76,75 @@ __global__ void __launch_bounds__(kMmaThreads) Backward(const AttentionCall c, c
   }
   const Range own = Bounds(mine);
 
-  float from_ds[kD / 8][4] = {}, from_p[kD / 8][4] = {};
-  for (int64_t h = first_h; h < end_h; ++h) {
-    for (int64_t other0 = 0; other0 < other_rows; other0 += kOthers) {
-      const int64_t theirs = other0 + threadIdx.x;
+  // Tiles are numbered through the heads. The first one from `tile` on of which something is seen, or `end`; its rows go to
+  // buffer `to`.
+  const int64_t tiles_a_head = (other_rows + kOthers - 1) / kOthers, end = (end_h - first_h) * tiles_a_head;
+  const auto fetch = [&](int64_t tile, int to) {
+    for (; tile < end; ++tile) {
+      const int64_t h = first_h + tile / tiles_a_head, other0 = tile % tiles_a_head * kOthers;
+      const int64_t theirs = other0 + threadIdx.x, n = other_rows - other0;
       Key key = {0, false};
-      Range range = {INT_MAX, INT_MIN};
       bool any = false;
       if (threadIdx.x < kOthers) {
         if (kKeys) {
-          range = RangeOf(c, b, theirs);
+          const Range range = RangeOf(c, b, theirs);
           any = range.first <= own.last && own.first <= range.last;
         } else {
           key = KeyOf(c, theirs);
           any = Sees(own, key);
         }
       }
-      if (!__syncthreads_or(any)) continue;  // and: everybody is done with the tile before
+      if (!__syncthreads_or(any)) continue;
       if (threadIdx.x < kOthers) {
         if (kKeys) {
-          other_queries[threadIdx.x] = QueryOf(c, b, h, theirs);
+          other_queries[to][threadIdx.x] = QueryOf(c, b, h, theirs);
         } else {
-          other_positions[threadIdx.x] = key.position;
+          other_positions[to][threadIdx.x] = key.position;
         }
       }
-      const int64_t n = other_rows - other0;
+      CudaBF16* const score = others + to * 2 * kOthers * PitchOf(kD);
+      CudaBF16* const value = score + kOthers * PitchOf(kD);
       if (kKeys) {
-        CopyTile<kD, kOthers>(q + other0 * c.q_row + h * d, c.q_row, n, d, other_score);
-        CopyTile<kD, kOthers>(d_o + other0 * o_row + h * d, o_row, n, d, other_value);
+        CopyTile<kD, kOthers>(q + other0 * c.q_row + h * d, c.q_row, n, d, score);
+        CopyTile<kD, kOthers>(d_o + other0 * o_row + h * d, o_row, n, d, value);
       } else {
-        CopyTile<kD, kOthers>(k + other0 * c.kv_row, c.kv_row, n, d, other_score);
-        CopyTile<kD, kOthers>(v + other0 * c.kv_row, c.kv_row, n, d, other_value);
+        CopyTile<kD, kOthers>(k + other0 * c.kv_row, c.kv_row, n, d, score);
+        CopyTile<kD, kOthers>(v + other0 * c.kv_row, c.kv_row, n, d, value);
       }
-      WaitForCopies();
-      __syncthreads();
-      float p[kTiles][4], ds[kTiles][4];
-      WarpScores<kD>(own_score + warp * 16 * PitchOf(kD), other_score, p);
-      WarpScores<kD>(own_value + warp * 16 * PitchOf(kD), other_value, ds);
-#pragma unroll
-      for (int j = 0; j < kTiles; ++j) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int column = 8 * j + lane % 4 * 2 + i % 2;
-          const Query query = kKeys ? other_queries[column] : own_queries[i / 2];
-          const Key seen = kKeys ? own_keys[i / 2] : Key{other_positions[column], other0 + column < c.t};
-          const bool sees = Sees(query.range, seen);
-          p[j][i] = sees ? __expf(p[j][i] * scale - query.lse) : 0.0f;
-          ds[j][i] = sees ? p[j][i] * (ds[j][i] - query.row_sum) * scale : 0.0f;
-        }
-      }
-      WarpProducts<kD>(ds, other_score, from_ds);
-      if (kKeys) WarpProducts<kD>(p, other_value, from_p);
+      break;
     }
+    return tile;
+  };
+
+  float from_ds[kD / 8][4] = {}, from_p[kD / 8][4] = {};
+  int buffer = 0;
+  for (int64_t tile = fetch(0, 0), next = 0; tile < end; tile = next, buffer ^= 1) {
+    WaitForCopies();
+    __syncthreads();  // the tile is there, and everybody is done with the one before
+    next = fetch(tile + 1, buffer ^ 1);
+    const int64_t other0 = tile % tiles_a_head * kOthers;
+    const CudaBF16* const other_score = others + buffer * 2 * kOthers * PitchOf(kD);
+    const CudaBF16* const other_value = other_score + kOthers * PitchOf(kD);
+    float p[kTiles][4], ds[kTiles][4];
+    WarpScores<kD>(own_score + warp * 16 * PitchOf(kD), other_score, p);
+    WarpScores<kD>(own_value + warp * 16 * PitchOf(kD), other_value, ds);
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int column = 8 * j + lane % 4 * 2 + i % 2;
+        const Query query = kKeys ? other_queries[buffer][column] : own_queries[i / 2];
+        const Key seen = kKeys ? own_keys[i / 2] : Key{other_positions[buffer][column], other0 + column < c.t};
+        const bool sees = Sees(query.range, seen);
+        p[j][i] = sees ? __expf(p[j][i] * scale - query.lse) : 0.0f;
+        ds[j][i] = sees ? p[j][i] * (ds[j][i] - query.row_sum) * scale : 0.0f;
+      }
+    }
+    WarpProducts<kD>(ds, other_score, from_ds);
+    if (kKeys) WarpProducts<kD>(p, other_value, from_p);
   }
 
+  WaitForCopies();  // of the own rows, where no tile is seen
   const float one[2] = {1, 1};
   const int64_t first = own0 + warp * 16, n = own_rows - first;
   if (kKeys) {
@@ -145,7 +159,7 @@ __global__ void __launch_bounds__(kMmaThreads) Backward(const AttentionCall c, c
 
 template <int kD>
 absl::Status Run(const AttentionCall& c, cudaStream_t stream) {
-  constexpr int kRows = 2 * kMmaOwn + 2 * kOthers;
+  constexpr int kRows = 2 * kMmaOwn + 4 * kOthers;
   RETURN_IF_ERROR(LaunchMma(Backward<kD, Owns::kKeys>, c, c.b * c.hk, c.t, kRows, kD, stream));
   return LaunchMma(Backward<kD, Owns::kQueries>, c, c.b * c.hq, c.s, kRows, kD, stream);
 }
