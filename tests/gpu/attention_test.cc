@@ -130,9 +130,11 @@ Tensor StartsOf(const Documents& documents, int64_t rows, const Tensor& position
   return starts;
 }
 
-void ExpectPackedDocumentsClose(const std::string& what, const GpuOptions& options = {}) {
+enum class Cases : uint8_t { kAll, kSome };  // some: cuDNN makes a plan for each, which takes a second
+void ExpectPackedDocumentsClose(const std::string& what, Cases cases, const GpuOptions& options = {}) {
   for (const Documents& documents : kDocuments) {
     for (const Sizes& z : kSizes) {
+      if (cases == Cases::kSome && z.s != 257 && &documents != &kDocuments[3]) continue;
       const Tensor qkv = Tensor::Random(DType::kF64, {z.b, z.s, z.hq + 2 * z.hk, z.d}, 1), positions = Rising(z.s),
                    d_o = Tensor::Random(DType::kF64, {z.b, z.s, z.hq, z.d}, 2);
       ExpectClose(Packed(AttentionMask::kCausal, z.hq / z.hk),
@@ -144,12 +146,12 @@ void ExpectPackedDocumentsClose(const std::string& what, const GpuOptions& optio
 
 TEST(CudaAttention, PackedDocuments) {
   STRATA_NEEDS_GPU();
-  ExpectPackedDocumentsClose("");
+  ExpectPackedDocumentsClose("", Cases::kSome);
 }
 
 TEST(CudaAttention, PackedDocumentsWithEqualBits) {
   STRATA_NEEDS_GPU();
-  ExpectPackedDocumentsClose("deterministic ", {.determinism = Determinism::kBitExact});
+  ExpectPackedDocumentsClose("deterministic ", Cases::kSome, {.determinism = Determinism::kBitExact});
 }
 
 // q, k, v, positions, do, starts -> o, lse, dq | dk | dv. Together, for of documents of one token dq and dk are nothing.
@@ -190,7 +192,7 @@ TEST(CudaAttention, PlainKernelsTakeOverWhereCudnnIsMissing) {
   const std::string kept = before != nullptr ? before : "";
   setenv("STRATA_CUDNN", "/nowhere/libcudnn.so.9", 1);
   for (const Sizes& z : kSizes) ExpectPackedClose(z, AttentionMask::kCausal, "plain ");
-  ExpectPackedDocumentsClose("plain ");
+  ExpectPackedDocumentsClose("plain ", Cases::kAll);
   setenv("STRATA_CUDNN", kept.c_str(), 1);
 }
 

@@ -226,14 +226,18 @@ TEST(CudaTrain, ZeroOnTwoGpus) {
 
 TEST(CudaTrain, BitExactRunsRepeatTheirBits) {
   STRATA_NEEDS_GPU();
-  std::vector<JobRun> runs;
-  for (int i = 0; i < 2; ++i) {
-    auto run = Train(Sized(ModelArch::kLlama, 2), DType::kBF16, CudaKernels(Determinism::kBitExact), OpenGpu);
-    ASSERT_TRUE(run.ok()) << run.status();
-    runs.push_back(*std::move(run));
+  for (const Packing packing : {Packing::kConcat, Packing::kIsolate}) {
+    JobConfig c = Sized(ModelArch::kLlama, 2);
+    c.data.packing = packing;
+    std::vector<JobRun> runs;
+    for (int i = 0; i < 2; ++i) {
+      auto run = Train(c, DType::kBF16, CudaKernels(Determinism::kBitExact), OpenGpu);
+      ASSERT_TRUE(run.ok()) << run.status();
+      runs.push_back(*std::move(run));
+    }
+    EXPECT_EQ(runs[0].parameters, runs[1].parameters);
+    for (int s = 0; s < kSteps; ++s) EXPECT_EQ(runs[0].steps[s].loss, runs[1].steps[s].loss);
   }
-  EXPECT_EQ(runs[0].parameters, runs[1].parameters);
-  for (int s = 0; s < kSteps; ++s) EXPECT_EQ(runs[0].steps[s].loss, runs[1].steps[s].loss);
 }
 
 }  // namespace
