@@ -98,6 +98,13 @@ __global__ void FindFirstKeys(const AttentionCall c, int32_t* first) {
   first[i] = static_cast<int32_t>(begin);
 }
 
+__global__ void Number(const AttentionCall c, int64_t length, int32_t* positions, int32_t* starts) {
+  const int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x, at = i % c.s;
+  if (i >= c.b * c.s) return;
+  if (i < c.s) positions[i] = static_cast<int32_t>(i);
+  starts[i] = static_cast<int32_t>(at - at % length);
+}
+
 template <typename T, int kD>
 absl::Status RunForward(const AttentionCall& c, cudaStream_t stream) {
   constexpr int kOwn = OwnOf(kD);
@@ -112,6 +119,12 @@ absl::Status FirstKeys(const AttentionCall& c, int32_t* first, cudaStream_t stre
       FindFirstKeys<<<static_cast<unsigned>(Ceil(c.b * c.s, attention::kThreads)), attention::kThreads, 0, stream>>>(
           c, first);
   return Launched("attention: first keys");
+}
+
+absl::Status FillDocuments(const AttentionCall& c, int64_t length, cudaStream_t stream) {
+  attention::Number<<<static_cast<unsigned>(Ceil(c.b * c.s, attention::kThreads)), attention::kThreads, 0, stream>>>(
+      c, length, const_cast<int32_t*>(c.pos_q), const_cast<int32_t*>(c.starts));
+  return Launched("attention: documents");
 }
 
 absl::Status PlainAttentionForward(const AttentionCall& c, cudaStream_t stream) {

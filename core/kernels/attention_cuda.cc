@@ -127,6 +127,9 @@ absl::Status Check(const AttentionCall& c) {
   return absl::OkStatus();
 }
 
+// What documents are taken to be when kernels are timed, in tokens.
+constexpr int64_t kTypicalDocument = 512;
+
 // One op's kernel: how it reads its operands, its pass, and how it runs.
 template <Describe kDescribe, AttentionPass kPass, Determinism kDeterminism>
 struct AttentionKernel {
@@ -165,26 +168,42 @@ struct AttentionKernel {
     for (const TensorRef& t : a.in) {
       if (IsFloating(t.dtype)) RETURN_IF_ERROR(FillRandom(t.data, t.dtype, t.shape.elements(), 1, StreamOf(a)));
     }
-    if (c.documents) {  // timed with one document a row
-      RETURN_IF_ERROR(CudaStatus(cudaMemsetAsync(FirstKeysIn(shape, OperandsOf(c, a)), 0,
-                                                 static_cast<size_t>(c.b * c.s) * sizeof(int32_t), StreamOf(a)),
-                                 "attention"));
+    if (c.documents) {
+      RETURN_IF_ERROR(FillDocuments(c, kTypicalDocument, StreamOf(a)));
+      RETURN_IF_ERROR(FirstKeys(c, FirstKeysIn(shape, OperandsOf(c, a)), StreamOf(a)));
     }
+    const bool known = context.attention->Has(shape);
     const absl::Status s = context.attention->Prepare(shape, OperandsOf(c, a), kDeterminism);
-    return absl::IsFailedPrecondition(s) ? absl::OkStatus() : s;  // without cuDNN or an engine: the plain kernels
+    if (absl::IsFailedPrecondition(s)) return absl::OkStatus();  // without cuDNN or an engine: the plain kernels
+    RETURN_IF_ERROR(s);
+    if (known || !c.documents || c.s <= kTypicalDocument || kDeterminism != Determinism::kFast) return s;
+    return TakeFaster(*context.attention, shape, c, a);
+  }
+
+  // cuDNN computes what lies between documents, and masks it; the plain kernels pass over it. Times them.
+  static absl::Status TakeFaster(AttentionPlans& plans, const AttentionShape& shape, const AttentionCall& c,
+                                 const KernelArgs& a) {
+    ASSIGN_OR_RETURN(const double library, SecondsOf([&] { return RunCudnn(plans, shape, c, a); }, a.stream.native));
+    ASSIGN_OR_RETURN(const double plain, SecondsOf([&] { return RunPlain(c, a); }, a.stream.native));
+    if (plain < library) plans.Leave(shape);
+    return absl::OkStatus();
+  }
+
+  static absl::Status RunPlain(AttentionCall c, const KernelArgs& a) {
+    RETURN_IF_ERROR(Check(c));
+    c.row_sum = reinterpret_cast<float*>(a.workspace.data());
+    return kPass == AttentionPass::kForward ? PlainAttentionForward(c, StreamOf(a))
+                                            : PlainAttentionBackward(c, StreamOf(a));
   }
 
   static absl::Status Run(const KernelArgs& a) {
-    AttentionCall c = kDescribe(a.op, a.in, a.out);
+    const AttentionCall c = kDescribe(a.op, a.in, a.out);
     const AttentionShape shape = ShapeOf(c, kPass);
     AttentionPlans* plans = CudaContextOf(a).attention.get();
     if (plans != nullptr && SuitsCudnn(c, shape, kDeterminism) && plans->Has(shape)) {
       return RunCudnn(*plans, shape, c, a);
     }
-    RETURN_IF_ERROR(Check(c));
-    c.row_sum = reinterpret_cast<float*>(a.workspace.data());
-    return kPass == AttentionPass::kForward ? PlainAttentionForward(c, StreamOf(a))
-                                            : PlainAttentionBackward(c, StreamOf(a));
+    return RunPlain(c, a);
   }
 
   static Kernel Make(DType dtype) {

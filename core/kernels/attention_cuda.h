@@ -37,6 +37,8 @@ struct AttentionCall {
 absl::Status PlainAttentionForward(const AttentionCall& call, cudaStream_t stream);
 // first[b, s]: the index of the first key that a query of these starts sees, where positions rise: the positions' lower bound.
 absl::Status FirstKeys(const AttentionCall& call, int32_t* first, cudaStream_t stream);
+// positions[s] = 0, 1, ...; starts[b, s] of documents of `length` tokens.
+absl::Status FillDocuments(const AttentionCall& call, int64_t length, cudaStream_t stream);
 // Writes dq, dk, dv; needs row_sum.
 absl::Status PlainAttentionBackward(const AttentionCall& call, cudaStream_t stream);
 

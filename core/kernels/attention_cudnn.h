@@ -5,8 +5,10 @@
 // float32, probabilities and their gradients are rounded to bf16 for the products.
 
 #include <compare>
+#include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 
@@ -58,6 +60,9 @@ struct AttentionOperands {
 // Where Run() reads the index of the first key that each query sees: the caller writes it, on the same stream.
 int32_t* FirstKeysIn(const AttentionShape& shape, const AttentionOperands& operands);
 
+// Of an average launch, after some. Blocks.
+absl::StatusOr<double> SecondsOf(const std::function<absl::Status()>& launch, void* stream);
+
 // Of one GPU, used by its rank's thread.
 class AttentionPlans {
  public:
@@ -76,6 +81,8 @@ class AttentionPlans {
   // same one. Blocks.
   absl::Status Prepare(const AttentionShape& shape, const AttentionOperands& operands, Determinism determinism);
   bool Has(const AttentionShape& shape) const { return plans_.contains(shape); }
+  // Drops the shape's plan for good: something else is faster. From then on Prepare() gives FailedPrecondition.
+  void Leave(const AttentionShape& shape);
   // Only launches; Prepare() made the plan.
   absl::Status Run(const AttentionShape& shape, const AttentionOperands& operands);
 
@@ -86,6 +93,7 @@ class AttentionPlans {
   void* handle_ = nullptr;  // cudnnHandle_t
   absl::Status usable_;
   std::map<AttentionShape, std::unique_ptr<CudnnGraph>> plans_;
+  std::set<AttentionShape> left_;
 };
 
 // For tests: the operations of the shape, not yet built.

@@ -173,6 +173,25 @@ absl::StatusOr<std::unique_ptr<CudnnGraph>> AttentionGraph(const CudnnLibrary& l
   return graph;
 }
 
+absl::StatusOr<double> SecondsOf(const std::function<absl::Status()>& launch, void* native) {
+  constexpr int kWarmup = 2, kRuns = 8;
+  const auto stream = static_cast<cudaStream_t>(native);
+  cudaEvent_t begin = nullptr, end = nullptr;
+  RETURN_IF_ERROR(CudaStatus(cudaEventCreate(&begin), "cudaEventCreate"));
+  RETURN_IF_ERROR(CudaStatus(cudaEventCreate(&end), "cudaEventCreate"));
+  for (int i = 0; i < kWarmup + kRuns; ++i) {
+    if (i == kWarmup) RETURN_IF_ERROR(CudaStatus(cudaEventRecord(begin, stream), "cudaEventRecord"));
+    RETURN_IF_ERROR(launch());
+  }
+  RETURN_IF_ERROR(CudaStatus(cudaEventRecord(end, stream), "cudaEventRecord"));
+  RETURN_IF_ERROR(CudaStatus(cudaEventSynchronize(end), "timing attention"));
+  float ms = 0;
+  RETURN_IF_ERROR(CudaStatus(cudaEventElapsedTime(&ms, begin, end), "cudaEventElapsedTime"));
+  cudaEventDestroy(begin);
+  cudaEventDestroy(end);
+  return static_cast<double>(ms) * 1e-3 / kRuns;
+}
+
 AttentionPlans::AttentionPlans() {
   absl::StatusOr<CudnnLibrary> library = CudnnLibrary::Open();
   usable_ = library.status();
@@ -198,6 +217,7 @@ absl::Status AttentionPlans::Prepare(const AttentionShape& shape, const Attentio
                                      Determinism determinism) {
   RETURN_IF_ERROR(usable_);
   if (Has(shape)) return absl::OkStatus();
+  if (left_.contains(shape)) return absl::FailedPreconditionError("another kernel is faster: " + ToString(shape));
   ASSIGN_OR_RETURN(std::unique_ptr<CudnnGraph> graph, AttentionGraph(*library_, shape));
   const absl::Status built =
       graph->Build(static_cast<cudnnHandle_t>(handle_), AttentionWorkspaceOf(shape).library_bytes());
@@ -216,31 +236,20 @@ absl::Status AttentionPlans::Prepare(const AttentionShape& shape, const Attentio
 absl::Status AttentionPlans::ChooseFastest(const AttentionShape& shape, CudnnGraph& g,
                                            const AttentionOperands& operands) {
   if (g.num_plans() == 1) return absl::OkStatus();
-  cudaEvent_t begin = nullptr, end = nullptr;
-  RETURN_IF_ERROR(CudaStatus(cudaEventCreate(&begin), "cudaEventCreate"));
-  RETURN_IF_ERROR(CudaStatus(cudaEventCreate(&end), "cudaEventCreate"));
-  const auto stream = static_cast<cudaStream_t>(operands.stream);
-  const auto time = [&](int runs) -> absl::StatusOr<double> {
-    RETURN_IF_ERROR(CudaStatus(cudaEventRecord(begin, stream), "cudaEventRecord"));
-    for (int i = 0; i < runs; ++i) RETURN_IF_ERROR(Run(shape, operands));
-    RETURN_IF_ERROR(CudaStatus(cudaEventRecord(end, stream), "cudaEventRecord"));
-    RETURN_IF_ERROR(CudaStatus(cudaEventSynchronize(end), "timing attention"));
-    float ms = 0;
-    RETURN_IF_ERROR(CudaStatus(cudaEventElapsedTime(&ms, begin, end), "cudaEventElapsedTime"));
-    return static_cast<double>(ms) / runs;
-  };
   int best = 0;
-  double best_ms = std::numeric_limits<double>::infinity();
+  double best_seconds = std::numeric_limits<double>::infinity();
   for (int i = 0; i < g.num_plans(); ++i) {
     g.Use(i);
-    RETURN_IF_ERROR(time(2).status());
-    ASSIGN_OR_RETURN(const double ms, time(8));
-    if (ms < best_ms) best = i, best_ms = ms;
+    ASSIGN_OR_RETURN(const double seconds, SecondsOf([&] { return Run(shape, operands); }, operands.stream));
+    if (seconds < best_seconds) best = i, best_seconds = seconds;
   }
   g.Use(best);
-  cudaEventDestroy(begin);
-  cudaEventDestroy(end);
   return absl::OkStatus();
+}
+
+void AttentionPlans::Leave(const AttentionShape& shape) {
+  plans_.erase(shape);
+  left_.insert(shape);
 }
 
 absl::Status AttentionPlans::Run(const AttentionShape& shape, const AttentionOperands& x) {

@@ -149,6 +149,17 @@ TEST(CudaAttention, PackedDocuments) {
   ExpectPackedDocumentsClose("", Cases::kSome);
 }
 
+// Rows of several documents of typical length: cuDNN or the plain kernels, whichever is faster.
+TEST(CudaAttention, PackedDocumentsInLongRows) {
+  STRATA_NEEDS_GPU();
+  const Tensor qkv = Tensor::Random(DType::kF64, {2, 1536, 8, 64}, 1), positions = Rising(1536),
+               d_o = Tensor::Random(DType::kF64, {2, 1536, 4, 64}, 2);
+  for (const Documents& documents : {kDocuments[3], Documents{"of 500", {500}}}) {
+    ExpectClose(Packed(AttentionMask::kCausal, 2), {qkv, positions, d_o, StartsOf(documents, 2, positions)},
+                documents.name);
+  }
+}
+
 TEST(CudaAttention, PackedDocumentsWithEqualBits) {
   STRATA_NEEDS_GPU();
   ExpectPackedDocumentsClose("deterministic ", Cases::kSome, {.determinism = Determinism::kBitExact});
