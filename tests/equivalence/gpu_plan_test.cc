@@ -117,6 +117,56 @@ TEST(GpuPlan, ShardedGradientsLaunchAsManyKernelsAsWholeOnes) {
   }
 }
 
+struct Variant {
+  const char* name;
+  ZeroConfig zero;
+  int64_t dp = 2, tp = 1, pp = 1;
+  void (*change)(JobConfig&) = [](JobConfig&) {};
+};
+const Variant kVariants[] = {
+    {"MiCS", {.stage = 3, .inner = 2, .scope = ZeroScope::kInner}, 4},
+    {"three levels", {.stage = 3, .inner = 2, .scope = ZeroScope::kStates}, 4},
+    {"secondary shards", {.stage = 3, .inner = 2, .secondary = true}, 4},
+    {"quantised", {.stage = 3, .weights = Wire::kInt8, .gradients = Wire::kInt8}},
+    {"recomputed", {.stage = 3}, 2, 1, 1, [](JobConfig& c) { c.memory.recompute = Recompute::kBlock; }},
+    {"partly recomputed", {.stage = 2}, 2, 1, 1, [](JobConfig& c) { c.memory.recompute = Recompute::kSelective; }},
+    {"tied", {.stage = 2}, 2, 1, 1, [](JobConfig& c) { c.model.tied = true; }},
+    {"tensor parallel", {.stage = 3}, 2, 2, 1, [](JobConfig& c) { c.parallel.sequence_parallel = true; }},
+    {"documents", {.stage = 2}, 2, 1, 1, [](JobConfig& c) { c.data.packing = Packing::kIsolate; }},
+    {"resident", {.stage = 3}, 2, 1, 2, [](JobConfig& c) { c.parallel.resident_stages = 1; }},
+    {"work later", {.stage = 2}, 2, 1, 2, [](JobConfig& c) { c.parallel.schedule = "zb-h1"; }},
+};
+
+TEST(GpuPlan, ProductsPackHoweverStatesAreSharded) {
+  STRATA_NEEDS_CUDA_KERNELS();
+  for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kQwen2}) {
+    for (const Variant& v : kVariants) {
+      SCOPED_TRACE(v.name);
+      JobConfig c = Sized(arch, v.dp, v.zero.stage);
+      c.model.layers = 2;
+      c.model.kv_heads = 2;
+      c.parallel.zero = v.zero;
+      c.parallel.tp = v.tp;
+      c.parallel.pp = v.pp;
+      c.batch = {.tokens = 64 * v.dp, .micro = 4, .accumulate = 2};
+      v.change(c);
+      const auto planned = PlanOf(c);
+      ASSERT_TRUE(planned.ok()) << planned.status();
+      const bool again = c.memory.recompute == Recompute::kBlock;
+      Counts got = StepsOf(*planned, kTrain, 0);
+      EXPECT_EQ(got["attention_packed"], again ? 2 : 1);
+      EXPECT_EQ(got["attention_packed_bwd"], 1);
+      EXPECT_EQ(got["attention"] + got["attention_bwd"] + got["rope"], 0);
+      EXPECT_EQ(got["linear_packed"] + got["linear_packed_bias"], again ? 4 : 2);
+      EXPECT_EQ(got["linear_packed_dx"], 2);
+      EXPECT_EQ(got["linear_dw"], 4);
+      EXPECT_EQ(got["slice"], 0);
+      EXPECT_EQ(CopiedParts(*planned), 0);
+      EXPECT_EQ(StepsOf(*planned, kEval, 0)["attention_packed"], 1);
+    }
+  }
+}
+
 TEST(GpuPlan, ForwardAlonePacksWhatTrainingDoes) {
   STRATA_NEEDS_CUDA_KERNELS();
   const KernelTable kernels = CudaKernels(Determinism::kFast);
