@@ -84,6 +84,17 @@ absl::StatusOr<Product> Dx(const KernelArgs& a) {  // dy, w...
       {Rows(dy), w.shape[1], n, false, false, dy.dtype, a.out[0].dtype}, dy.data, w.data, nullptr, a.out[0].data};
 }
 
+absl::StatusOr<Product> DxAdd(const KernelArgs& a) {  // dy, r, w...
+  ASSIGN_OR_RETURN(const int64_t n, PackedRows(a.in.subspan(2)));
+  const TensorRef &dy = a.in[0], &w = a.in[2];
+  return Product{{Rows(dy), w.shape[1], n, false, false, dy.dtype, a.out[0].dtype},
+                 dy.data,
+                 w.data,
+                 a.in[1].data,
+                 a.out[0].data,
+                 1};
+}
+
 absl::StatusOr<Product> Dw(const KernelArgs& a) {  // dy, x
   const TensorRef &dy = a.in[0], &x = a.in[1];
   return Product{{dy.shape.back(), x.shape.back(), Rows(x), true, false, x.dtype, a.out[0].dtype},
@@ -165,6 +176,7 @@ void AddCudaLinearKernels(KernelTable& table, Determinism determinism) {
     table.Add("linear_packed_bias", t, Make<PackedBias>(determinism));
     table.Add("linear_dx", t, Make<Dx>(determinism));
     table.Add("linear_packed_dx", t, Make<Dx>(determinism));
+    table.Add("linear_dx_add", t, Make<DxAdd>(determinism));
     table.Add("linear_dw", t, Make<Dw>(determinism));
   }
   table.Add("linear_dw_acc", DType::kF32, Make<DwAcc>(determinism));

@@ -157,6 +157,12 @@ Out PlainLinearPackedDx(GraphBuilder& g, In in, const FusedAttributes&) {
   return {dx};
 }
 
+Out PlainLinearDxAdd(GraphBuilder& g, In in, const FusedAttributes& a) {  // dy, r, weights...
+  Out product = {in[0]};
+  product.insert(product.end(), in.begin() + 2, in.end());
+  return {Add(g, in[1], PlainLinearPackedDx(g, product, a)[0])};
+}
+
 // accs..., dy, x
 Out PlainLinearDwAcc(GraphBuilder& g, In in, const FusedAttributes& a) {
   const Value dy = in[in.size() - 2], x = in.back();
@@ -238,6 +244,7 @@ constexpr Kind kLinearBiasAdd = {"linear_bias_add", PlainLinearBiasAdd, 4, 4, 3}
 constexpr Kind kLinearPackedBias = {"linear_packed_bias", PlainLinearPackedBias, 3, 1 + 2 * kMany};
 constexpr Kind kLinearPacked = {"linear_packed", PlainLinearPacked, 2, 1 + kMany};
 constexpr Kind kLinearPackedDx = {"linear_packed_dx", PlainLinearPackedDx, 2, 1 + kMany};
+constexpr Kind kLinearDxAdd = {"linear_dx_add", PlainLinearDxAdd, 3, 2 + kMany, 1};
 constexpr Kind kLinearDwAcc = {"linear_dw_acc", PlainLinearDwAcc, 3, 2 + kMany, -1, true};
 constexpr Kind kEmbeddingDwAcc = {"embedding_dw_acc", PlainEmbeddingDwAcc, 3, 3, -1, true};
 constexpr Kind kRopePacked = {"rope_packed", PlainRopePacked, 2, 2, 0};
@@ -303,6 +310,9 @@ Value LinearPackedBias(GraphBuilder& g, Value x, In w, In bias, SourceLoc loc) {
 }
 Value LinearPackedDx(GraphBuilder& g, Value dy, In w, SourceLoc loc) {
   return Emit(g, kLinearPackedDx, Join({dy}, w), loc)[0];
+}
+Value LinearDxAdd(GraphBuilder& g, Value dy, In w, Value r, SourceLoc loc) {
+  return Emit(g, kLinearDxAdd, Join({dy, r}, w), loc)[0];
 }
 Out LinearDwAcc(GraphBuilder& g, In accs, Value dy, Value x, bool always_add, SourceLoc loc) {
   return Emit(g, kLinearDwAcc, Join(Out(accs.begin(), accs.end()), Out{dy, x}), loc, Adding(always_add));

@@ -35,6 +35,9 @@ Value LinearPacked(GraphBuilder& g, Value x_K, std::span<const Value> w_NK, Sour
 Value LinearPackedBias(GraphBuilder& g, Value x_K, std::span<const Value> w_NK, std::span<const Value> bias_N,
                        SourceLoc loc = SourceLoc::Here());
 Value LinearPackedDx(GraphBuilder& g, Value dy_N, std::span<const Value> w_NK, SourceLoc loc = SourceLoc::Here());
+// dx + r[..., K], rounded once; of one weight too. May be computed in r's storage.
+Value LinearDxAdd(GraphBuilder& g, Value dy_N, std::span<const Value> w_NK, Value r_K,
+                  SourceLoc loc = SourceLoc::Here());
 std::vector<Value> LinearDwAcc(GraphBuilder& g, std::span<const Value> accs, Value dy_N, Value x_K, bool always_add,
                                SourceLoc loc = SourceLoc::Here());
 Value EmbeddingDwAcc(GraphBuilder& g, Value acc_VE, Value tokens_BS, Value dy_BSE, bool always_add,

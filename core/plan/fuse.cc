@@ -47,6 +47,24 @@ absl::StatusOr<Graph> FuseResiduals(const Graph& old, bool biases) {
   return std::move(r).Run();
 }
 
+// dx and the gradient of x by its other use, where that is there by then.
+absl::StatusOr<Graph> FuseInputGradients(const Graph& old) {
+  Rewrite r(old);
+  for (NodeId id = 0; id < static_cast<NodeId>(old.nodes.size()); ++id) {
+    const Node& n = old.nodes[id];
+    if (n.op->name() != "linear_dx" && n.op->name() != "linear_packed_dx") continue;
+    const NodeId add = r.OnlyUser({id, 0}, "add");
+    if (add < 0) continue;
+    const std::vector<Value>& in = old.nodes[add].inputs;
+    const Value other = in[0] == Value{id, 0} ? in[1] : in[0];
+    if (other.node >= id) continue;
+    r.At(id, [&r, &n, other, add](GraphBuilder& g) {
+      r.Replace({add, 0}, LinearDxAdd(g, r.New(n.inputs[0]), r.New(std::span(n.inputs).subspan(1)), r.New(other)));
+    });
+  }
+  return std::move(r).Run();
+}
+
 absl::StatusOr<Graph> FuseBiases(const Graph& old) {
   Rewrite r(old);
   for (NodeId id = 0; id < static_cast<NodeId>(old.nodes.size()); ++id) {
@@ -138,6 +156,9 @@ absl::StatusOr<Graph> FuseOps(Graph g, const Mesh& mesh, const KernelTable& kern
   }
   if (has({"linear_add"})) {
     ASSIGN_OR_RETURN(g, FuseResiduals(g, has({"linear_bias_add"})));
+  }
+  if (has({"linear_dx_add"})) {
+    ASSIGN_OR_RETURN(g, FuseInputGradients(g));
   }
   if (has({"linear_bias"})) {
     ASSIGN_OR_RETURN(g, FuseBiases(g));

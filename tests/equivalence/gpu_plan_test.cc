@@ -203,7 +203,7 @@ void ExpectInputGradientsFirst(const Graph& g) {
   for (NodeId id = 0; id < static_cast<NodeId>(g.nodes.size()); ++id) {
     const Node& n = g.nodes[id];
     const std::string_view op = n.op->name();
-    if (op == "linear_dx" || op == "linear_packed_dx") dx[n.inputs[0]] = id;
+    if (op == "linear_dx" || op == "linear_packed_dx" || op == "linear_dx_add") dx[n.inputs[0]] = id;
     if (op != "linear_dw" && op != "linear_dw_acc") continue;
     ++weight_gradients;
     EXPECT_TRUE(dx.contains(n.inputs[n.inputs.size() - 2])) << n.scope;

@@ -52,6 +52,11 @@ TEST(CudaLinear, PackedWeightsAreOneMatrix) {
         return Values{LinearPackedDx(g, in[0], std::vector{in[1], in[2], in[3]})};
       },
       {dy, a, b, b});
+  ExpectClose(
+      [](GraphBuilder& g, const Values& in) {
+        return Values{LinearDxAdd(g, in[0], std::vector{in[1], in[2], in[3]}, in[4])};
+      },
+      {dy, a, b, b, x});
 }
 
 TEST(CudaLinear, WeightGradientsAddUp) {
