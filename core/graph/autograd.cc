@@ -10,15 +10,71 @@
 namespace strata {
 namespace {
 
-absl::Status BackwardNode(GraphBuilder& g, NodeId id, Gradients& grads) {
+// Gradients as they add up. Those of one value that ops of one kind make, one after the other, are summed first: the partial
+// sums of products that read one x then meet a single collective, and not one each before they are added to another gradient.
+class Sums {
+ public:
+  Sums(GraphBuilder& g, Gradients& grads) : g_(g), grads_(grads) {}
+
+  // The gradient so far; none where there is none.
+  Value Of(Value primal) {
+    const auto it = runs_.find(primal);
+    if (it != runs_.end()) {
+      Value& total = grads_[primal];
+      g_.PushLike(g_.graph().nodes[it->second.user]);
+      total = total.valid() ? Sum(total, it->second.sum, primal) : it->second.sum;
+      g_.Pop();
+      runs_.erase(it);
+    }
+    const auto total = grads_.find(primal);
+    return total == grads_.end() ? Value{} : total->second;
+  }
+
+  // `part` comes from the forward node `user`.
+  void Add(Value primal, Value part, NodeId user) {
+    Mark(part, primal);
+    const std::string_view op = g_.graph().nodes[part.node].op->name();
+    if (const auto run = runs_.find(primal); run != runs_.end() && run->second.op == op) {
+      run->second = {Sum(run->second.sum, part, primal), op, user};
+      return;
+    }
+    Of(primal);
+    runs_[primal] = {part, op, user};
+  }
+
+  void Finish() {
+    while (!runs_.empty()) Of(runs_.begin()->first);
+  }
+
+ private:
+  struct Run {
+    Value sum;
+    std::string_view op;  // of each summand
+    NodeId user = -1;     // the last
+  };
+  Value Sum(Value a, Value b, Value primal) {
+    const Value sum = strata::Add(g_, a, b);
+    if (sum.valid()) Mark(sum, primal);
+    return sum;
+  }
+  void Mark(Value grad, Value primal) {
+    Value& of = g_.mutable_graph().nodes[grad.node].grad_of[grad.output];
+    if (!of.valid()) of = primal;
+  }
+
+  GraphBuilder& g_;
+  Gradients& grads_;
+  std::map<Value, Run> runs_;  // by primal
+};
+
+absl::Status BackwardNode(GraphBuilder& g, NodeId id, Sums& sums) {
   const Node node = g.graph().nodes[id];  // a copy: the vector grows
   if (node.inputs.empty()) return absl::OkStatus();
   std::vector<Value> outputs, dy;
   bool any = false;
   for (size_t i = 0; i < node.outputs.size(); ++i) {
     outputs.push_back({id, static_cast<int32_t>(i)});
-    const auto it = grads.find(outputs.back());
-    dy.push_back(it == grads.end() ? Value{} : it->second);
+    dy.push_back(sums.Of(outputs.back()));
     any |= dy.back().valid();
   }
   if (!any) return absl::OkStatus();
@@ -28,18 +84,9 @@ absl::Status BackwardNode(GraphBuilder& g, NodeId id, Gradients& grads) {
   RETURN_IF_ERROR(g.status());
   if (dx->size() != node.inputs.size())
     return absl::InternalError(absl::StrFormat("vjp of %s: wrong arity", node.op->name()));
-  const auto mark = [&](Value grad, Value primal) {
-    Value& of = g.mutable_graph().nodes[grad.node].grad_of[grad.output];
-    if (!of.valid()) of = primal;
-  };
   for (size_t i = 0; i < dx->size(); ++i) {
-    const Value primal = node.inputs[i], part = (*dx)[i];
-    if (!part.valid()) continue;
-    mark(part, primal);
-    Value& total = grads[primal];
-    total = total.valid() ? Add(g, total, part) : part;
+    if ((*dx)[i].valid()) sums.Add(node.inputs[i], (*dx)[i], id);
     RETURN_IF_ERROR(g.status());
-    mark(total, primal);
   }
   g.Pop();
   return absl::OkStatus();
@@ -86,10 +133,12 @@ absl::StatusOr<Graph> Rebuild(const Graph& graph, const Emit& emit) {
 }  // namespace
 
 absl::Status Backward(GraphBuilder& g, NodeId first, Gradients& grads) {
+  Sums sums(g, grads);
   for (NodeId id = static_cast<NodeId>(g.graph().nodes.size()) - 1; id >= first; --id) {
-    RETURN_IF_ERROR(BackwardNode(g, id, grads));
+    RETURN_IF_ERROR(BackwardNode(g, id, sums));
   }
-  return absl::OkStatus();
+  sums.Finish();
+  return g.status();
 }
 
 absl::StatusOr<Graph> Differentiate(const Graph& forward, Value loss, Value seed, std::span<const Value> wrt) {

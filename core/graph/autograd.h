@@ -14,8 +14,9 @@ namespace strata {
 // `forward` plus its backward. The gradient of wrt[i] is the output "grad.<i>", absent where the loss does not depend on
 // it. `seed`, the cotangent of `loss`, is usually the graph input "loss_scale" = 1 / valid tokens of the GLOBAL batch: the
 // loader knows it before the step, so every split into micro-batches, ranks and stages adds up to one gradient.
-// Values used several times get the sum of their gradients by `add` nodes, in reverse order of use. Backward nodes are
-// kInputGrad, or kWeightGrad where they only make gradients of `wrt`; Node::grad_of names each gradient's primal.
+// Values used several times get the sum of their gradients by `add` nodes, in reverse order of use; neighbours that ops of one
+// kind make are summed first, so that several products of one x, sharded, meet one collective. Backward nodes are kInputGrad,
+// or kWeightGrad where they only make gradients of `wrt`; Node::grad_of names each gradient's primal.
 absl::StatusOr<Graph> Differentiate(const Graph& forward, Value loss, Value seed, std::span<const Value> wrt);
 
 // The same from given gradients of any values of `forward`, as those that another pipeline stage sends.

@@ -69,7 +69,7 @@ std::optional<Attended> MatchAttention(const Rewrite& r, const Mesh& mesh, NodeI
     if (!grads.back().valid()) return std::nullopt;
   }
   a.rope_bwd = rope_bwd[0];
-  if (!MatchBackward(r, mesh, a.bwd, grads, a.p)) return std::nullopt;
+  if (!MatchBackward(r, mesh, grads, a.p)) return std::nullopt;
   return a;
 }
 

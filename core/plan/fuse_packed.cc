@@ -5,7 +5,6 @@
 
 #include "core/graph/op.h"
 #include "core/ops/bias.h"
-#include "core/ops/elementwise.h"
 #include "core/ops/flat.h"
 #include "core/ops/fused.h"
 #include "core/ops/linear.h"
@@ -96,26 +95,22 @@ bool MatchGradient(const Rewrite& r, size_t i, Packed& p, std::set<Value>& dx) {
          p.bias_grads.size() == (p.biases.empty() ? 0 : n);
 }
 
-// What adds up all of `dx`, and perhaps one other value that is there by `backward`, through adds that nobody else reads.
-bool MatchSum(const Rewrite& r, NodeId backward, std::set<Value> dx, Packed& p) {
-  const auto join = [&](bool with_other) {
+// What adds up all of `dx`, through adds that nobody else reads.
+bool MatchSum(const Rewrite& r, std::set<Value> dx, Packed& p) {
+  while (dx.size() > 1) {
+    const size_t before = dx.size();
     for (Value v : dx) {
       const NodeId id = r.OnlyUser(v, "add");
       if (id < 0) continue;
       const std::vector<Value>& in = r.old().nodes[id].inputs;
       const Value other = in[0] == v ? in[1] : in[0];
-      if (other == v) continue;
-      if (with_other ? other.node >= backward : (!dx.contains(other) || r.OnlyUser(other) != id)) continue;
-      if (with_other) p.other = other;
+      if (other == v || !dx.contains(other) || r.OnlyUser(other) != id) continue;
       dx.erase(v);
       dx.erase(other);
       dx.insert({id, 0});
-      return true;
+      break;
     }
-    return false;
-  };
-  while (dx.size() > 1) {
-    if (!join(false) && (p.other.valid() || !join(true))) return false;
+    if (dx.size() == before) return false;
   }
   p.dx = *dx.begin();
   return true;
@@ -190,13 +185,13 @@ std::optional<Packed> MatchForward(const Rewrite& r, const Mesh& mesh, std::vect
   return p;
 }
 
-bool MatchBackward(const Rewrite& r, const Mesh& mesh, NodeId backward, std::vector<Value> grads, Packed& p) {
+bool MatchBackward(const Rewrite& r, const Mesh& mesh, std::vector<Value> grads, Packed& p) {
   p.grads = std::move(grads);
   std::set<Value> dx;
   for (size_t i = 0; i < p.grads.size(); ++i) {
     if (!MatchGradient(r, i, p, dx)) return false;
   }
-  if (!Adjacent(r.old(), mesh, p.dx_weights) || !MatchSum(r, backward, std::move(dx), p)) return false;
+  if (!Adjacent(r.old(), mesh, p.dx_weights) || !MatchSum(r, std::move(dx), p)) return false;
   if (p.accs.empty()) {
     const std::optional<PartRun> run = FindPartRun(r, mesh, p.dw);
     if (!run) return false;
@@ -225,10 +220,7 @@ void EmitBackward(Rewrite& r, JoinedParts& joined, const Packed& p, NodeId backw
   r.At(backward, [&r, p, dy, make_dy = std::move(make_dy)](GraphBuilder& g) {
     *dy = make_dy(g);
     r.SetLayout(*dy, r.old().spec(p.grads[0]).layout);
-    Value dx = LinearPackedDx(g, *dy, r.New(p.dx_weights));
-    r.SetLayout(dx, r.old().spec(p.dx).layout);
-    if (p.other.valid()) dx = Add(g, r.New(p.other), dx);
-    r.Replace(p.dx, dx);
+    r.Replace(p.dx, LinearPackedDx(g, *dy, r.New(p.dx_weights)));
   });
   const auto dw = std::make_shared<Value>();
   if (p.accs.empty()) joined.Join(p.dw_parts, dw);

@@ -62,7 +62,7 @@ struct Packed {
 
   std::vector<Value> grads;       // of products
   std::vector<Value> dx_weights;  // the weights as the backward reads them
-  Value dx, other;                // the sum of the products' dx, and of `other`, where that is valid
+  Value dx;                       // the sum of the products' dx
   Value dw_x;                     // the copy of x that dw reads: x, or x recomputed or gathered again
   std::vector<Value> dw;          // sums with accs; without accs, parts of a pack
   std::vector<Value> accs;        // adjacent
@@ -72,8 +72,8 @@ struct Packed {
 };
 
 std::optional<Packed> MatchForward(const Rewrite& r, const Mesh& mesh, std::vector<Value> products);
-// Finds what is made of `grads`, the gradients of p's products, by node `backward`; false where it is not all there.
-bool MatchBackward(const Rewrite& r, const Mesh& mesh, NodeId backward, std::vector<Value> grads, Packed& p);
+// Finds what is made of `grads`, the gradients of p's products; false where it is not all there.
+bool MatchBackward(const Rewrite& r, const Mesh& mesh, std::vector<Value> grads, Packed& p);
 
 // y = x (w1 | w2 | ...)^T
 Value EmitForward(Rewrite& r, GraphBuilder& g, const Packed& p);

@@ -42,7 +42,7 @@ std::optional<Gated> MatchGated(const Rewrite& r, const Mesh& mesh, NodeId id) {
   if (!uses || r.old().spec(in[0]).shape != r.old().spec(in[1]).shape) return std::nullopt;
   std::optional<Packed> p = MatchForward(r, mesh, {in[0], in[1]});
   const NodeId bwd = uses->bwd;
-  if (!p || (bwd >= 0 && !MatchBackward(r, mesh, bwd, {{bwd, 0}, {bwd, 1}}, *p))) return std::nullopt;
+  if (!p || (bwd >= 0 && !MatchBackward(r, mesh, {{bwd, 0}, {bwd, 1}}, *p))) return std::nullopt;
   return Gated{*std::move(p), *std::move(uses)};
 }
 

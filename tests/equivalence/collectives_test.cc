@@ -34,6 +34,20 @@ TEST(CollectiveCounts, TensorParallel) {
   EXPECT_EQ(CallsOf(1, 2, 4), (Calls{{"tp all-reduce", 4 * kTensor + 1}}));
 }
 
+TEST(CollectiveCounts, TensorParallelBlocksOfEveryModelTakeFour) {
+  for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kGpt2, ModelArch::kBert, ModelArch::kQwen3}) {
+    const auto calls = [&](int64_t layers) -> int64_t {
+      JobConfig c = testing::SmallJobOf(arch, 1, 2, 1);
+      c.model.layers = layers;
+      const absl::StatusOr<testing::JobRun> run = testing::RunJob(c, 1);
+      EXPECT_TRUE(run.ok()) << run.status();
+      return run.ok() ? run->calls.at("tp all-reduce") : 0;
+    };
+    const int64_t head_norms = arch == ModelArch::kQwen3 ? 1 : 0;  // whole weights, whose gradients are sums over heads
+    EXPECT_EQ(calls(3) - calls(2), 4 + head_norms) << kModelArchNames[static_cast<size_t>(arch)];
+  }
+}
+
 TEST(CollectiveCounts, FewerKvHeadsThanTensorParallelRanksFactorTheAxis) {
   // One call over both factors each; the replicated wk and wv are reduced over tp.i, a bucket a layer; norms apart.
   const Calls want = {{"tp.o+tp.i all-reduce", kTensor + 1}, {"tp.i all-reduce", kLayers}, {"tp.o all-reduce", 1}};
