@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # On a machine with GPUs: 50 steps of a small Llama on the same weights and tokens (bench/peers/losses.py), and a table of the mean
 # of the last ten losses of each run beside the first run's: run, loss of step 1, mean, difference, ok or FAILED (over 0.02 nats).
-#   one   GPU in bf16 and float32, CPU in float32, PyTorch in bf16 (autocast) and float32
+#   one   GPU in bf16 and float32, CPU in float32, PyTorch in bf16 (autocast) and float32; then with documents kept apart the GPU, also
+#         with run.deterministic, and the CPU
 #   two   every layout of two GPUs beside one GPU, in both dtypes, with and without overlap
 # usage: bench/gpu/losses.sh BUNDLE OUT [one] [two]     (default: both). LAYOUTS, DTYPES, OVERLAPS narrow the second.
 set -uo pipefail
@@ -45,6 +46,11 @@ if has one; then
     runs+=("torch-$compute=$out/losses/torch-$compute.jsonl")
   done
   table one
+  runs=()
+  train gpu-bf16-documents run.device=cuda precision.compute=bf16 data.packing=isolate
+  train gpu-bf16-equal-bits run.device=cuda precision.compute=bf16 data.packing=isolate run.deterministic=true
+  OPENBLAS_CORETYPE=SkylakeX train cpu-f32-documents run.device=cpu precision.compute=float32 data.packing=isolate
+  table one-documents
 fi
 
 # What a layout is, so that a step has the same 16 rows.

@@ -5,7 +5,7 @@ usage: losses.py prepare DIR           writes DIR/hf (weights, float32), DIR/tra
        losses.py table LIMIT NAME=FILE...   the means of the last ten losses beside the first one's, and whether each is
                                        within LIMIT nats of it; a FILE is a metrics.jsonl, or what `torch` printed
 The tokens are a random chain, drawn from a fixed seed: each has eight successors, of unequal weight, so that there is
-something to learn. Only `torch` needs PyTorch. That its order of rows is Strata's shows in the loss of step 1."""
+something to learn; they are cut into documents of 1 to 200 tokens, which count where data.packing is "isolate". Only `torch` needs PyTorch. That its order of rows is Strata's shows in the loss of step 1."""
 import array, json, math, os, random, struct, sys
 
 V, L, E, H, HK, D, FF, S, ROWS, STEPS, WARMUP, LR, DECAY, CLIP = 2048, 4, 256, 4, 2, 64, 704, 256, 16, 50, 5, 2e-3, 0.1, 1.0
@@ -86,8 +86,14 @@ def prepare(folder):
         tokens.append(successors[tokens[-1]][k])
     with open(folder + "/train.bin", "wb") as f:
         f.write(tokens.tobytes())
-    with open(folder + "/train.idx", "wb") as f:  # one document
-        f.write(b"MMIDIDX\0\0" + struct.pack("<QBQQ", 1, 8, 1, 2) + struct.pack("<i", TOKENS) + struct.pack("<qqq", 0, 0, 1))
+    lengths = []  # of documents
+    while sum(lengths) < TOKENS:
+        lengths.append(min(draw.randint(1, 200), TOKENS - sum(lengths)))
+    begins = [2 * sum(lengths[:i]) for i in range(len(lengths))]
+    with open(folder + "/train.idx", "wb") as f:
+        n = len(lengths)
+        f.write(b"MMIDIDX\0\0" + struct.pack("<QBQQ", 1, 8, n, n + 1) + struct.pack(f"<{n}i", *lengths))
+        f.write(struct.pack(f"<{n}q", *begins) + struct.pack(f"<{n + 1}q", *range(n + 1)))
     with open(folder + "/job.toml", "w") as f:
         f.write(JOB)
 
