@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # On a machine with two GPUs: the GPU tests, then training steps of every layout of two ranks, and PyTorch's FSDP2 beside them.
 # usage: bench/gpu/run_pair.sh BUNDLE_DIR OUT_DIR [tests] [steps] [peers]     (default: all)
+# FILTER: of the tests; ONLY: a regular expression of rows; STEPS: of each.
 set -uo pipefail
 bundle=$(realpath "$1") out=$(realpath "$2")
 shift 2
@@ -27,6 +28,7 @@ fi
 step() {  # NAME CONFIG SETTING...
   local name=$1 config=$2 settings=()
   shift 2
+  [[ $name =~ ${ONLY:-.} ]] || return 0
   for s in "$@"; do settings+=(--set "$s"); done
   timeout 120 "$bundle/bin/strata" bench step "$config" --steps "${STEPS:-10}" --table "${settings[@]}" >"$out/$name.txt" 2>&1
   local rc=$?
@@ -36,7 +38,7 @@ name, rc, path = sys.argv[1:]
 last = open(path).read().strip().splitlines()[-1]
 try:
     r = json.loads(last)
-    print(f"{name:28} {1e3*r['step_s']:8.1f} ms ({1e3*r['min_s']:.1f}-{1e3*r['max_s']:.1f})  mfu {r.get('mfu', 0):.3f}  collectives {1e3*r['collective_s']:.1f} ms  "
+    print(f"{name:28} {1e3*r['step_s']:8.1f} ms ({1e3*r['min_s']:.1f}-{1e3*r['max_s']:.1f})  mfu {r.get('mfu', 0):.3f}  collectives {1e3*r['collective_s']:.1f} ms, exposed {1e3*r['exposed_communication_s']:.1f}  "
           f"planned {r['planned_bytes']/1e9:.2f} GB, in use {r['peak_bytes']/1e9:.2f}  loss {r['first_loss']:.4f} -> {r['last_loss']:.4f}")
 except ValueError:
     print(f"{name:28} failed ({rc}): {last[:300]}")
@@ -45,8 +47,10 @@ PY
 if has steps; then
   small=bench/gpu/llama1b.toml large=bench/gpu/llama3b.toml
   step 1.3B-one $small
+  step 1.3B-one-in-turn $small parallel.overlap='"off"'
   step 1.3B-dp2 $small parallel.dp=2
   for zero in 1 2 3; do step 1.3B-dp2-zero$zero $small parallel.dp=2 parallel.zero=$zero; done
+  step 1.3B-dp2-zero1-in-turn $small parallel.dp=2 parallel.zero=1 parallel.overlap='"off"'
   step 1.3B-tp2-sp $small parallel.tp=2 parallel.sequence_parallel=true parallel.keep_gathered=true
   step 3B-tp2-sp $large batch.micro=4 parallel.tp=2 parallel.sequence_parallel=true parallel.keep_gathered=true
   for schedule in 1f1b interleaved zb-h1 zbv; do

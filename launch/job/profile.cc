@@ -45,6 +45,29 @@ Work WorkOf(const Step& step) {
   return Work::kMemoryBound;
 }
 
+double ExposedSeconds(const std::vector<Executor::TimedStep>& steps) {
+  struct Edge {
+    double at;
+    int collectives, others;
+  };
+  std::vector<Edge> edges;
+  for (const Executor::TimedStep& t : steps) {
+    const int collective = WorkOf(*t.step) == Work::kCollective ? 1 : 0;
+    edges.push_back({t.begin, collective, 1 - collective});
+    edges.push_back({t.begin + t.seconds, -collective, collective - 1});
+  }
+  std::sort(edges.begin(), edges.end(), [](const Edge& a, const Edge& b) { return a.at < b.at; });
+  double exposed = 0, last = 0;
+  int collectives = 0, others = 0;
+  for (const Edge& e : edges) {
+    if (collectives > 0 && others == 0) exposed += e.at - last;
+    last = e.at;
+    collectives += e.collectives;
+    others += e.others;
+  }
+  return exposed;
+}
+
 ProfileSummary Summarize(const std::vector<Executor::TimedStep>& steps) {
   ProfileSummary summary;
   std::map<std::pair<std::string, std::string>, ProfileRow> rows;

@@ -25,6 +25,8 @@ struct ProfileSummary {
   std::array<double, std::size(kWorkNames)> seconds{};  // by Work
   std::vector<ProfileRow> rows;                         // longest first
 };
+// Time in which a collective runs and nothing computes: what overlap has not hidden. Transfers and waiting for peers count.
+double ExposedSeconds(const std::vector<Executor::TimedStep>& steps);
 ProfileSummary Summarize(const std::vector<Executor::TimedStep>& steps);
 
 // A line a row: milliseconds, share, calls, TFLOP/s or GB/s, op and shapes. Of one kind of work, or of all.

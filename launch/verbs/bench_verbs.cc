@@ -200,12 +200,13 @@ class Bench {
           rate / peak, ModelOf(c.model.arch).size(c.model).matmul_weights,
           ModelOf(c.model.arch).attention == AttentionMask::kCausal ? "6" : "12", peak / 1e12);
     }
-    double busy = 0;
+    double busy = 0;  // one after the other; with overlap, more than the step
     for (size_t w = 0; w < std::size(kWorkNames); ++w) {
       busy += summary.seconds[w];
       absl::StrAppendFormat(&text, "\"%s_s\": %.6f, ", std::string(kWorkNames[w]), summary.seconds[w]);
     }
-    absl::StrAppendFormat(&text, "\"idle_s\": %.6f, ", std::max(0.0, median - busy));
+    absl::StrAppendFormat(&text, "\"exposed_communication_s\": %.6f, \"idle_s\": %.6f, ",
+                          ExposedSeconds(m.profiles.back()), std::max(0.0, median - busy));
     absl::StrAppendFormat(
         &text, "\"first_loss\": %.4f, \"last_loss\": %.4f, \"planned_bytes\": %d, \"peak_bytes\": %d}\n", m.first_loss,
         m.last_loss, arenas + (gpu ? 0 : OutsideBytes(job)), gpu ? m.device_bytes : PeakResidentBytes());
