@@ -28,9 +28,10 @@ __global__ void __launch_bounds__(kMmaThreads) Forward(const AttentionCall c, co
   for (int r = 0; r < 2; ++r) range[r] = RangeOf(c, b, q0 + warp * 16 + lane / 4 + 8 * r);
   const Range seen = Bounds({min(range[0].first, range[1].first), ::max(range[0].last, range[1].last)});
 
-  // The first tile from k0 on in which a key is seen; c.t or more: none. Its keys, and what they hold, go to buffer `to`.
+  const Span span = KeysOf(c, seen);
+  // The first tile from k0 on in which a key is seen; the span's end or more: none. Its keys, and what they hold, go to buffer `to`.
   const auto fetch = [&](int64_t k0, int to) {
-    for (; k0 < c.t; k0 += kKeys) {
+    for (; k0 < span.end; k0 += kKeys) {
       Key key = {0, false};
       if (threadIdx.x < kKeys) key = KeyOf(c, k0 + threadIdx.x);
       if (!__syncthreads_or(Sees(seen, key))) continue;
@@ -43,7 +44,7 @@ __global__ void __launch_bounds__(kMmaThreads) Forward(const AttentionCall c, co
     return k0;
   };
   int buffer = 0;
-  for (int64_t k0 = fetch(0, 0), next = 0; k0 < c.t; k0 = next, buffer ^= 1) {
+  for (int64_t k0 = fetch(span.begin / kKeys * kKeys, 0), next = 0; k0 < span.end; k0 = next, buffer ^= 1) {
     WaitForCopies();
     __syncthreads();  // the tile is there, and everybody is done with the one before
     next = fetch(k0 + kKeys, buffer ^ 1);

@@ -98,6 +98,35 @@ __device__ __forceinline__ Range Bounds(Range mine) {
   return {first, last};
 }
 
+// How many of n numbers that do not fall are below x.
+__device__ __forceinline__ int64_t CountBelow(const int32_t* numbers, int64_t n, int64_t x) {
+  int64_t begin = 0, end = n;
+  while (begin < end) {
+    const int64_t middle = (begin + end) / 2;
+    if (numbers[middle] < x) {
+      begin = middle + 1;
+    } else {
+      end = middle;
+    }
+  }
+  return begin;
+}
+
+struct Span {  // [begin, end)
+  int64_t begin, end;
+};
+// Where positions rise (and starts with them), and the mask is causal: the keys that some of the queries see which together see
+// the positions `seen`; the queries of row b that see some of the keys at positions `own`. Else all.
+__device__ __forceinline__ Span KeysOf(const AttentionCall& c, Range seen) {
+  if (!c.by_index || c.mask == AttentionMask::kFull) return {0, c.t};
+  return {CountBelow(c.pos_k, c.t, seen.first), CountBelow(c.pos_k, c.t, int64_t{seen.last} + 1)};
+}
+__device__ __forceinline__ Span QueriesOf(const AttentionCall& c, int64_t b, Range own) {
+  if (!c.by_index || c.mask == AttentionMask::kFull) return {0, c.s};
+  return {CountBelow(c.pos_q, c.s, own.first),
+          c.starts == nullptr ? c.s : CountBelow(c.starts + b * c.s, c.s, int64_t{own.last} + 1)};
+}
+
 // Whether the kernels on tensor cores take the call.
 inline bool SuitsMma(const AttentionCall& c) {
   return c.dtype == DType::kBF16 && c.d % 8 == 0 && c.d <= 128 && c.q_row % 8 == 0 && c.kv_row % 8 == 0 &&

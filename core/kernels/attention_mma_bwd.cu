@@ -76,12 +76,15 @@ __global__ void __launch_bounds__(kMmaThreads) Backward(const AttentionCall c, c
   }
   const Range own = Bounds(mine);
 
-  // Tiles are numbered through the heads. The first one from `tile` on of which something is seen, or `end`; its rows go to
-  // buffer `to`.
-  const int64_t tiles_a_head = (other_rows + kOthers - 1) / kOthers, end = (end_h - first_h) * tiles_a_head;
+  // Tiles of the other side that may be seen are numbered through the heads.
+  const Span span = kKeys ? QueriesOf(c, b, own) : KeysOf(c, own);
+  const int64_t first_tile = span.begin / kOthers;
+  const int64_t tiles_a_head = max((span.end + kOthers - 1) / kOthers - first_tile, int64_t{0});
+  const int64_t end = (end_h - first_h) * tiles_a_head;
+  // The first tile from `tile` on of which something is seen, or `end`; its rows go to buffer `to`.
   const auto fetch = [&](int64_t tile, int to) {
     for (; tile < end; ++tile) {
-      const int64_t h = first_h + tile / tiles_a_head, other0 = tile % tiles_a_head * kOthers;
+      const int64_t h = first_h + tile / tiles_a_head, other0 = (first_tile + tile % tiles_a_head) * kOthers;
       const int64_t theirs = other0 + threadIdx.x, n = other_rows - other0;
       Key key = {0, false};
       bool any = false;
@@ -122,7 +125,7 @@ __global__ void __launch_bounds__(kMmaThreads) Backward(const AttentionCall c, c
     WaitForCopies();
     __syncthreads();  // the tile is there, and everybody is done with the one before
     next = fetch(tile + 1, buffer ^ 1);
-    const int64_t other0 = tile % tiles_a_head * kOthers;
+    const int64_t other0 = (first_tile + tile % tiles_a_head) * kOthers;
     const CudaBF16* const other_score = others + buffer * 2 * kOthers * PitchOf(kD);
     const CudaBF16* const other_value = other_score + kOthers * PitchOf(kD);
     float p[kTiles][4], ds[kTiles][4];
