@@ -24,26 +24,33 @@
 namespace strata {
 namespace {
 
-// A table of random tokens, so that making them is no part of a step.
+// A table of random tokens, so that making them is no part of a step. Where documents are kept apart, they are of 256 tokens
+// on average.
 class RandomRows final : public RowSource {
  public:
-  RandomRows(int64_t rows, int64_t seq, int64_t vocab) : rows_(rows), seq_(seq), tokens_(rows * (seq + 1)) {
+  RandomRows(int64_t rows, int64_t seq, int64_t vocab, Packing packing)
+      : rows_(rows), seq_(seq), tokens_(rows * (seq + 1)), starts_(rows * seq) {
+    constexpr uint32_t kDocument = 256;
+    for (int64_t i = 0; packing == Packing::kIsolate && i < rows * seq; ++i) {
+      const auto at = static_cast<int32_t>(i % seq);
+      starts_[i] = at == 0 ? 0 : Philox(1, 1, i)[0] % kDocument == 0 ? at : starts_[i - 1];
+    }
     for (size_t i = 0; i < tokens_.size(); ++i) {
       tokens_[i] = static_cast<int32_t>(Philox(1, 0, i)[0] % static_cast<uint64_t>(vocab));
     }
   }
   absl::Status Row(int64_t index, const RowSpans& row) const override {
     const int32_t* from = tokens_.data() + index % rows_ * (seq_ + 1);
+    std::copy_n(starts_.data() + index % rows_ * seq_, seq_, row.document_starts.begin());
     std::copy_n(from, seq_, row.tokens.begin());
     std::copy_n(from + 1, seq_, row.targets.begin());
     std::fill(row.weights.begin(), row.weights.end(), 1.0f);
-    std::fill(row.document_starts.begin(), row.document_starts.end(), 0);
     return absl::OkStatus();
   }
 
  private:
   const int64_t rows_, seq_;
-  std::vector<int32_t> tokens_;
+  std::vector<int32_t> tokens_, starts_;
 };
 
 constexpr int64_t kWarmup = 3;
@@ -149,7 +156,7 @@ class Bench {
                            Measured& m) {
     ThreadPool pool(options.threads);
     const RandomRows rows(std::min<int64_t>(256, job.batch_rows * job.config.batch.accumulate), job.config.model.seq,
-                          job.config.model.vocab);
+                          job.config.model.vocab, job.config.data.packing);
     const std::shared_ptr<const Plan> borrowed(std::shared_ptr<void>(), &plan);  // the profile points into it
     ASSIGN_OR_RETURN(const auto runner, RankRunner::Create(job, borrowed, world, device, &pool));
     RETURN_IF_ERROR(runner->InitParameters(static_cast<uint64_t>(job.config.run.seed)));
