@@ -8,10 +8,10 @@
 
 namespace strata {
 
-// The parameters of one (block, live dtype, set of Partial axes), back to back in local elements, padded at the end to
-// shards * 128 elements. Live weights, gradients, master weights and moments share the element ranges. Buckets are made of
-// LOCAL (post-tp) tensors. Each of those is a flat State of spec {dtype, [padded]}; every parameter's own state is a view
-// (State::storage) into it.
+// The parameters of one (block, live dtype, set of Partial axes; where gradients are sharded, whether backward reads them),
+// back to back in local elements, padded at the end to shards * 128 elements. Live weights, gradients, master weights and
+// moments share the element ranges. Buckets are made of LOCAL (post-tp) tensors. Each of those is a flat State of spec
+// {dtype, [padded]}; every parameter's own state is a view (State::storage) into it.
 // ZeRO: a flat state is Shard(0) on a set of data-parallel axes, so a rank holds a range of it in place. The sets nest,
 // weight_axes in grad_axes in shard_axes, each a prefix of the next in the order of the mesh.
 // Pipeline: all entries of a bucket are of the same stages, and held by the same pipeline ranks.
@@ -21,7 +21,7 @@ struct Bucket {
     int64_t offset = 0, count = 0;  // local elements of the whole bucket
     AxisSet model_axes = 0;  // axes that shard the parameter: its square sum is partial there; replicated elsewhere
   };
-  std::string name;  // "blocks.3"
+  std::string name, group;  // "blocks.3"; several buckets of one group are "head", "head.1"
   DType live = DType::kF32;
   std::vector<Entry> entries;
   int64_t padded = 0;

@@ -1,6 +1,7 @@
 #include "parallel/zero/bucket_pass.h"
 
 #include <algorithm>
+#include <set>
 #include <tuple>
 
 #include "absl/strings/str_format.h"
@@ -92,7 +93,8 @@ absl::StatusOr<Made> MakeBuckets(const Graph& local, const Mesh& mesh, const Zer
   const int here = static_cast<int>(std::find(ranks.begin(), ranks.end(), mesh.rank()) - ranks.begin());
   Made made;
   std::vector<Bucket>& buckets = made.buckets;
-  using Key = std::tuple<std::string, DType, AxisSet, int16_t, int16_t, bool, std::vector<int>>;
+  const std::set<StateId> forward_only = zero.gradients != 0 ? ForwardOnly(local) : std::set<StateId>{};
+  using Key = std::tuple<std::string, DType, AxisSet, int16_t, int16_t, bool, bool, std::vector<int>>;
   std::map<Key, size_t> index;
   for (size_t i = 0; i < local.states.size(); ++i) {
     const State& param = local.states[i];
@@ -102,12 +104,14 @@ absl::StatusOr<Made> MakeBuckets(const Graph& local, const Mesh& mesh, const Zer
     const Use& use = by_param.at(static_cast<StateId>(i));
     const auto owned = owners.params.find(param.name);
     std::vector<int> holders = owned == owners.params.end() ? std::vector<int>{} : owned->second.ranks;
+    const bool alone = !use.at_end && forward_only.contains(static_cast<StateId>(i));
     const auto [at, fresh] = index.try_emplace(
-        {use.group, param.spec.dtype, reduce, use.stage, use.replica, use.at_end, holders}, buckets.size());
+        {use.group, param.spec.dtype, reduce, use.stage, use.replica, use.at_end, alone, holders}, buckets.size());
     if (fresh) {
       made.uses.push_back(use);
       const AxisSet shards = use.at_end ? AxisSet{0} : reduce;  // of what several stages add to, only the states
       buckets.push_back({.name = use.group,
+                         .group = use.group,
                          .live = param.spec.dtype,
                          .reduce_axes = reduce,
                          .shard_axes = static_cast<AxisSet>(zero.states & reduce),

@@ -22,7 +22,7 @@ std::vector<FlatWeights> FlatWeightsOf(const Graph& graph, std::span<const Bucke
   std::vector<FlatWeights> all;
   for (const Bucket& b : buckets) {
     const State& flat = graph.states[b.params];
-    FlatWeights w{.name = b.name, .state = flat.name, .spec = flat.spec, .axes = b.weight_axes};
+    FlatWeights w{.name = b.name, .group = b.group, .state = flat.name, .spec = flat.spec, .axes = b.weight_axes};
     for (const Bucket::Entry& e : b.entries) w.entries.push_back({graph.states[e.param].name, e.offset});
     all.push_back(std::move(w));
   }
@@ -41,7 +41,7 @@ absl::StatusOr<std::vector<FlatWeights>> LayOutWeights(const Graph& local, const
     const State& s = local.states[id];
     FlatWeights& w = buckets[{name, s.spec.dtype}];
     const bool fresh = w.entries.empty();
-    if (fresh) w = {.name = name, .state = absl::StrFormat("bucket.%s.%s", name, Name(s.spec.dtype))};
+    if (fresh) w = {.name = name, .group = name, .state = absl::StrFormat("bucket.%s.%s", name, Name(s.spec.dtype))};
     const int64_t offset = fresh ? 0 : NextOffset(w.spec.shape[0]);
     ASSIGN_OR_RETURN(const LocalBox box, LocalBoxOf(s.spec.shape, s.spec.layout, mesh));
     w.spec = {s.spec.dtype, {offset + box.shape.elements()}, {}};

@@ -16,8 +16,8 @@ struct FlatWeights {
     std::string parameter;
     int64_t offset = 0;  // local elements of the whole bucket
   };
-  std::string name;   // of the bucket: "blocks.3"
-  std::string state;  // "bucket.blocks.3.params"
+  std::string name, group;  // of the bucket: "blocks.3"
+  std::string state;        // "bucket.blocks.3.params"
   TensorSpec spec;
   AxisSet axes = 0;  // that shard it (ZeRO-3); none: it is whole
   std::vector<Entry> entries;

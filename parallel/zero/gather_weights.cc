@@ -89,17 +89,23 @@ absl::StatusOr<Reads> FindReads(const Graph& graph, std::span<const FlatWeights>
   return reads;
 }
 
-// Where the gather for uses[k] stands.
-NodeId AnchorOf(const std::vector<Use>& uses, size_t k, int64_t prefetch) {
-  return uses[k - std::min(k, static_cast<size_t>(prefetch))].first;
+// Where the gather for uses[k] stands: before the group that is used `prefetch` groups of buckets earlier.
+NodeId AnchorOf(const std::vector<Use>& uses, size_t k, std::span<const FlatWeights> weights, int64_t prefetch) {
+  const auto group = [&](size_t i) -> const std::string& { return weights[uses[i].bucket].group; };
+  while (k > 0 && (prefetch > 0 || group(k - 1) == group(k))) {
+    if (group(k - 1) != group(k)) --prefetch;
+    --k;
+  }
+  return uses[k].first;
 }
 
 // From its gather on, a bucket's reads mean what was gathered: passes must not use a bucket in turns.
-absl::Status CheckTurns(const Reads& reads, const Graph& graph, int64_t prefetch) {
+absl::Status CheckTurns(const Reads& reads, const Graph& graph, std::span<const FlatWeights> weights,
+                        int64_t prefetch) {
   std::map<size_t, std::vector<std::pair<NodeId, NodeId>>> spans;  // by bucket
   for (const auto& [pass, uses] : reads.passes) {
     for (size_t k = 0; k < uses.size(); ++k) {
-      spans[uses[k].bucket].emplace_back(AnchorOf(uses, k, prefetch), uses[k].last);
+      spans[uses[k].bucket].emplace_back(AnchorOf(uses, k, weights, prefetch), uses[k].last);
     }
   }
   for (auto& [bucket, of_bucket] : spans) {
@@ -155,13 +161,29 @@ class Gathering {
 
 }  // namespace
 
+std::set<StateId> ForwardOnly(const Graph& graph) {
+  std::set<StateId> forward, backward;
+  for (const Node& n : graph.nodes) {
+    for (size_t i = 0; i < n.inputs.size(); ++i) {
+      const ReadOp* read = AsRead(graph.nodes[n.inputs[i].node]);
+      if (read == nullptr || WantsShape(n, i)) continue;
+      const State& s = graph.states[read->state()];
+      if (s.role == Role::kParam && s.spec.shape.rank >= 2) {
+        (n.phase == Phase::kForward ? forward : backward).insert(read->state());
+      }
+    }
+  }
+  std::erase_if(forward, [&](StateId s) { return backward.contains(s); });
+  return forward;
+}
+
 absl::StatusOr<Graph> GatherWeights(Graph graph, std::span<const FlatWeights> all, const ZeroOptions& zero) {
   std::vector<FlatWeights> weights;
   std::copy_if(all.begin(), all.end(), std::back_inserter(weights), [](const FlatWeights& w) { return w.axes != 0; });
   if (weights.empty()) return graph;
   ASSIGN_OR_RETURN(const Reads reads, FindReads(graph, weights, zero));
   Rewrite r(graph);
-  RETURN_IF_ERROR(CheckTurns(reads, graph, zero.prefetch));
+  RETURN_IF_ERROR(CheckTurns(reads, graph, weights, zero.prefetch));
   for (const NodeId id : reads.shapes) {
     r.At(id, [&r, id](GraphBuilder& g) {
       const Node& n = r.old().nodes[id];
@@ -171,7 +193,7 @@ absl::StatusOr<Graph> GatherWeights(Graph graph, std::span<const FlatWeights> al
   Gathering gathering(r, reads, weights, zero);
   for (const auto& [pass, uses] : reads.passes) {
     for (size_t k = 0; k < uses.size(); ++k) {
-      r.At(AnchorOf(uses, k, zero.prefetch),
+      r.At(AnchorOf(uses, k, weights, zero.prefetch),
            [&, pass = pass, &use = uses[k]](GraphBuilder& g) { gathering.Emit(g, pass, use); });
     }
   }

@@ -1,6 +1,7 @@
 #pragma once
 // ZeRO-3: weights are gathered before they are used, and dropped after.
 
+#include <set>
 #include <span>
 
 #include "absl/status/statusor.h"
@@ -18,5 +19,9 @@ namespace strata {
 // With zero.weight_bits, quantised blocks are sent, and every rank computes with what comes back of them, its own shard's too.
 // With zero.secondary, forward leaves a slice of what it gathered, and backward gathers that over these axes.
 absl::StatusOr<Graph> GatherWeights(Graph graph, std::span<const FlatWeights> weights, const ZeroOptions& zero);
+
+// The parameters of two dims whose values no backward node reads: tables, and the head where forward makes its gradient. Beside
+// others in a bucket they would be gathered for those.
+std::set<StateId> ForwardOnly(const Graph& graph);
 
 }  // namespace strata

@@ -137,8 +137,8 @@ TEST(FuseOps, Zero) {
   parts["linear_dw_acc"] = parts["embedding_dw_acc"] = 0;
   parts["linear_dw"] = 9;
   parts["embedding_dw"] = 1;
-  parts["pack"] = 4;
-  parts["accumulate"] = 5;  // a bucket each, and the loss
+  parts["pack"] = 5;        // embedding, two blocks, the head's weight and its norm
+  parts["accumulate"] = 6;  // a bucket each, and the loss
   for (const int64_t stage : {2, 3}) {
     config.parallel.zero.stage = stage;
     ExpectEqualRuns(config, parts);
