@@ -1,4 +1,4 @@
-// slice, pad_slice, concat, swap_blocks and slice_shard copy boxes of bytes, of any dtype: with a tensor seen as
+// slice, pad_slice, concat, heads_packed, heads_unpacked, swap_blocks and slice_shard copy boxes of bytes, of any dtype: with a tensor seen as
 // [outer, n, inner] about a dim, rows of n inner values. cast; reduce_sum: y[o, i] = sum over j of x[o, j, i], in float64;
 // broadcast: y[o, j, i] = x[o, i].
 #include "core/ops/move.h"
@@ -54,6 +54,33 @@ absl::Status RunConcat(const KernelArgs& a) {
             {.counts = {1, outer}, .bytes = row, .from = {0, row}, .to = {0, row * parts}});
   }
   return Launched("concat");
+}
+
+// q | k | v along the heads, whose numbers differ.
+absl::Status RunHeadsPacked(const KernelArgs& a) {
+  constexpr int kHeads = 2;
+  const int64_t row = RowBytes(a.out[0], kHeads), outer = SplitAt(a.out[0].shape, kHeads).outer;
+  int64_t at = 0;
+  for (const TensorRef& part : a.in) {
+    const int64_t bytes = RowBytes(part, kHeads);
+    CopyBox(StreamOf(a), part.as<const std::byte>(), a.out[0].as<std::byte>() + at,
+            {.counts = {1, outer}, .bytes = bytes, .from = {0, bytes}, .to = {0, row}});
+    at += bytes;
+  }
+  return Launched("heads_packed");
+}
+
+absl::Status RunHeadsUnpacked(const KernelArgs& a) {
+  constexpr int kHeads = 2;
+  const int64_t row = RowBytes(a.in[0], kHeads), outer = SplitAt(a.in[0].shape, kHeads).outer;
+  int64_t at = 0;
+  for (const TensorRef& part : a.out) {
+    const int64_t bytes = RowBytes(part, kHeads);
+    CopyBox(StreamOf(a), a.in[0].as<const std::byte>() + at, part.as<std::byte>(),
+            {.counts = {1, outer}, .bytes = bytes, .from = {0, row}, .to = {0, bytes}});
+    at += bytes;
+  }
+  return Launched("heads_unpacked");
 }
 
 absl::Status RunSwapBlocks(const KernelArgs& k) {  // [a, b, row] -> [b, a, row]
@@ -182,6 +209,9 @@ void AddCudaMoveKernels(KernelTable& table) {
     table.Add("swap_blocks", t, {.run = RunSwapBlocks, .cost = StreamingCost});
     table.Add("slice_shard", t, {.run = RunSliceShard, .cost = StreamingCost});
   }
+  // Of bf16 alone: cuDNN's attention takes packed heads in no other dtype.
+  table.Add("heads_packed", DType::kBF16, {.run = RunHeadsPacked, .cost = StreamingCost});
+  table.Add("heads_unpacked", DType::kBF16, {.run = RunHeadsUnpacked, .cost = StreamingCost});
   AddFor<float>(table, DType::kF32);
   AddFor<CudaBF16>(table, DType::kBF16);
 }

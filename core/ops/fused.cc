@@ -180,29 +180,34 @@ Out PlainEmbeddingDwAcc(GraphBuilder& g, In in, const FusedAttributes& a) {
   return {AddInto(g, in[0], EmbeddingDw(g, in[1], in[2], g.spec(in[0]).shape[0]), a)};
 }
 
-struct Heads {  // of a packed q | k | v
-  Value q, k, v;
-};
-Heads Unpack(GraphBuilder& g, Value qkv, int64_t group) {
+SplitHeads Unpack(GraphBuilder& g, Value qkv, int64_t group) {
   const int64_t kv = g.spec(qkv).shape[2] / (group + 2), q = group * kv;
   return {Range(g, qkv, 2, 0, q), Range(g, qkv, 2, q, kv), Range(g, qkv, 2, q + kv, kv)};
 }
 
+Out PlainHeadsPacked(GraphBuilder& g, In in, const FusedAttributes&) { return {Pack(g, {in[0], in[1], in[2]}, 2)}; }
+
+Out PlainHeadsUnpacked(GraphBuilder& g, In in, const FusedAttributes& a) {
+  const SplitHeads h = Unpack(g, in[0], a.group);
+  return {h.q_BSHD, h.k_BSHD, h.v_BSHD};
+}
+
 Out PlainRopePacked(GraphBuilder& g, In in, const FusedAttributes& a) {
-  const Heads h = Unpack(g, in[0], a.group);
+  const SplitHeads h = Unpack(g, in[0], a.group);
   const auto turn = [&](Value x) { return Rope(g, x, in[1], a.rope); };
-  return {Pack(g, {turn(h.q), turn(h.k), h.v}, 2)};
+  return {Pack(g, {turn(h.q_BSHD), turn(h.k_BSHD), h.v_BSHD}, 2)};
 }
 
 Out PlainAttentionPacked(GraphBuilder& g, In in, const FusedAttributes& a) {
-  const Heads h = Unpack(g, in[0], a.group);
-  const Value o = Attention(g, h.q, h.k, h.v, in[1], in[1], a.mask, At(in, 2));
+  const SplitHeads h = Unpack(g, in[0], a.group);
+  const Value o = Attention(g, h.q_BSHD, h.k_BSHD, h.v_BSHD, in[1], in[1], a.mask, At(in, 2));
   return {o, {o.node, 1}};
 }
 
 Out PlainAttentionPackedBwd(GraphBuilder& g, In in, const FusedAttributes& a) {
-  const Heads h = Unpack(g, in[1], a.group);
-  const AttentionGrads d = AttentionBwd(g, in[0], h.q, h.k, h.v, in[2], in[3], in[4], in[4], a.mask, At(in, 5));
+  const SplitHeads h = Unpack(g, in[1], a.group);
+  const AttentionGrads d =
+      AttentionBwd(g, in[0], h.q_BSHD, h.k_BSHD, h.v_BSHD, in[2], in[3], in[4], in[4], a.mask, At(in, 5));
   return {Pack(g, {d.dq_BSHD, d.dk_BTHD, d.dv_BTHD}, 2)};
 }
 
@@ -250,6 +255,8 @@ constexpr Kind kEmbeddingDwAcc = {"embedding_dw_acc", PlainEmbeddingDwAcc, 3, 3,
 constexpr Kind kRopePacked = {"rope_packed", PlainRopePacked, 2, 2, 0};
 constexpr Kind kAttentionPacked = {"attention_packed", PlainAttentionPacked, 2, 3};
 constexpr Kind kAttentionPackedBwd = {"attention_packed_bwd", PlainAttentionPackedBwd, 5, 6};
+constexpr Kind kHeadsPacked = {"heads_packed", PlainHeadsPacked, 3, 3};
+constexpr Kind kHeadsUnpacked = {"heads_unpacked", PlainHeadsUnpacked, 1, 1};
 constexpr Kind kSwigluPacked = {"swiglu_packed", PlainSwigluPacked, 1, 1};
 constexpr Kind kSwigluPackedDx = {"swiglu_packed_dx", PlainSwigluPackedDx, 2, 2, 1};
 constexpr Kind kRmsNormBwd = {"rms_norm_bwd", PlainRmsNormBwd, 4, 5, 4};
@@ -332,6 +339,13 @@ PackedAttention AttentionPacked(GraphBuilder& g, Value qkv, Value positions, Att
 Value AttentionPackedBwd(GraphBuilder& g, Value d_o, Value qkv, Value o, Value lse, Value positions, AttentionMask mask,
                          int64_t group, Value starts, SourceLoc loc) {
   return Emit(g, kAttentionPackedBwd, WithValid({d_o, qkv, o, lse, positions}, starts), loc, Grouped(group, mask))[0];
+}
+Value HeadsPacked(GraphBuilder& g, Value q, Value k, Value v, SourceLoc loc) {
+  return Emit(g, kHeadsPacked, {q, k, v}, loc)[0];
+}
+SplitHeads HeadsUnpacked(GraphBuilder& g, Value qkv, int64_t group, SourceLoc loc) {
+  const Out out = Emit(g, kHeadsUnpacked, {qkv}, loc, Grouped(group, AttentionMask::kCausal));
+  return {out[0], out[1], out[2]};
 }
 Value SwigluPacked(GraphBuilder& g, Value y, SourceLoc loc) { return Emit(g, kSwigluPacked, {y}, loc)[0]; }
 Value SwigluPackedDx(GraphBuilder& g, Value dh, Value y, SourceLoc loc) {

@@ -57,6 +57,13 @@ PackedAttention AttentionPacked(GraphBuilder& g, Value qkv_BSTD, Value positions
 Value AttentionPackedBwd(GraphBuilder& g, Value do_BSHD, Value qkv_BSTD, Value o_BSHD, Value lse_BSH, Value positions_S,
                          AttentionMask mask, int64_t group, Value starts_BS = {}, SourceLoc loc = SourceLoc::Here());
 
+// q[B, S, H, D], k and v [B, S, Hk, D] side by side, and such a packed tensor taken apart again.
+Value HeadsPacked(GraphBuilder& g, Value q_BSHD, Value k_BSHD, Value v_BSHD, SourceLoc loc = SourceLoc::Here());
+struct SplitHeads {
+  Value q_BSHD, k_BSHD, v_BSHD;
+};
+SplitHeads HeadsUnpacked(GraphBuilder& g, Value qkv_BSTD, int64_t group, SourceLoc loc = SourceLoc::Here());
+
 // h[..., F] = silu(y[..., :F]) y[..., F:]; its gradient [..., 2 F] may be computed in y's storage.
 Value SwigluPacked(GraphBuilder& g, Value y_2F, SourceLoc loc = SourceLoc::Here());
 Value SwigluPackedDx(GraphBuilder& g, Value dh_F, Value y_2F, SourceLoc loc = SourceLoc::Here());

@@ -154,6 +154,9 @@ absl::StatusOr<Graph> FuseOps(Graph g, const Mesh& mesh, const KernelTable& kern
       ASSIGN_OR_RETURN(g, FuseSwiglu(g, mesh));
     }
   }
+  if (has({"attention_packed", "attention_packed_bwd", "heads_packed", "heads_unpacked"})) {
+    ASSIGN_OR_RETURN(g, FuseHeads(g, kernels));
+  }
   if (has({"linear_add"})) {
     ASSIGN_OR_RETURN(g, FuseResiduals(g, has({"linear_bias_add"})));
   }

@@ -5,6 +5,7 @@
 //   pack of sums of several linear_dw, embedding_dw                 -> the same, into the part
 //   linear of one x by adjacent wq, wk, wv (and biases); rope; attention
 //                                                                   -> linear_packed(_bias), rope_packed, attention_packed
+//   attention of other operands                                     -> heads_packed, attention_packed, heads_unpacked
 //   linear of one x by adjacent gate, up; swiglu                    -> linear_packed, swiglu_packed
 //   gradients of those weights                                      -> one linear_dw_acc; or one linear_dw, one part of pack
 //   add(r, linear), bias_add(linear), add(r, bias_add(linear))      -> linear_add, linear_bias, linear_bias_add

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "core/base/status.h"
 #include "core/graph/op.h"
 #include "core/ops/fused.h"
@@ -109,6 +111,46 @@ absl::StatusOr<Graph> FuseAttention(const Graph& old, const Mesh& mesh) {
     });
   }
   joined.Emit(r);
+  return std::move(r).Run();
+}
+
+absl::StatusOr<Graph> FuseHeads(const Graph& old, const KernelTable& kernels) {
+  Rewrite r(old);
+  for (NodeId id = 0; id < static_cast<NodeId>(old.nodes.size()); ++id) {
+    const Node& n = old.nodes[id];
+    if (n.op->name() != "attention" || n.inputs[3] != n.inputs[4]) continue;
+    const TensorSpec &q = old.spec(n.inputs[0]), &k = old.spec(n.inputs[1]), &v = old.spec(n.inputs[2]);
+    if (k.layout != q.layout || v.layout != q.layout || !kernels.Find("heads_packed", q.dtype).ok()) continue;
+    const auto pack = [&r, layout = q.layout](GraphBuilder& g, std::span<const Value> qkv) {
+      const Value packed = HeadsPacked(g, r.New(qkv[0]), r.New(qkv[1]), r.New(qkv[2]));
+      r.SetLayout(packed, layout);
+      return packed;
+    };
+    const AttentionMask mask = AttentionMaskOf(*n.op);
+    const int64_t group = q.shape[2] / k.shape[2];
+    const Value starts = n.inputs.size() > 5 ? n.inputs[5] : Value{};
+    auto packed = std::make_shared<Value>();
+    r.At(id, [&r, &n, id, pack, packed, mask, group, starts](GraphBuilder& g) {
+      *packed = pack(g, n.inputs);
+      const PackedAttention out = AttentionPacked(g, *packed, r.New(n.inputs[3]), mask, group, r.New(starts));
+      r.Replace({id, 0}, out.o_BSHD);
+      r.Replace({id, 1}, out.lse_BSH);
+    });
+    const NodeId bwd = r.Reader({id, 0}, "attention_bwd", std::vector{Value{id, 0}, Value{id, 1}}, 4);
+    if (bwd < 0) continue;
+    r.At(bwd, [&r, &n, bwd, pack, packed, mask, group, starts, layout = q.layout](GraphBuilder& g) {
+      const std::span<const Value> in = r.old().nodes[bwd].inputs;                     // do, q, k, v, o, lse, positions
+      const bool same = std::equal(in.begin() + 1, in.begin() + 4, n.inputs.begin());  // else they are recomputed
+      const Value qkv = same ? *packed : pack(g, in.subspan(1, 3));
+      const Value d = AttentionPackedBwd(g, r.New(in[0]), qkv, r.New(in[4]), r.New(in[5]), r.New(n.inputs[3]), mask,
+                                         group, r.New(starts));
+      r.SetLayout(d, layout);
+      const SplitHeads grads = HeadsUnpacked(g, d, group);
+      r.Replace({bwd, 0}, grads.q_BSHD);
+      r.Replace({bwd, 1}, grads.k_BSHD);
+      r.Replace({bwd, 2}, grads.v_BSHD);
+    });
+  }
   return std::move(r).Run();
 }
 

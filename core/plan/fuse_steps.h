@@ -14,6 +14,10 @@ absl::StatusOr<Graph> FuseSums(const Graph& old, const KernelTable& kernels);
 // q | k | v, the rope, attention, and their gradients. After FuseSums, as the next.
 absl::StatusOr<Graph> FuseAttention(const Graph& old, const Mesh& mesh);
 
+// What is left of attention whose keys have the positions of the queries, where heads_packed has a kernel of the dtype: q, k
+// and v are put side by side. Models with norms of single heads.
+absl::StatusOr<Graph> FuseHeads(const Graph& old, const KernelTable& kernels);
+
 // gate | up, swiglu, and their gradients.
 absl::StatusOr<Graph> FuseSwiglu(const Graph& old, const Mesh& mesh);
 

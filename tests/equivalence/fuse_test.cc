@@ -18,11 +18,11 @@
 namespace strata::testing {
 namespace {
 
-constexpr const char* kFused[] = {"linear_add",       "linear_packed",    "linear_packed_dx",   "linear_dx_add",
-                                  "linear_bias",      "linear_bias_add",  "linear_packed_bias", "linear_dw_acc",
-                                  "embedding_dw_acc", "rope_packed",      "attention_packed",   "attention_packed_bwd",
-                                  "swiglu_packed",    "swiglu_packed_dx", "rms_norm_bwd",       "layer_norm_bwd",
-                                  "softmax_nll",      "softmax_nll_grad"};
+constexpr const char* kFused[] = {"linear_add",       "linear_packed",        "linear_packed_dx",   "linear_dx_add",
+                                  "linear_bias",      "linear_bias_add",      "linear_packed_bias", "linear_dw_acc",
+                                  "embedding_dw_acc", "heads_packed",         "heads_unpacked",     "rope_packed",
+                                  "attention_packed", "attention_packed_bwd", "swiglu_packed",      "swiglu_packed_dx",
+                                  "rms_norm_bwd",     "layer_norm_bwd",       "softmax_nll",        "softmax_nll_grad"};
 
 absl::Status RunDecomposed(const KernelArgs& a) {
   GraphBuilder g;
@@ -213,6 +213,24 @@ TEST(FuseOps, TensorParallelKeepsWhatHasACollectiveInBetween) {
 
 TEST(FuseOps, HeadsSharedByRanksAreNotPacked) {  // 2 kv heads, tp 4: k and v are cut otherwise than q
   ExpectEqualRuns(SmallJob(2, 4, 1), {{"attention_packed", 0}, {"attention", 2}});
+}
+
+TEST(FuseOps, HeadsWithNormsArePackedForTheAttention) {
+  Counts expected = {
+      {"attention_packed", 2}, {"attention_packed_bwd", 2}, {"heads_packed", 2}, {"heads_unpacked", 2},
+      {"attention", 0},        {"linear_packed", 2},        {"rope", 8},         {"eval heads_packed", 2}};
+  for (const int64_t stage : {0, 3}) {
+    JobConfig config = SmallJobOf(ModelArch::kQwen3, stage > 0 ? 2 : 1, 1, 2);
+    config.model.kv_heads = 1;
+    config.parallel.zero.stage = stage;
+    ExpectEqualRuns(config, expected);
+  }
+  Counts again = expected;
+  again["attention_packed"] = again["heads_packed"] = 4;
+  again.erase("rope");
+  again.erase("linear_packed");
+  ExpectEqualRuns(Recomputing(SmallJobOf(ModelArch::kQwen3, 1, 1, 2), Recompute::kBlock), again);
+  ExpectEqualRuns(Recomputing(SmallJobOf(ModelArch::kQwen3, 1, 1, 2), Recompute::kSelective), expected);
 }
 
 TEST(FuseOps, ModelsWithBiases) {

@@ -118,6 +118,24 @@ TEST(GpuPlan, ShardedGradientsLaunchAsManyKernelsAsWholeOnes) {
   }
 }
 
+TEST(GpuPlan, HeadsWithNormsTakeThePackedAttentionInBf16) {
+  STRATA_NEEDS_CUDA_KERNELS();
+  for (const int64_t stage : {0, 3}) {
+    JobConfig c = Sized(ModelArch::kQwen3, stage > 0 ? 2 : 1, stage);
+    const auto planned = PlanOf(c);
+    ASSERT_TRUE(planned.ok()) << planned.status();
+    Counts got = StepsOf(*planned, kTrain, 1);
+    EXPECT_EQ(got["attention_packed"], 1);
+    EXPECT_EQ(got["attention_packed_bwd"], 1);
+    EXPECT_EQ(got["heads_packed"] + got["heads_unpacked"], 2);
+    EXPECT_EQ(StepsOf(*planned, kEval, 1)["attention_packed"], 1);
+    c.precision.compute = DType::kF32;  // which no attention of cuDNN takes
+    const auto plain = PlanOf(c);
+    ASSERT_TRUE(plain.ok()) << plain.status();
+    EXPECT_EQ(StepsOf(*plain, kTrain, 1)["attention"], 1);
+  }
+}
+
 struct Variant {
   const char* name;
   ZeroConfig zero;

@@ -2,6 +2,7 @@
 
 #include "core/ops/bias.h"
 #include "core/ops/dropout.h"
+#include "core/ops/fused.h"
 #include "core/plan/swap_blocks.h"
 #include "tests/testing/gpu.h"
 
@@ -33,6 +34,22 @@ TEST(CudaMove, CutsAndJoins) {
                         g.Add(std::make_shared<SwapBlocksOp>(), {in[0]})[0]};
         },
         {x, y});
+  }
+}
+
+TEST(CudaMove, HeadsSideBySide) {
+  STRATA_NEEDS_GPU();
+  for (const int64_t d : {64, 3}) {
+    const Tensor q = Random({2, 5, 4, d}, 1), k = Random({2, 5, 2, d}, 2), v = Random({2, 5, 2, d}, 3);
+    const auto errors = GpuErrors(
+        [](GraphBuilder& g, const Values& in) {
+          const Value packed = HeadsPacked(g, in[0], in[1], in[2]);
+          const SplitHeads apart = HeadsUnpacked(g, packed, 2);
+          return Values{packed, apart.q_BSHD, apart.k_BSHD, apart.v_BSHD};
+        },
+        {q, k, v}, DType::kBF16);
+    ASSERT_TRUE(errors.ok()) << errors.status();
+    for (const double e : *errors) EXPECT_LE(e, GpuTolerance(DType::kBF16));
   }
 }
 

@@ -83,6 +83,17 @@ TEST(CudaTrain, Llama) {
   ExpectTrainsAlike(Sized(ModelArch::kLlama, 4));
 }
 
+TEST(CudaTrain, QwenWithBiasesAndWithNormsOfHeads) {
+  STRATA_NEEDS_GPU();
+  for (const ModelArch arch : {ModelArch::kQwen2, ModelArch::kQwen3}) {
+    for (const int64_t kv_heads : {1, 2}) {
+      JobConfig c = Sized(arch, 2);
+      c.model.kv_heads = kv_heads;
+      ExpectTrainsAlike(c);
+    }
+  }
+}
+
 TEST(CudaTrain, LlamaWithATiedHeadAndSgd) {
   STRATA_NEEDS_GPU();
   JobConfig c = Sized(ModelArch::kLlama, 2);
