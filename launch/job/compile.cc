@@ -14,6 +14,7 @@
 #include "optim/optimizer_pass.h"
 #include "parallel/pipeline/cut.h"
 #include "parallel/recompute/recompute_pass.h"
+#include "parallel/shard/early_reductions.h"
 #include "parallel/shard/shard_pass.h"
 #include "parallel/zero/bucket_pass.h"
 #include "parallel/zero/flat_weights.h"
@@ -150,6 +151,7 @@ absl::StatusOr<TrainGraph> MakeTrainGraph(const JobStages& stages, const Job& jo
   const Value loss = bucketed.graph.outputs.at("loss");
   ASSIGN_OR_RETURN(train.graph, ApplyOptimizer(std::move(bucketed), mesh, job.config.optim, loss));
   ASSIGN_OR_RETURN(train.graph, FuseOps(std::move(train.graph), mesh, kernels));
+  ASSIGN_OR_RETURN(train.graph, EarlyReductions(train.graph));
   return train;
 }
 

@@ -1,8 +1,8 @@
 #pragma once
 // From a config to plans: the whole way of a training step before step 1.
 //   model graph -> CutStages -> Differentiate -> AccumulateGradients -> DecomposeOps -> ShardPass -> RecomputePass, each
-//   pipeline stage; MergeStages -> ReduceBuffers -> BucketPass -> ApplyOptimizer -> FuseOps, each pipeline rank;
-//   BuildPlan, each rank; VerifyPlans
+//   pipeline stage; MergeStages -> ReduceBuffers -> BucketPass -> ApplyOptimizer -> FuseOps -> EarlyReductions, each
+//   pipeline rank; BuildPlan, each rank; VerifyPlans
 
 #include <vector>
 

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
+
 #include "core/graph/op.h"
 #include "core/ops/collective.h"
 #include "core/ops/flat.h"
@@ -133,6 +135,46 @@ TEST(GpuPlan, HeadsWithNormsTakeThePackedAttentionInBf16) {
     const auto plain = PlanOf(c);
     ASSERT_TRUE(plain.ok()) << plain.status();
     EXPECT_EQ(StepsOf(*plain, kTrain, 1)["attention"], 1);
+  }
+}
+
+// Of what the compute stream runs, the weight gradient of a product comes after all that the reduction of dx waits for.
+TEST(GpuPlan, ReductionsOfInputGradientsStartBeforeWeightGradients) {
+  STRATA_NEEDS_CUDA_KERNELS();
+  for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kGpt2, ModelArch::kBert}) {
+    for (const bool sequence : {false, true}) {
+      SCOPED_TRACE(kModelArchNames[static_cast<size_t>(arch)]);
+      JobConfig c = Sized(arch, 1, 0);
+      c.model.kv_heads = 2;
+      c.parallel.tp = 2;
+      c.parallel.sequence_parallel = sequence;
+      const auto planned = PlanOf(c);
+      ASSERT_TRUE(planned.ok()) << planned.status();
+      const auto mesh = MeshOf(planned->job, 0);
+      ASSERT_TRUE(mesh.ok());
+      const int tp = std::countr_zero(mesh->Find("tp"));
+      int reductions = 0;
+      for (const Segment& segment : planned->plan.programs[kTrain].segments) {
+        if (segment.kind != Action::kB) continue;
+        bool product = false;  // a dx that is a partial sum and not yet reduced
+        for (const Step& step : segment.steps) {
+          if (step.node < 0) continue;
+          const Node& n = planned->graph(kTrain).nodes[step.node];
+          const CollectiveOp* call = AsCollective(n);
+          if (n.block < 0) continue;
+          const std::string_view op = step.kind == Step::kLaunch ? step.op->name() : "";
+          if (op.starts_with("linear_dx") || op == "linear_packed_dx") {
+            product = n.outputs[0].layout[tp] == Partial();
+          } else if (step.kind == Step::kCollective && product && call->from() == Partial()) {
+            product = false;
+            ++reductions;
+          } else if (op.starts_with("linear_dw")) {
+            EXPECT_FALSE(product) << n.scope;
+          }
+        }
+      }
+      EXPECT_EQ(reductions, 2 * c.model.layers);
+    }
   }
 }
 
