@@ -18,6 +18,7 @@ int main(int argc, char** argv) {
                        .bench_step = strata::RunBenchStep,
                        .bench_gemm = strata::RunBenchGemm,
                        .bench_attention = strata::RunBenchAttention,
+                       .bench_collectives = strata::RunBenchCollectives,
                        .data_build = strata::RunDataBuild,
                        .data_inspect = strata::RunDataInspect,
                        .data_verify = strata::RunDataVerify,

@@ -40,6 +40,7 @@ KernelTable CpuKernels() {
   AddConvertKernels(table);
   AddFlatKernels(table);
   AddQuantizeKernels(table);
+  AddSumPartsKernels(table);
   return table;
 }
 

@@ -25,5 +25,6 @@ void AddOptimizerKernels(KernelTable& table);
 void AddConvertKernels(KernelTable& table);  // packing and slicing for collectives
 void AddFlatKernels(KernelTable& table);     // parts of flat buckets
 void AddQuantizeKernels(KernelTable& table);
+void AddSumPartsKernels(KernelTable& table);
 
 }  // namespace strata

@@ -1,4 +1,5 @@
 #include "core/kernels/cuda_kernels.h"
+#include "core/kernels/sum_parts_cuda.h"
 
 namespace strata {
 
@@ -19,6 +20,7 @@ KernelTable CudaKernels(Determinism determinism) {
   AddCudaDropoutKernels(table);
   AddCudaFlatKernels(table);
   AddCudaQuantizeKernels(table);
+  AddCudaSumPartsKernels(table);
   AddCudaAttentionKernels(table, determinism);
   return table;
 }

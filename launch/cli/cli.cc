@@ -1,7 +1,9 @@
 #include "launch/cli/cli.h"
 
 #include <cstdio>
+#include <map>
 #include <memory>
+#include <span>
 #include <utility>
 
 #include <CLI/CLI.hpp>
@@ -167,9 +169,55 @@ class CommandLine {
     step->add_flag("--table", o->table, "The time of every kind of kernel first");
     step->add_option("--timeline", o->timeline, "Write a Gantt chart of the last step, planned and measured, HTML")
         ->type_name("FILE");
+    step->add_flag("--scaling", o->scaling, "And tokens/s on n ranks by n times those of one, which is measured too");
+    step->add_option("--one-rank", o->one_rank, "Tokens/s of one rank, for --scaling")->check(CLI::PositiveNumber);
     add("gemm", "Time and FLOP/s of every matrix product in the step, and their sum; a table, then one JSON line",
         verbs_.bench_gemm);
     add("attention", "The same of every attention", verbs_.bench_attention);
+    AddBenchCollectives(bench);
+  }
+
+  // An option whose values are names[0], names[1], ...
+  template <class E>
+  static void AddChoice(CLI::App* verb, const std::string& option, E& value, std::span<const std::string_view> names,
+                        const std::string& doc) {
+    std::map<std::string, E> values;
+    for (size_t i = 0; i < names.size(); ++i) values.emplace(std::string(names[i]), static_cast<E>(i));
+    const auto set = [&value, values](const std::string& s) { value = values.at(s); };
+    verb->add_option_function<std::string>(option, set, doc)
+        ->check(CLI::IsMember(std::vector<std::string>(names.begin(), names.end())));
+  }
+
+  void AddBenchCollectives(CLI::App& bench) {
+    auto [verb, o] =
+        Add(bench, "collectives",
+            "Time and bandwidth of every collective at many sizes, as NCCL's own tests tell them; a table, "
+            "then one JSON line",
+            verbs_.bench_collectives);
+    const auto number = [&, verb = verb](const char* name, int64_t& value, int64_t min, int64_t max, const char* doc) {
+      verb->add_option(name, value, doc)->check(CLI::Range(min, max))->capture_default_str();
+    };
+    number("-n,--ranks", o->ranks, 1, 64, "Ranks, threads of this process; under mpirun its processes are the ranks");
+    verb->add_option("--device", o->device, "cpu, cuda, or auto: GPUs where there are enough")
+        ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+        ->capture_default_str();
+    verb->add_option("--dtype", o->dtype, "float32, bfloat16 or float64")
+        ->check(CLI::IsMember({"float32", "bfloat16", "float64"}))
+        ->capture_default_str();
+    verb->add_option("--min", o->min, "Smallest size, of a rank's larger buffer")
+        ->type_name("BYTES")
+        ->capture_default_str();
+    verb->add_option("--max", o->max, "Largest size; without it 1GiB on GPUs, 64MiB on CPUs")->type_name("BYTES");
+    number("--factor", o->factor, 2, 1024, "From one size to the next");
+    number("--warmup", o->warmup, 0, 100'000, "Calls before the timed ones");
+    number("--iters", o->iterations, 1, 1'000'000, "Timed calls");
+    verb->add_option("--only", o->only, "These collectives only")
+        ->check(CLI::IsMember({"all-reduce", "reduce-scatter", "all-gather", "all-to-all", "broadcast", "send-recv"}));
+    AddChoice(verb, "--transport", o->comm.transport, kTransportNames, "Between GPUs: nccl, or host: without NCCL");
+    AddChoice(verb, "--launch", o->comm.launch, kNcclLaunchNames, "As parallel.nccl_launch");
+    AddChoice(verb, "--buffers", o->comm.buffers, kNcclBuffersNames, "As parallel.nccl_buffers");
+    number("--ctas", o->comm.nccl_ctas, 0, 64, "Thread blocks of the GPU that a collective may take; 0: NCCL's choice");
+    verb->add_flag("!--no-watch", o->trace, "Without the watch over hangs, to see what it costs");
   }
 
   void AddData() {

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "parallel/comm/comm_config.h"
 
 namespace strata {
 
@@ -48,6 +49,18 @@ struct BenchOptions {
   int64_t steps = 20;  // timed, after warm-up
   bool table = false;
   std::string trace, timeline;  // files, or empty
+  bool scaling = false;         // and how many times as fast as one rank
+  double one_rank = 0;          // its tokens a second; 0: measured
+};
+struct BenchCollectivesOptions {
+  int64_t ranks = 2;            // threads; under mpirun as many as there are processes
+  std::string device = "auto";  // cpu, cuda
+  std::string dtype = "float32";
+  std::string min = "4KiB", max;  // empty: 1 GiB on GPUs, 64 MiB on CPUs
+  int64_t factor = 4, warmup = 5, iterations = 20;
+  std::vector<std::string> only;  // collectives; empty: all
+  CommConfig comm;                // nccl_ctas 0: NCCL's choice
+  bool trace = true;              // with the watch over hangs
 };
 struct DataBuildOptions {
   std::vector<std::string> text, jsonl;  // files; at least one
@@ -134,6 +147,7 @@ struct Verbs {  // all must be set
   std::function<absl::Status(const LaunchRankOptions&)> launch_rank;  // what launch starts, once a rank
   std::function<absl::Status(const PlanVerbOptions&)> plan;
   std::function<absl::Status(const BenchOptions&)> bench_step, bench_gemm, bench_attention;
+  std::function<absl::Status(const BenchCollectivesOptions&)> bench_collectives;
   std::function<absl::Status(const DataBuildOptions&)> data_build;
   std::function<absl::Status(const DataInspectOptions&)> data_inspect;
   std::function<absl::Status(const DataVerifyOptions&)> data_verify;

@@ -193,6 +193,7 @@ void ParallelConfig::Describe(ConfigFields& f) {
   f.AddChoice("overlap", overlap, kOverlapNames,
               {.doc = "collectives, transfers and updates on streams beside the computing; auto: on GPUs"});
   zero.Describe(f);
+  comm.Describe(f);
 }
 
 void MemoryConfig::Describe(ConfigFields& f) {

@@ -11,6 +11,7 @@
 #include "models/model_config.h"
 #include "models/packing.h"
 #include "optim/config.h"
+#include "parallel/comm/comm_config.h"
 #include "parallel/recompute/options.h"
 #include "parallel/zero/zero_config.h"
 
@@ -85,6 +86,7 @@ struct ParallelConfig {
   int64_t resident_stages = 0;
   Overlap overlap = Overlap::kAuto;
   ZeroConfig zero;
+  CommConfig comm;
   int64_t ranks() const { return dp * tp * pp; }
 
   void Describe(ConfigFields& f);

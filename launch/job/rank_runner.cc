@@ -10,6 +10,7 @@
 #include "launch/job/init_parameters.h"
 #include "optim/schedule.h"
 #include "parallel/comm/nccl_world.h"
+#include "parallel/comm/staged_world.h"
 
 namespace strata {
 namespace {
@@ -30,6 +31,16 @@ double Get(const TensorRef& t, int64_t i) {
   }
 }
 
+// The world of collectives on the memory of `device`, a GPU.
+absl::StatusOr<std::unique_ptr<World>> DeviceWorld(const JobConfig& config, World& host, Device& device) {
+  const CommConfig& c = config.parallel.comm;
+  if (c.transport == Transport::kHost) return std::make_unique<StagedWorld>(host, device);
+  ASSIGN_OR_RETURN(std::unique_ptr<NcclWorld> nccl,
+                   MakeNcclWorld(host, OptionsOf(c, std::chrono::seconds(config.guard.hang_timeout))));
+  if (auto* gpu = dynamic_cast<CudaDevice*>(&device)) SetMemory(*gpu, nccl->memory());
+  return nccl;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RankRunner>> RankRunner::Create(const Job& job, const std::shared_ptr<const Plan>& plan,
@@ -39,9 +50,7 @@ absl::StatusOr<std::unique_ptr<RankRunner>> RankRunner::Create(const Job& job, c
   if (RankLedger* ledger = world.ledger()) r->activity_ = &ledger->activity(world.rank());
   World* plan_world = &world;  // of collectives on the device's memory
   if (!device.host_addressable() && world.size() > 1) {
-    ASSIGN_OR_RETURN(
-        r->device_world_,
-        MakeNcclWorld(world, OptionsOf(CommConfig{}, std::chrono::seconds(job.config.guard.hang_timeout))));
+    ASSIGN_OR_RETURN(r->device_world_, DeviceWorld(job.config, world, device));
     plan_world = r->device_world_.get();
   }
   absl::StatusOr<std::unique_ptr<Executor>> executor =

@@ -70,6 +70,7 @@ struct Measured {
   double first_loss = 0, last_loss = 0;
   int64_t device_bytes = 0;  // in use on the GPU, by the driver
   std::string device = "cpu";
+  double one_rank = 0;  // tokens a second of one rank, for the scaling; 0: not asked for
   std::vector<std::vector<Executor::TimedStep>> profiles;   // of rank 0, of several steps
   std::vector<std::vector<Executor::TimedAction>> actions;  // of the last step, by rank
 };
@@ -120,14 +121,11 @@ class Bench {
     ASSIGN_OR_RETURN(const BackEnd back_end, BackEndOf(c));
     ASSIGN_OR_RETURN(const Job job, CompileTraining(c, back_end.kernels));
     ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, back_end.kernels));
-    if (!back_end.cuda()) RETURN_IF_ERROR(CheckFits(job, plans));
-    const int threads = std::max(1, AvailableCores() / job.ranks);
-    Measured m;
-    m.actions.resize(job.ranks);
-    RETURN_IF_ERROR(RunRanks(job.ranks, [&](World& world) -> absl::Status {
-      ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, OpenDevice(back_end, world.rank()));
-      return MeasureRank(job, plans[world.rank()], world, *device, {threads, only == nullptr ? 1 : options_.steps}, m);
-    }));
+    const RankOptions rank{std::max(1, AvailableCores() / job.ranks), only == nullptr ? 1 : options_.steps};
+    ASSIGN_OR_RETURN(Measured m, MeasureRanks(back_end, job, plans, rank));
+    if (options_.scaling) {
+      ASSIGN_OR_RETURN(m.one_rank, OneRank(c, back_end, rank.threads));
+    }
     const ProfileSummary summary = Average(m.profiles);
     if (!options_.trace.empty()) {
       RETURN_IF_ERROR(WriteTextAtomically(Env::Posix(), options_.trace, ChromeTrace(m.profiles.back(), 0)));
@@ -139,7 +137,7 @@ class Bench {
     }
     if (options_.table || only != nullptr) std::fputs(ProfileTable(summary, only).c_str(), stdout);
     if (only == nullptr) {
-      Report(job, plans, threads, m, summary);
+      Report(job, plans, rank.threads, m, summary);
     } else {
       std::fputs(WorkJson(summary, *only, m.device, m.profiles.size()).c_str(), stdout);
     }
@@ -152,6 +150,30 @@ class Bench {
     int64_t profiles =
         1;  // steps whose kernels are timed one by one, after the others: the chip is as hot as in training
   };
+  absl::StatusOr<Measured> MeasureRanks(const BackEnd& back_end, const Job& job, const std::vector<Plan>& plans,
+                                        const RankOptions& options) {
+    if (!back_end.cuda()) RETURN_IF_ERROR(CheckFits(job, plans));
+    Measured m;
+    m.actions.resize(job.ranks);
+    RETURN_IF_ERROR(RunRanks(job.ranks, [&](World& world) -> absl::Status {
+      ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, OpenDevice(back_end, world.rank()));
+      return MeasureRank(job, plans[world.rank()], world, *device, options, m);
+    }));
+    std::sort(m.seconds.begin(), m.seconds.end());
+    return m;
+  }
+
+  // Tokens a second of one rank, on the batch of one data-parallel rank of the job and as many threads as a rank has.
+  absl::StatusOr<double> OneRank(JobConfig c, const BackEnd& back_end, int threads) {
+    if (options_.one_rank > 0) return options_.one_rank;
+    c.batch.tokens /= c.parallel.dp;
+    c.parallel = {.overlap = c.parallel.overlap};
+    ASSIGN_OR_RETURN(const Job job, CompileTraining(c, back_end.kernels));
+    ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, back_end.kernels));
+    ASSIGN_OR_RETURN(const Measured m, MeasureRanks(back_end, job, plans, {threads, 0}));
+    return static_cast<double>(c.batch.tokens) / m.seconds[m.seconds.size() / 2];
+  }
+
   absl::Status MeasureRank(const Job& job, const Plan& plan, World& world, Device& device, const RankOptions& options,
                            Measured& m) {
     ThreadPool pool(options.threads);
@@ -187,7 +209,6 @@ class Bench {
 
   void Report(const Job& job, const std::vector<Plan>& plans, int threads, Measured& m, const ProfileSummary& summary) {
     const JobConfig& c = job.config;
-    std::sort(m.seconds.begin(), m.seconds.end());
     const double median = m.seconds[m.seconds.size() / 2], tokens = static_cast<double>(c.batch.tokens);
     const double rate = FlopsPerToken(c.model) * tokens / median, peak = PeakFlops(m.device) * job.ranks;
     const bool gpu = m.device != "cpu";
@@ -214,6 +235,10 @@ class Bench {
     }
     absl::StrAppendFormat(&text, "\"exposed_communication_s\": %.6f, \"idle_s\": %.6f, ",
                           ExposedSeconds(m.profiles.back()), std::max(0.0, median - busy));
+    if (m.one_rank > 0) {
+      absl::StrAppendFormat(&text, "\"one_rank_tokens_per_s\": %.1f, \"scaling\": %.4f, ", m.one_rank,
+                            tokens / median / (job.ranks * m.one_rank));
+    }
     absl::StrAppendFormat(
         &text, "\"first_loss\": %.4f, \"last_loss\": %.4f, \"planned_bytes\": %d, \"peak_bytes\": %d}\n", m.first_loss,
         m.last_loss, arenas + (gpu ? 0 : OutsideBytes(job)), gpu ? m.device_bytes : PeakResidentBytes());

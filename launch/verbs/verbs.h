@@ -13,6 +13,7 @@ absl::Status RunPlanSchedule(const PlanVerbOptions& options);
 absl::Status RunBenchStep(const BenchOptions& options);
 absl::Status RunBenchGemm(const BenchOptions& options);
 absl::Status RunBenchAttention(const BenchOptions& options);
+absl::Status RunBenchCollectives(const BenchCollectivesOptions& options);
 absl::Status RunDataBuild(const DataBuildOptions& options);
 absl::Status RunDataInspect(const DataInspectOptions& options);
 absl::Status RunDataVerify(const DataVerifyOptions& options);

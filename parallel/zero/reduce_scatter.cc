@@ -1,6 +1,9 @@
 #include "parallel/zero/reduce_scatter.h"
 
 #include "core/ops/collective.h"
+#include "core/ops/flat.h"
+#include "core/ops/move.h"
+#include "core/ops/sum_parts.h"
 #include "parallel/zero/layouts.h"
 
 namespace strata {
@@ -27,9 +30,25 @@ Value Hop(GraphBuilder& g, Value flat, AxisSet axes, QuantBits bits, const Mesh&
   return WithLayout(g, DequantizeSum(g, rows, bits, spec.dtype), LayoutOn(axes | done, Without(partial, axes)));
 }
 
+// Each member's shard of every member, then their sum.
+Value ExchangeAndSum(GraphBuilder& g, Value flat, AxisSet axes, const ZeroOptions& zero, const Mesh& mesh) {
+  const TensorSpec spec = g.spec(flat);
+  if (zero.bf16_gradients) flat = WithLayout(g, Cast(g, flat, DType::kBF16), spec.layout);
+  const AxisSet done = AxesWhere(spec.layout, Placement::kShard), partial = AxesWhere(spec.layout, Placement::kPartial);
+  Layout sent = LayoutOn(done, partial, 1);
+  for (int a = 0; a < kMaxAxes; ++a) {
+    if ((axes >> a & 1) != 0) sent[a] = Shard(0);
+  }
+  const Value row = WithLayout(g, FlatView(g, flat, 0, {mesh.size(axes), spec.shape[0]}), sent);
+  const Value rows = Convert(g, row, axes, Shard(0), Shard(1));
+  const Layout shard = LayoutOn(axes | done, Without(partial, axes));
+  return WithLayout(g, Cast(g, WithLayout(g, SumParts(g, rows), shard), spec.dtype), shard);
+}
+
 }  // namespace
 
 Value ReduceScatter(GraphBuilder& g, Value flat, AxisSet axes, const ZeroOptions& zero, const Mesh& mesh) {
+  if (zero.scatter_by == ScatterBy::kAllToAll) return ExchangeAndSum(g, flat, axes, zero, mesh);
   if (!zero.gradient_bits.has_value()) {
     return Convert(g, flat, axes, Partial(), Shard(0), CollectiveOp::Storage::kInPlace);
   }

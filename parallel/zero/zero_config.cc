@@ -25,8 +25,11 @@ void ZeroConfig::Describe(ConfigFields& f) {
         {.doc = "zero = 3: backward gathers over dp_inner ranks, from a second shard that forward leaves"});
   f.AddChoice("zero_weights", weights, kWeightWireNames,
               {.doc = "zero = 3: how weights are sent; int8 in blocks of 256, within 1/254 of a block's largest"});
-  f.AddChoice("zero_gradients", gradients, kGradientWireNames,
-              {.doc = "how gradients are sent to their shard; int8: as weights; int4: within 1/14"});
+  f.AddChoice(
+      "zero_gradients", gradients, kGradientWireNames,
+      {.doc = "how gradients are sent to their shard; int8: as weights; int4: within 1/14; bf16: rounded once"});
+  f.AddChoice("zero_reduce_scatter", scatter_by, kScatterByNames,
+              {.doc = "all-to-all: gradients are exchanged, and summed in float32 by the rank that keeps them"});
 }
 
 void ZeroConfig::Check(ConfigChecks& c, int64_t dp) const {
@@ -41,6 +44,10 @@ void ZeroConfig::Check(ConfigChecks& c, int64_t dp) const {
   needs(weights != Wire::kExact, "parallel.zero_weights", "int8", stage == 3, "needs parallel.zero = 3");
   needs(gradients != Wire::kExact, "parallel.zero_gradients", kGradientWireNames[static_cast<int>(gradients)],
         stage >= 1, "needs parallel.zero = 1, 2 or 3");
+  const bool exchanged = scatter_by == ScatterBy::kAllToAll, rounded = gradients == Wire::kBf16;
+  needs(exchanged, "parallel.zero_reduce_scatter", "all-to-all", stage >= 1 && (gradients == Wire::kExact || rounded),
+        "needs parallel.zero = 1, 2 or 3, and zero_gradients = \"exact\" or \"bf16\"");
+  needs(rounded, "parallel.zero_gradients", "bf16", exchanged, "needs parallel.zero_reduce_scatter = \"all-to-all\"");
 }
 
 std::vector<MeshAxis> FactorData(std::vector<MeshAxis> axes, int64_t inner) {

@@ -12,9 +12,14 @@ namespace strata {
 
 enum class ZeroScope : uint8_t { kAll, kInner, kStates };
 inline constexpr std::string_view kZeroScopeNames[] = {"all", "inner", "states"};
-enum class Wire : uint8_t { kExact, kInt8, kInt4 };
+enum class Wire : uint8_t { kExact, kInt8, kInt4, kBf16 };
 inline constexpr std::string_view kWeightWireNames[] = {"exact", "int8"};
-inline constexpr std::string_view kGradientWireNames[] = {"exact", "int8", "int4"};
+inline constexpr std::string_view kGradientWireNames[] = {"exact", "int8", "int4", "bf16"};
+// How gradients that are not quantised come to their shard: by the transport's reduce-scatter, which adds in the dtype that it
+// sends; or by an all-to-all of the shards, which each rank then adds up in float32, in the order of the ranks. So they may be
+// sent in bf16, rounded once.
+enum class ScatterBy : uint8_t { kRing, kAllToAll };
+inline constexpr std::string_view kScatterByNames[] = {"ring", "all-to-all"};
 
 // Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models" (SC 2020): which of a job's
 // states are sharded over the data-parallel ranks. Stage 1: master weights and moments; 2: gradients too; 3: weights too.
@@ -30,6 +35,7 @@ struct ZeroConfig {
   ZeroScope scope = ZeroScope::kAll;
   bool secondary = false;
   Wire weights = Wire::kExact, gradients = Wire::kExact;
+  ScatterBy scatter_by = ScatterBy::kRing;
 
   void Describe(ConfigFields& f);
   void Check(ConfigChecks& c, int64_t dp) const;

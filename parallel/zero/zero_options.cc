@@ -10,7 +10,7 @@ ZeroOptions OptionsOf(const ZeroConfig& config, const Mesh& mesh) {
     return config.stage < stage ? AxisSet{0} : config.scope == ZeroScope::kAll || config.scope == largest ? all : fast;
   };
   const auto bits = [](Wire w) -> std::optional<QuantBits> {
-    if (w == Wire::kExact) return std::nullopt;
+    if (w == Wire::kExact || w == Wire::kBf16) return std::nullopt;
     return w == Wire::kInt8 ? QuantBits::k8 : QuantBits::k4;
   };
   return {.states = from(1, ZeroScope::kStates),
@@ -20,7 +20,9 @@ ZeroOptions OptionsOf(const ZeroConfig& config, const Mesh& mesh) {
           .secondary = config.secondary ? inner : AxisSet{0},
           .prefetch = config.prefetch,
           .weight_bits = bits(config.weights),
-          .gradient_bits = bits(config.gradients)};
+          .gradient_bits = bits(config.gradients),
+          .scatter_by = config.scatter_by,
+          .bf16_gradients = config.gradients == Wire::kBf16};
 }
 
 }  // namespace strata

@@ -18,6 +18,8 @@ struct ZeroOptions {
   // A stage's weights are gathered once for several micro-batches: in Phase::kUnshard, dropped by the action kReshard.
   bool resident = false;
   std::optional<QuantBits> weight_bits, gradient_bits;  // none: as they are
+  ScatterBy scatter_by = ScatterBy::kRing;
+  bool bf16_gradients = false;  // sent so
 };
 ZeroOptions OptionsOf(const ZeroConfig& config, const Mesh& mesh);
 

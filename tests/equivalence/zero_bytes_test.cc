@@ -191,6 +191,24 @@ TEST(ZeroTraffic, FollowsTheFormulas) {
   }
 }
 
+// What is exchanged is what a reduce-scatter sends; in bf16 half of it.
+TEST(ZeroTraffic, ByAllToAll) {
+  for (const int64_t dp : {2, 4}) {
+    const double d = static_cast<double>(dp), m = 2, part = (d - 1) / d;
+    constexpr double kScalars = 2 * 4;
+    for (const auto& [wire, size] : {std::pair(Wire::kExact, 4), std::pair(Wire::kBf16, 2)}) {
+      Sent s = SentBy(Bf16Job(dp, 2, {.stage = 1, .gradients = wire, .scatter_by = ScatterBy::kAllToAll}));
+      EXPECT_EQ(s.bytes, (Bytes{{"dp all-to-all", part * size * s.n},
+                                {"dp all-gather", part * 2 * s.n},
+                                {"dp all-reduce", 2 * part * kScalars}}));
+      s = SentBy(Bf16Job(dp, 2, {.stage = 2, .gradients = wire, .scatter_by = ScatterBy::kAllToAll}));
+      EXPECT_EQ(s.bytes, (Bytes{{"dp all-to-all", m * part * size * s.n},
+                                {"dp all-gather", part * 2 * s.n},
+                                {"dp all-reduce", 2 * part * kScalars}}));
+    }
+  }
+}
+
 TEST(ZeroTraffic, ShardsWithinANodeAreSummedBetweenNodes) {
   const Sent s = SentBy(Bf16Job(4, 1, {.stage = 1, .inner = 2, .scope = ZeroScope::kInner}));
   EXPECT_EQ(s.bytes, (Bytes{{"dp.i reduce-scatter", 0.5 * 4 * s.n},

@@ -144,6 +144,61 @@ INSTANTIATE_TEST_SUITE_P(All, ZeroHierarchy,
                                            Hierarchy{"a_rank_a_node", 2, 4, 1, 1, ZeroScope::kInner}),
                          [](const auto& info) { return info.param.name; });
 
+// A reduce-scatter as an all-to-all and a sum.
+TEST(ZeroAllToAll, EqualsOneRank) {
+  const absl::StatusOr<JobRun> want = RunStage(ConfigOf({}, 1, 1, 1), 0);
+  ASSERT_TRUE(want.ok()) << want.status();
+  struct Row {
+    int64_t stage, dp, tp, accumulate, inner;
+    ZeroScope scope;
+  };
+  for (const Row& r :
+       {Row{1, 4, 1, 2, 0, ZeroScope::kAll}, Row{2, 2, 2, 2, 0, ZeroScope::kAll}, Row{3, 8, 1, 1, 0, ZeroScope::kAll},
+        Row{2, 4, 1, 2, 2, ZeroScope::kInner}, Row{3, 8, 1, 1, 4, ZeroScope::kStates}}) {
+    JobConfig config = ConfigOf({}, r.dp, r.tp, r.accumulate);
+    config.parallel.zero = {.stage = r.stage, .inner = r.inner, .scope = r.scope, .scatter_by = ScatterBy::kAllToAll};
+    const absl::StatusOr<JobRun> run = RunJob(config, kSteps);
+    ASSERT_TRUE(run.ok()) << run.status();
+    SCOPED_TRACE(r.stage);
+    ExpectEqualRuns(*run, *want, kTolerance);
+  }
+}
+
+// Both add in the order of the ranks, in float32.
+TEST(ZeroAllToAll, HasTheBitsOfTheReduceScatterOfHostRanks) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (int64_t stage = 1; stage <= 3; ++stage) {
+      JobConfig config = ConfigOf({}, 4, 1, 2);
+      config.precision.compute = dtype;
+      config.parallel.zero = {.stage = stage};
+      const absl::StatusOr<JobRun> want = RunJob(config, kSteps);
+      config.parallel.zero.scatter_by = ScatterBy::kAllToAll;
+      const absl::StatusOr<JobRun> run = RunJob(config, kSteps);
+      ASSERT_TRUE(want.ok() && run.ok()) << want.status() << run.status();
+      EXPECT_TRUE(run->parameters == want->parameters) << Name(dtype) << " stage " << stage;
+    }
+  }
+}
+
+// Each rank's gradient is rounded once, to 8 bits.
+TEST(ZeroAllToAll, InBf16StaysNearExactAndIsDeterministic) {
+  for (int64_t stage = 1; stage <= 3; ++stage) {
+    JobConfig config = ConfigOf({}, 4, 1, 2);
+    config.precision.compute = DType::kF32;
+    config.parallel.zero = {.stage = stage, .scatter_by = ScatterBy::kAllToAll};
+    const absl::StatusOr<JobRun> exact = RunJob(config, kSteps);
+    config.parallel.zero.gradients = Wire::kBf16;
+    const absl::StatusOr<JobRun> run = RunJob(config, kSteps), again = RunJob(config, kSteps);
+    ASSERT_TRUE(exact.ok() && run.ok() && again.ok()) << run.status();
+    EXPECT_TRUE(run->parameters == again->parameters);
+    EXPECT_TRUE(run->parameters != exact->parameters);
+    for (int s = 0; s < kSteps; ++s) {
+      EXPECT_NEAR(run->steps[s].loss, exact->steps[s].loss, 1e-3 * exact->steps[s].loss) << s;
+      EXPECT_NEAR(run->steps[s].grad_norm, exact->steps[s].grad_norm, 4e-3 * exact->steps[s].grad_norm) << s;
+    }
+  }
+}
+
 // Quantised collectives change what is summed, within their bounds, and the same way every time.
 TEST(ZeroQuantised, StaysNearExactAndIsDeterministic) {
   const auto config = [](int64_t stage, Wire weights, Wire gradients, int64_t inner) {

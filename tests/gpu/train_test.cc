@@ -235,6 +235,64 @@ TEST(CudaTrain, ZeroOnTwoGpus) {
   ExpectZeroTrainsAlike(ModelArch::kLlama, rounding, rounded);
 }
 
+TEST(CudaTrain, ZeroByAllToAllOnTwoGpus) {
+  STRATA_NEEDS_GPUS(2);
+  const ZeroConfig levels[] = {{.stage = 1, .scatter_by = ScatterBy::kAllToAll},
+                               {.stage = 2, .scatter_by = ScatterBy::kAllToAll},
+                               {.stage = 3, .scatter_by = ScatterBy::kAllToAll}};
+  ExpectZeroTrainsAlike(ModelArch::kLlama, levels, kTolerances);
+}
+
+// Without NCCL: through pinned memory, and summed by the threads' world.
+void ExpectStagedTrainsAlike(const OpenRankDevice& open) {
+  for (const bool tensor : {false, true}) {
+    JobConfig c = Sized(ModelArch::kLlama, 2);
+    c.model.kv_heads = 2;
+    const auto want = Train(c, DType::kF64, CpuKernels(), nullptr);
+    ASSERT_TRUE(want.ok()) << want.status();
+    c.parallel.dp = tensor ? 1 : 2;
+    c.parallel.tp = tensor ? 2 : 1;
+    c.parallel.sequence_parallel = tensor;
+    c.parallel.zero.stage = tensor ? 0 : 2;
+    c.parallel.comm.transport = Transport::kHost;
+    c.batch.micro = tensor ? 4 : 2;
+    for (const auto& [dtype, loss, parameters] : kTolerances) {
+      const auto run = Train(c, dtype, CudaKernels(Determinism::kFast), open);
+      ASSERT_TRUE(run.ok()) << run.status();
+      for (int s = 0; s < kSteps; ++s) {
+        EXPECT_NEAR(run->steps[s].loss / want->steps[s].loss, 1, loss) << Name(dtype) << " step " << s + 1;
+      }
+      EXPECT_LE(Distance(*run, *want), parameters) << Name(dtype) << (tensor ? " tp 2" : " zero 2");
+    }
+  }
+}
+
+TEST(CudaTrain, StagedThroughTheHostOnTwoGpus) {
+  STRATA_NEEDS_GPUS(2);
+  ExpectStagedTrainsAlike(OpenGpu);
+}
+
+TEST(CudaTrain, StagedThroughTheHostTwoRanksOnOneGpu) {
+  STRATA_NEEDS_GPU();
+  ExpectStagedTrainsAlike([](int) { return OpenGpu(0); });
+}
+
+TEST(CudaTrain, RegisteredBuffersOnTwoGpus) {
+  STRATA_NEEDS_GPUS(2);
+  for (const NcclBuffers buffers : {NcclBuffers::kRegistered, NcclBuffers::kSymmetric, NcclBuffers::kCopyEngine}) {
+    JobConfig c = Sized(ModelArch::kLlama, 2);
+    const auto want = Train(c, DType::kF64, CpuKernels(), nullptr);
+    ASSERT_TRUE(want.ok()) << want.status();
+    c.parallel.dp = 2;
+    c.parallel.zero.stage = 2;
+    c.parallel.comm.buffers = buffers;
+    c.batch.micro = 2;
+    const auto run = Train(c, DType::kF32, CudaKernels(Determinism::kFast), OpenGpu);
+    ASSERT_TRUE(run.ok()) << kNcclBuffersNames[static_cast<int>(buffers)] << ": " << run.status();
+    EXPECT_LE(Distance(*run, *want), kTolerances[0].parameters);
+  }
+}
+
 TEST(CudaTrain, BitExactRunsRepeatTheirBits) {
   STRATA_NEEDS_GPU();
   for (const Packing packing : {Packing::kConcat, Packing::kIsolate}) {

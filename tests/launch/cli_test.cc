@@ -20,6 +20,7 @@ struct Recorder {
   LaunchRankOptions launch_rank;
   PlanVerbOptions plan;
   BenchOptions bench_step, bench_gemm, bench_attention;
+  BenchCollectivesOptions bench_collectives;
   DataBuildOptions data_build;
   DataInspectOptions data_inspect;
   DataVerifyOptions data_verify;
@@ -56,6 +57,7 @@ struct Recorder {
                       Record("bench step", bench_step),
                       Record("bench gemm", bench_gemm),
                       Record("bench attention", bench_attention),
+                      Record("bench collectives", bench_collectives),
                       Record("data build", data_build),
                       Record("data inspect", data_inspect),
                       Record("data verify", data_verify),
@@ -96,6 +98,10 @@ TEST(Cli, TrainAndPlan) {
   EXPECT_EQ(r.called, "bench step");
   EXPECT_EQ(r.bench_step.steps, 7);
   EXPECT_EQ(r.bench_step.timeline, "t.html");
+  EXPECT_FALSE(r.bench_step.scaling);
+  EXPECT_EQ(r.Run({"bench", "step", "run.toml", "--scaling", "--one-rank", "1234.5"}), 0);
+  EXPECT_TRUE(r.bench_step.scaling);
+  EXPECT_EQ(r.bench_step.one_rank, 1234.5);
   EXPECT_EQ(r.Run({"plan", "run.toml"}), 0);
   EXPECT_EQ(r.called, "plan");
   EXPECT_FALSE(r.plan.steps);
@@ -106,6 +112,37 @@ TEST(Cli, TrainAndPlan) {
   EXPECT_THAT(r.plan.set, ElementsAre("parallel.dp=2"));
   EXPECT_EQ(r.Run({"plan", "run.toml", "--steps"}), 0);
   EXPECT_TRUE(r.plan.steps);
+}
+
+TEST(Cli, BenchCollectives) {
+  Recorder r;
+  EXPECT_EQ(r.Run({"bench", "collectives"}), 0);
+  EXPECT_EQ(r.called, "bench collectives");
+  EXPECT_EQ(r.bench_collectives.ranks, 2);
+  EXPECT_TRUE(r.bench_collectives.trace);
+  EXPECT_EQ(r.bench_collectives.comm, CommConfig{});
+  EXPECT_EQ(
+      r.Run({"bench",    "collectives", "-n",        "3",          "--device", "cpu",       "--dtype",     "bfloat16",
+             "--min",    "1KiB",        "--max",     "1MiB",       "--factor", "2",         "--iters",     "7",
+             "--warmup", "1",           "--only",    "all-reduce", "--only",   "send-recv", "--transport", "host",
+             "--launch", "direct",      "--buffers", "symmetric",  "--ctas",   "8",         "--no-watch"}),
+      0);
+  const BenchCollectivesOptions& o = r.bench_collectives;
+  EXPECT_EQ(o.ranks, 3);
+  EXPECT_EQ(o.device, "cpu");
+  EXPECT_EQ(o.dtype, "bfloat16");
+  EXPECT_EQ(o.min, "1KiB");
+  EXPECT_EQ(o.max, "1MiB");
+  EXPECT_EQ(o.factor, 2);
+  EXPECT_EQ(o.iterations, 7);
+  EXPECT_EQ(o.warmup, 1);
+  EXPECT_THAT(o.only, ElementsAre("all-reduce", "send-recv"));
+  EXPECT_EQ(o.comm.transport, Transport::kHost);
+  EXPECT_EQ(o.comm.launch, NcclLaunch::kDirect);
+  EXPECT_EQ(o.comm.buffers, NcclBuffers::kSymmetric);
+  EXPECT_EQ(o.comm.nccl_ctas, 8);
+  EXPECT_FALSE(o.trace);
+  EXPECT_EQ(r.Run({"bench", "collectives", "--only", "all-at-once"}), 64);
 }
 
 TEST(Cli, PlanOfSchedules) {

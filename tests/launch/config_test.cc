@@ -98,7 +98,12 @@ dp_inner = 1
 zero_scope = "all"
 zero_secondary = true
 zero_weights = "int8"
-zero_gradients = "int4"
+zero_gradients = "bf16"
+zero_reduce_scatter = "all-to-all"
+transport = "host"
+nccl_ctas = 8
+nccl_launch = "direct"
+nccl_buffers = "symmetric"
 [memory]
 limit = "1.5GiB"
 recompute = "selective"
@@ -179,7 +184,12 @@ JobConfig Full() {
                          .scope = ZeroScope::kAll,
                          .secondary = true,
                          .weights = Wire::kInt8,
-                         .gradients = Wire::kInt4}};
+                         .gradients = Wire::kBf16,
+                         .scatter_by = ScatterBy::kAllToAll},
+                .comm = {.transport = Transport::kHost,
+                         .nccl_ctas = 8,
+                         .launch = NcclLaunch::kDirect,
+                         .buffers = NcclBuffers::kSymmetric}};
   c.memory = {.limit = "1.5GiB", .recompute = Recompute::kSelective, .recompute_blocks = 2};
   c.checkpoint = {.every = 7, .keep = 5, .async = false};
   c.log = {.every = 3, .sinks = {"prometheus", "jsonl"}};
@@ -272,9 +282,10 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
     check(precision, a);
   }
   {
-    auto& [a, b, c, d, e, f, g, h, i, q, r, zero] = parallel;
-    auto& [j, k, l, m, n, o, p] = zero;
-    check(parallel, a, b, c, d, e, f, g, h, i, q, r, j, k, l, m, n, o, p);
+    auto& [a, b, c, d, e, f, g, h, i, q, r, zero, comm] = parallel;
+    auto& [j, k, l, m, n, o, p, s] = zero;
+    auto& [t, u, v, w] = comm;
+    check(parallel, a, b, c, d, e, f, g, h, i, q, r, j, k, l, m, n, o, p, s, t, u, v, w);
   }
   {
     auto& [a, b, c] = memory;

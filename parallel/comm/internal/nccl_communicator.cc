@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <thread>
+#include <utility>
 
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -78,6 +79,7 @@ absl::Status NcclCommunicator::Issue(std::span<const Collective> calls, Stream s
     if (comm_ == nullptr)
       return absl::FailedPreconditionError(absl::StrFormat("communicator %s is closed", spec_.name));
     issuing_ = true;
+    issuing_since_ = Clock::now();
     ++sequence_;
     if (record_.get() != nullptr) record_.get()->Issue();
     if (shared_->options.trace == NcclTrace::kCalls) pending = Begin(calls[0]);
@@ -196,7 +198,14 @@ absl::Status NcclCommunicator::Look() {
     if (!status.ok()) return cause_ = Annotate(status, internal::Where(spec_, sequence_));
   }
   Retire();
-  if (first_ == last_) return absl::OkStatus();
+  if (first_ == last_) {
+    // A direct launch waits itself for the connections of a first call; in the background, Settle() looks at the time.
+    const bool stuck = issuing_ && shared_->options.launch == NcclLaunch::kDirect &&
+                       Clock::now() - issuing_since_ > shared_->options.deadline;
+    if (!stuck) return absl::OkStatus();
+    return cause_ = absl::DeadlineExceededError(absl::StrFormat(
+               "%s: not launched within %d ms", internal::Where(spec_, sequence_), shared_->options.deadline.count()));
+  }
   const Pending& oldest = pending_[first_ % pending_.size()];
   if (Clock::now() - std::max(oldest.since, last_end_) < shared_->options.deadline) return absl::OkStatus();
   return cause_ = Hung(oldest);
@@ -237,7 +246,10 @@ void NcclCommunicator::Abort(const absl::Status& cause) {
 
 ncclComm_t NcclCommunicator::Take() {
   const std::lock_guard lock(mutex_);
-  return issuing_ || cause_.ok() ? nullptr : std::exchange(comm_, nullptr);
+  if (cause_.ok()) return nullptr;
+  // A direct launch comes back only when its communicator is aborted.
+  if (issuing_ && shared_->options.launch == NcclLaunch::kBackground) return nullptr;
+  return std::exchange(comm_, nullptr);
 }
 
 void NcclCommunicator::AbortAll(std::span<NcclCommunicator* const> doomed) {
@@ -279,6 +291,7 @@ absl::Status NcclCommunicator::Close() {
     RETURN_IF_ERROR(cause_);
     if (comm_ == nullptr) return absl::OkStatus();
     issuing_ = true;
+    issuing_since_ = Clock::now();
   }
   const auto finalize = [&]() -> absl::Status {
     for (ncclWindow_t w : windows_) {

@@ -93,6 +93,7 @@ class NcclCommunicator final : public Communicator {
   std::mutex mutex_;  // guards what follows; never held during a call that may wait
   ncclComm_t comm_ = nullptr;
   bool issuing_ = false;  // the rank's thread uses comm_
+  Clock::time_point issuing_since_;
   absl::Status cause_;
   std::vector<void*> registered_;
   std::vector<ncclWindow_t> windows_;

@@ -1,0 +1,10 @@
+#pragma once
+// sum_parts on the GPU; contract as of cuda_kernels.h.
+
+#include "core/exec/device.h"
+
+namespace strata {
+
+void AddCudaSumPartsKernels(KernelTable& table);
+
+}  // namespace strata

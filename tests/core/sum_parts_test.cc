@@ -1,0 +1,45 @@
+#include "core/ops/sum_parts.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/testing/op_checks.h"
+
+namespace strata::testing {
+namespace {
+
+const GraphFn kSum = [](GraphBuilder& g, const std::vector<Value>& in) {
+  return std::vector<Value>{SumParts(g, in[0])};
+};
+
+TEST(SumParts, SumsRowsInTheirOrder) {
+  // 1e8 + 1 is 1e8 in float32: the order shows.
+  Tensor x = Tensor::Zeros(DType::kF32, {3, 2});
+  for (int64_t i = 0; i < 6; ++i) x.set(i, (const double[]){1e8, 1, 1, 1e8, -1e8, -1e8}[i]);
+  const auto y = Call(kSum, {x});
+  ASSERT_TRUE(y.ok()) << y.status();
+  EXPECT_EQ(y->at(0).dtype, DType::kF32);
+  EXPECT_EQ(y->at(0).at(0), 0);
+  EXPECT_EQ(y->at(0).at(1), 0);
+}
+
+TEST(SumParts, SumsBf16InFloat32) {
+  Tensor x = Tensor::Zeros(DType::kBF16, {2, 1});
+  x.set(0, 256);
+  x.set(1, 1);  // 257 is no bf16
+  const auto y = Call(kSum, {x});
+  ASSERT_TRUE(y.ok()) << y.status();
+  EXPECT_EQ(y->at(0).dtype, DType::kF32);
+  EXPECT_EQ(y->at(0).at(0), 257);
+}
+
+TEST(SumParts, OfFloat64IsFloat64) {
+  const Tensor x = Tensor::Random(DType::kF64, {4, 100'000}, 1);
+  const auto y = Call(kSum, {x});
+  ASSERT_TRUE(y.ok()) << y.status();
+  for (int64_t i = 0; i < 100'000; ++i) {
+    ASSERT_EQ(y->at(0).at(i), ((x.at(i) + x.at(100'000 + i)) + x.at(200'000 + i)) + x.at(300'000 + i));
+  }
+}
+
+}  // namespace
+}  // namespace strata::testing

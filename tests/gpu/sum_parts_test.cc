@@ -1,0 +1,26 @@
+#include "core/ops/sum_parts.h"
+
+#include "tests/testing/gpu.h"
+
+namespace strata::testing {
+namespace {
+
+// The bits of the CPU: ranks of one job need not be alike.
+TEST(CudaSumParts, HasTheBitsOfTheCpu) {
+  STRATA_NEEDS_GPU();
+  const GraphFn sum = [](GraphBuilder& g, const std::vector<Value>& in) {
+    return std::vector<Value>{SumParts(g, in[0])};
+  };
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const int64_t rows : {1, 2, 5}) {
+      for (const int64_t columns : {1, 7, 1000, 4096}) {
+        const auto errors = GpuKernelErrors(sum, {Tensor::Random(dtype, {rows, columns}, 3)});
+        ASSERT_TRUE(errors.ok()) << errors.status();
+        EXPECT_EQ(errors->at(0), 0) << Name(dtype) << " " << rows << " x " << columns;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace strata::testing
