@@ -21,15 +21,18 @@ Executor::BoundSegment Executor::BindSegment(const Program& program, size_t acti
   BoundSegment bound{.segment = &segment};
   for (size_t i = 0; i < segment.steps.size(); ++i) {
     const Step& step = segment.steps[i];
-    BoundStep b{.step = &step, .call = step.call, .overwrite = overwrites[i]};
+    BoundStep b{.step = &step, .overwrite = overwrites[i]};
     for (const Operand& o : step.in) b.in.emplace_back(o.view).data = Address(o.ref, program, action);
     for (const Operand& o : step.out) b.out.emplace_back(o.view).data = Address(o.ref, program, action);
     if (step.workspace_bytes > 0) {
       b.workspace = {Address(step.workspace, program, action), static_cast<size_t>(step.workspace_bytes)};
     }
     if (step.kind == Step::kCollective) {
-      b.call.in = b.in.empty() ? nullptr : b.in[0].data;
-      b.call.out = b.out.empty() ? nullptr : b.out[0].data;
+      for (int32_t k = 0; k < step.calls; ++k) {
+        Collective& call = b.calls.emplace_back(step.call);
+        call.in = b.in.empty() ? nullptr : b.in[0].as<const std::byte>() + b.in[0].bytes() / step.calls * k;
+        call.out = b.out.empty() ? nullptr : b.out[0].as<std::byte>() + b.out[0].bytes() / step.calls * k;
+      }
     }
     bound.has_collectives |= step.kind == Step::kCollective;
     bound.steps.push_back(std::move(b));

@@ -315,7 +315,7 @@ absl::Status Executor::RunStep(const BoundStep& b, int16_t on) {
   const Stream stream = streams_[on];
   switch (step.kind) {
     case Step::kLaunch: return step.kernel->run(ArgsOf(b, b.overwrite, on));
-    case Step::kCollective: ++collectives_; return comms_[step.comm]->Issue({&b.call, 1}, stream);
+    case Step::kCollective: ++collectives_; return comms_[step.comm]->Issue(b.calls, stream);
     case Step::kCopy: return deps_.device.Copy(b.out[0].data, b.in[0].data, b.in[0].bytes(), stream);
     case Step::kRecord: return deps_.device.Record(events_[step.event], stream);
     case Step::kWait: return deps_.device.Wait(stream, events_[step.event]);

@@ -90,7 +90,7 @@ class Executor {
     const Step* step = nullptr;
     std::vector<TensorRef> in, out;
     std::span<std::byte> workspace;
-    Collective call{};
+    std::vector<Collective> calls;
     bool overwrite = false;  // no earlier action has written the accumulator
   };
   struct BoundSegment {  // a segment bound to slots

@@ -32,8 +32,8 @@ class Code {
   int64_t workspace_bytes_ = 0;
 };
 
-// A collective moves whole blocks: along a dim with others before it, blocks are swapped to the front before it and back
-// after it. `step` has the operands of the node.
+// A collective moves whole blocks. Along a dim with others before it, it is a call for each of these where they are few;
+// else blocks are swapped to the front before it and back after it. `step` has the operands of the node.
 class CollectiveOp;
 absl::Status LowerCollective(Code& code, int position, const CollectiveOp& op, Step step);
 

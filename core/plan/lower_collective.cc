@@ -26,6 +26,17 @@ int64_t Outer(const Shape& s, int dim) {
   return k;
 }
 
+// A few rows are gathered or scattered one by one, where they lie.
+constexpr int64_t kMostCalls = 32;
+
+int32_t CallsOf(const CollectiveOp& op, const Shape& in, const Shape& out) {
+  using Kind = CollectiveOp::Kind;
+  int64_t outer = 1;
+  if (op.kind() == Kind::kReduceScatter) outer = Outer(in, op.to().dim);
+  if (op.kind() == Kind::kAllGather) outer = Outer(out, op.from().dim);
+  return outer <= kMostCalls ? static_cast<int32_t>(outer) : 1;
+}
+
 }  // namespace
 
 absl::Status LowerCollective(Code& code, int position, const CollectiveOp& op, Step step) {
@@ -35,13 +46,15 @@ absl::Status LowerCollective(Code& code, int position, const CollectiveOp& op, S
   const int64_t n = static_cast<int64_t>(op.Ranks(code.mesh()).size());
   const Shape in = step.in[0].view.shape, out = step.out[0].view.shape;
   const Operand result = step.out[0];
+  step.calls = CallsOf(op, in, out);
+  const bool whole = step.calls == 1;  // in one call, of what may have to be packed
   const bool scatters = op.kind() == Kind::kReduceScatter || op.kind() == Kind::kAllToAll;
   const bool gathers = op.kind() == Kind::kAllGather || op.kind() == Kind::kAllToAll;
-  if (scatters && Outer(in, op.to().dim) > 1) {  // [o, n, rest] -> [n, o, rest]
+  if (whole && scatters && Outer(in, op.to().dim) > 1) {  // [o, n, rest] -> [n, o, rest]
     const int64_t o = Outer(in, op.to().dim);
     ASSIGN_OR_RETURN(step.in[0], Swap(code, position, step, step.in[0], {o, n, in.elements() / (o * n)}, nullptr));
   }
-  const int64_t unpack = gathers ? Outer(out, op.from().dim) : 1;  // [n, o, rest] -> [o, n, rest]
+  const int64_t unpack = whole && gathers ? Outer(out, op.from().dim) : 1;  // [n, o, rest] -> [o, n, rest]
   if (unpack > 1) {
     step.out[0] = code.storages().Temporary(result.view.dtype, {n, unpack, out.elements() / (n * unpack)});
   }
@@ -50,7 +63,7 @@ absl::Status LowerCollective(Code& code, int position, const CollectiveOp& op, S
   step.call = {.kind = kCall[static_cast<int>(op.kind())],
                .reduce = op.from().is_partial() ? op.from().reduce : ReduceOp::kSum,
                .dtype = step.in[0].view.dtype,
-               .count = step.in[0].view.shape.elements()};
+               .count = step.in[0].view.shape.elements() / step.calls};
   const Operand gathered = step.out[0];
   const Step like = step;
   code.Emit(position, std::move(step));

@@ -86,6 +86,9 @@ struct Step {  // one line of `strata plan --steps`
   Ref workspace;  // one region a stream, sized by Kernel::workspace
   int64_t workspace_bytes = 0;
   int16_t comm = -1;
+  // A gather or scatter along a dim with others before it: so many calls that start together, each on what follows in `in`
+  // and `out`; `call` is the first.
+  int32_t calls = 1;
   Collective call{};
 };
 

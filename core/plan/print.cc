@@ -12,20 +12,39 @@ std::string Address(const Plan& plan, const Operand& o) {
                          o.ref.offset);
 }
 
+std::string What(const Plan& plan, const Step& s) {
+  switch (s.kind) {
+    case Step::kLaunch: return std::string(s.op->name());
+    case Step::kCollective:
+      return absl::StrFormat("%s[%s] x%d", Name(s.call.kind), plan.comms[s.comm].name, plan.comms[s.comm].ranks.size());
+    case Step::kCopy: return "copy";
+    case Step::kRecord: return absl::StrFormat("record event %d", s.event);
+    case Step::kWait: return absl::StrFormat("wait event %d", s.event);
+  }
+  return "";
+}
+
 std::string Line(const Plan& plan, const Step& s) {
-  std::string in, out, what;
+  std::string in, out;
   for (const Operand& o : s.in) in += (in.empty() ? "" : ", ") + Address(plan, o);
   for (const Operand& o : s.out) out += (out.empty() ? "" : ", ") + Address(plan, o);
-  switch (s.kind) {
-    case Step::kLaunch: what = std::string(s.op->name()); break;
-    case Step::kCollective:
-      what = absl::StrFormat("%s[%s] x%d", Name(s.call.kind), plan.comms[s.comm].name, plan.comms[s.comm].ranks.size());
-      break;
-    case Step::kCopy: what = "copy"; break;
-    case Step::kRecord: what = absl::StrFormat("record event %d", s.event); break;
-    case Step::kWait: what = absl::StrFormat("wait event %d", s.event); break;
+  return absl::StrFormat("%-16s (%s) -> %s | %s", What(plan, s), in, out, s.scope);
+}
+
+// "  collectives dp | B0.0 14 reduce-scatter[dp] | bucket.blocks.1 | after event 3, 5 | event 7"
+void AppendIssued(const Plan& plan, const Program& p, std::string& text) {
+  absl::StrAppendFormat(&text, "  issued\n");
+  for (const IssuedStep& i : p.issues) {
+    const Action& a = p.actions[i.action];
+    const Step* step = i.step < 0 ? nullptr : &p.segments[p.SegmentOf(a)].steps[i.step];
+    const std::string what = step != nullptr ? absl::StrFormat("%d %s | %s", i.step, What(plan, *step), step->scope)
+                             : i.step == IssuedStep::kFeed ? "inputs"
+                                                           : "outputs";
+    absl::StrAppendFormat(&text, "    %-16s | %s %s", plan.streams[i.stream].name, ToString(a), what);
+    for (int32_t e : i.waits) absl::StrAppendFormat(&text, " | after %d", e);
+    if (i.record >= 0) absl::StrAppendFormat(&text, " | event %d", i.record);
+    text += "\n";
   }
-  return absl::StrFormat("%-16s (%s) -> %s | %s", what, in, out, s.scope);
 }
 
 }  // namespace
@@ -55,6 +74,12 @@ std::string Print(const Plan& plan, PrintDetail detail) {
     for (int r : c.ranks) ranks += (ranks.empty() ? "" : ",") + std::to_string(r);
     absl::StrAppendFormat(&text, "communicator %s: ranks %s\n", c.name, ranks);
   }
+  if (plan.streams.size() > 1) {
+    text += "streams:";
+    for (const PlannedStream& s : plan.streams)
+      absl::StrAppendFormat(&text, "%s %s", &s == plan.streams.data() ? "" : ",", s.name);
+    absl::StrAppendFormat(&text, "; %d events\n", plan.events);
+  }
   for (const Program& p : plan.programs) {
     absl::StrAppendFormat(&text, "program %s:", p.name);
     for (size_t i = 0; i < p.actions.size(); ++i) {
@@ -72,7 +97,7 @@ std::string Print(const Plan& plan, PrintDetail detail) {
         launches += step.kind == Step::kLaunch;
         collectives += step.kind == Step::kCollective;
         if (step.kind == Step::kCollective)
-          bytes += BytesSent(step.call, static_cast<int>(plan.comms[step.comm].ranks.size()));
+          bytes += step.calls * BytesSent(step.call, static_cast<int>(plan.comms[step.comm].ranks.size()));
       }
       const Action a{.kind = s.kind, .replica = s.replica, .stage = s.stage, .edge = s.edge};
       absl::StrAppendFormat(&text, "  segment %s%s: %d steps, %d kernels, %d collectives, %s sent\n", ToString(a),
@@ -82,6 +107,7 @@ std::string Print(const Plan& plan, PrintDetail detail) {
       for (size_t i = 0; i < s.steps.size(); ++i)
         absl::StrAppendFormat(&text, "    %4d %s\n", i, Line(plan, s.steps[i]));
     }
+    if (detail == PrintDetail::kSteps && !p.issues.empty()) AppendIssued(plan, p, text);
   }
   return text;
 }

@@ -26,7 +26,8 @@ std::string ToString(const IssuedCall& c) {
 
 bool Agree(const IssuedCall& x, const IssuedCall& y) {
   const Collective &a = x.step->call, &b = y.step->call;
-  return std::tie(a.kind, a.reduce, a.dtype, a.count) == std::tie(b.kind, b.reduce, b.dtype, b.count);
+  return std::tie(a.kind, a.reduce, a.dtype, a.count, x.step->calls) ==
+         std::tie(b.kind, b.reduce, b.dtype, b.count, y.step->calls);
 }
 
 class Calls {

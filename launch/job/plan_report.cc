@@ -66,7 +66,7 @@ std::string TrafficText(const Plan& plan, const Program& program) {
         const CommSpec& comm = plan.comms[step.comm];
         auto& [calls, bytes] = sent[{comm.name, Name(step.call.kind)}];
         ++calls;
-        bytes += BytesSent(step.call, static_cast<int>(comm.ranks.size()));
+        bytes += step.calls * BytesSent(step.call, static_cast<int>(comm.ranks.size()));
       }
     }
   }

@@ -1,0 +1,311 @@
+#include <cuda_runtime.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/str_format.h"
+#include "core/base/status.h"
+#include "core/exec/cuda_context.h"
+#include "core/kernels/peer_sum.h"
+#include "parallel/comm/internal/calls.h"
+#include "parallel/comm/peer_world.h"
+
+namespace strata {
+namespace {
+
+using internal::At;
+using internal::IsPointToPoint;
+using internal::Slice;
+using internal::SliceOf;
+
+// What the members of a communicator tell each other once.
+struct Member {
+  cudaEvent_t ready = nullptr, done = nullptr;  // recorded by this member alone
+};
+// The same number of T from each member.
+template <typename T>
+absl::Status Exchange(Communicator& host, std::span<const T> mine, std::vector<T>& all) {
+  all.resize(mine.size() * host.spec().ranks.size());
+  const Collective gather{.kind = Collective::kAllGather,
+                          .dtype = DType::kU8,
+                          .count = static_cast<int64_t>(mine.size_bytes()),
+                          .in = mine.data(),
+                          .out = all.data()};
+  return host.Issue({&gather, 1}, Stream{});
+}
+
+// A call in three parts. Each member records `ready` on its stream and tells its buffers; when all have told theirs, streams
+// wait for each other's `ready`, the work is enqueued, and each records `done`; when all have, streams wait for each other's
+// `done`. An event is recorded anew only after its waiters have enqueued their waits, for they told so by coming to what
+// follows. A member whose stream is late delays the others' streams, not their threads.
+class PeerCommunicator final : public Communicator {
+ public:
+  PeerCommunicator(std::unique_ptr<Communicator> host, CommSpec spec, int me, std::vector<Member> members, int blocks)
+      : host_(std::move(host)),
+        spec_(std::move(spec)),
+        me_(me),
+        members_(std::move(members)),
+        blocks_(blocks),
+        in_(members_.size()),
+        out_(members_.size()) {}
+  ~PeerCommunicator() override {
+    if (!host_->Poll().ok()) return;  // aborted: others may be about to wait for them
+    cudaEventDestroy(members_[me_].ready);
+    cudaEventDestroy(members_[me_].done);
+  }
+  PeerCommunicator(const PeerCommunicator&) = delete;
+  PeerCommunicator& operator=(const PeerCommunicator&) = delete;
+
+  const CommSpec& spec() const override { return spec_; }
+  absl::Status Poll() override { return host_->Poll(); }
+  void Abort(const absl::Status& cause) override { host_->Abort(cause); }
+  absl::Status Close() override { return host_->Close(); }
+
+  absl::Status Issue(std::span<const Collective> calls, Stream stream) override {
+    const auto native = static_cast<cudaStream_t>(stream.native);
+    absl::Status status;
+    const auto messages = std::count_if(calls.begin(), calls.end(), IsPointToPoint);
+    if (messages > 0) status = PointToPoint(calls, native);
+    if (status.ok() && messages == 0 && !calls.empty()) status = Together(calls, native);
+    for (const Collective& c : calls) {  // a span of both kinds
+      if (status.ok() && messages > 0 && !IsPointToPoint(c)) status = Together({&c, 1}, native);
+    }
+    if (!status.ok() && host_->Poll().ok()) host_->Abort(status);
+    return status;
+  }
+
+ private:
+  int size() const { return static_cast<int>(members_.size()); }
+
+  absl::Status Record(cudaEvent_t event, cudaStream_t stream) {
+    return CudaStatus(cudaEventRecord(event, stream), "cudaEventRecord");
+  }
+  absl::Status Wait(cudaStream_t stream, cudaEvent_t event) {
+    return CudaStatus(cudaStreamWaitEvent(stream, event), "cudaStreamWaitEvent");
+  }
+  absl::Status Copy(void* to, const void* from, int64_t bytes, cudaStream_t stream) {
+    if (to == from || bytes == 0) return absl::OkStatus();
+    return CudaStatus(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, stream),
+                      "cudaMemcpyAsync");
+  }
+
+  // Each member says what it is about to do, so that calls that differ are told from each other before a byte moves.
+  absl::Status Tell(std::span<const Collective> calls) {
+    RETURN_IF_ERROR(Exchange(*host_, calls, told_));
+    for (size_t k = 0; k < calls.size(); ++k) {
+      RETURN_IF_ERROR(internal::CheckCalls(spec_, ++sequence_, me_,
+                                           [&](int i) -> const Collective& { return told_[i * calls.size() + k]; }));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Together(std::span<const Collective> calls, cudaStream_t stream) {
+    RETURN_IF_ERROR(Record(members_[me_].ready, stream));
+    RETURN_IF_ERROR(Tell(calls));
+    for (int p = 0; p < size(); ++p) {
+      if (p != me_) RETURN_IF_ERROR(Wait(stream, members_[p].ready));
+    }
+    for (size_t k = 0; k < calls.size(); ++k) {
+      for (int p = 0; p < size(); ++p) {
+        const Collective& theirs = told_[p * calls.size() + k];
+        in_[p] = theirs.in;
+        out_[p] = theirs.out;
+      }
+      RETURN_IF_ERROR(Work(calls[k], stream));
+    }
+    RETURN_IF_ERROR(Record(members_[me_].done, stream));
+    const Collective barrier;
+    RETURN_IF_ERROR(host_->Issue({&barrier, 1}, Stream{}));
+    for (int p = 0; p < size(); ++p) {
+      if (p != me_) RETURN_IF_ERROR(Wait(stream, members_[p].done));
+    }
+    return absl::OkStatus();
+  }
+
+  // This member's part. Where it writes into a peer's memory, that is a place which nobody else reads or writes in the call.
+  absl::Status Work(const Collective& c, cudaStream_t stream) {
+    const int64_t element = SizeOf(c.dtype), bytes = c.count * element, part = bytes / size();
+    const Slice mine = SliceOf(c.count, size(), me_);
+    switch (c.kind) {
+      case Collective::kAllReduce: {
+        void* const slice = At(c.out, mine.first * element);
+        RETURN_IF_ERROR(Sum(c, mine, slice, stream));
+        return Push(slice, (mine.last - mine.first) * element, mine.first * element, stream);
+      }
+      case Collective::kReduceScatter: return Sum(c, mine, c.out, stream);
+      case Collective::kAllGather:
+        RETURN_IF_ERROR(Copy(At(c.out, me_ * bytes), c.in, bytes, stream));
+        return Push(c.in, bytes, me_ * bytes, stream);
+      case Collective::kAllToAll:
+        for (int i = 0; i < size(); ++i) {
+          const int p = (me_ + i) % size();
+          RETURN_IF_ERROR(Copy(At(out_[p], me_ * part), At(c.in, p * part), part, stream));
+        }
+        return absl::OkStatus();
+      case Collective::kBroadcast:
+        if (me_ != c.peer) return absl::OkStatus();
+        RETURN_IF_ERROR(Copy(c.out, c.in, bytes, stream));
+        return Push(c.in, bytes, 0, stream);
+      default: return absl::OkStatus();  // a barrier
+    }
+  }
+
+  absl::Status Sum(const Collective& c, const Slice& slice, void* out, cudaStream_t stream) {
+    for (const void*& in : in_) in = At(in, slice.first * SizeOf(c.dtype));
+    return PeerSum(c.reduce, c.dtype, in_, slice.last - slice.first, out, blocks_, stream);
+  }
+
+  // To all peers, `offset` bytes into their outputs; each member begins with another one.
+  absl::Status Push(const void* from, int64_t bytes, int64_t offset, cudaStream_t stream) {
+    for (int i = 1; i < size(); ++i) {
+      RETURN_IF_ERROR(Copy(At(out_[(me_ + i) % size()], offset), from, bytes, stream));
+    }
+    return absl::OkStatus();
+  }
+
+  // Receivers tell senders where to, senders copy there and tell when they have.
+  absl::Status PointToPoint(std::span<const Collective> calls, cudaStream_t stream) {
+    std::vector<Collective>& told = messages_;
+    std::vector<Collective>& theirs = received_;
+    told.clear();
+    theirs.assign(calls.size(), {});
+    RETURN_IF_ERROR(Record(members_[me_].ready, stream));
+    for (size_t i = 0; i < calls.size(); ++i) {
+      if (calls[i].kind == Collective::kRecv)
+        told.push_back(Message(Collective::kSend, calls[i].peer, &calls[i], nullptr));
+      if (calls[i].kind == Collective::kSend)
+        told.push_back(Message(Collective::kRecv, calls[i].peer, nullptr, &theirs[i]));
+    }
+    RETURN_IF_ERROR(host_->Issue(told, Stream{}));
+    for (size_t i = 0; i < calls.size(); ++i) {
+      const Collective& c = calls[i];
+      if (c.kind != Collective::kSend) continue;
+      RETURN_IF_ERROR(internal::CheckPair(spec_, me_, c, c.peer, theirs[i]));
+      RETURN_IF_ERROR(Wait(stream, members_[c.peer].ready));
+      RETURN_IF_ERROR(Copy(theirs[i].out, c.in, c.count * SizeOf(c.dtype), stream));
+    }
+    RETURN_IF_ERROR(Record(members_[me_].done, stream));
+    for (Collective& m : told) {  // the other way
+      m.kind = m.kind == Collective::kSend ? Collective::kRecv : Collective::kSend;
+      m.in = m.kind == Collective::kSend ? &done_ : nullptr;
+      m.out = m.kind == Collective::kRecv ? &done_ : nullptr;
+      m.count = static_cast<int64_t>(sizeof(done_));
+    }
+    RETURN_IF_ERROR(host_->Issue(told, Stream{}));
+    for (const Collective& c : calls) {
+      if (c.kind == Collective::kRecv) RETURN_IF_ERROR(Wait(stream, members_[c.peer].done));
+    }
+    return absl::OkStatus();
+  }
+
+  static Collective Message(Collective::Kind kind, int peer, const Collective* in, Collective* out) {
+    return {.kind = kind,
+            .dtype = DType::kU8,
+            .count = static_cast<int64_t>(sizeof(Collective)),
+            .peer = peer,
+            .in = in,
+            .out = out};
+  }
+
+  const std::unique_ptr<Communicator> host_;
+  const CommSpec spec_;
+  const int me_;
+  const std::vector<Member> members_;
+  const int blocks_;
+  uint64_t sequence_ = 0;  // collectives begun
+  // Scratch, for calls allocate nothing.
+  std::vector<Collective> told_;  // by the members, one after the other
+  std::vector<const void*> in_;   // of the running call, by member
+  std::vector<void*> out_;
+  std::vector<Collective> messages_, received_;
+  int64_t done_ = 0;
+};
+
+class PeerWorld final : public World {
+ public:
+  PeerWorld(World& host, const PeerWorldOptions& options) : host_(host), options_(options) {}
+
+  int rank() const override { return host_.rank(); }
+  int size() const override { return host_.size(); }
+  RankLedger* ledger() override { return host_.ledger(); }
+
+  absl::StatusOr<std::unique_ptr<Communicator>> Connect(const CommSpec& group) override {
+    const CommSpec named{group.ranks.empty() ? group.name : group.name + " (peers)", group.ranks};
+    ASSIGN_OR_RETURN(std::unique_ptr<Communicator> host, host_.Connect(named));
+    if (host == nullptr) return std::unique_ptr<Communicator>();
+    const auto at = std::find(group.ranks.begin(), group.ranks.end(), rank());
+    Member mine;
+    for (cudaEvent_t* e : {&mine.ready, &mine.done}) {
+      RETURN_IF_ERROR(CudaStatus(cudaEventCreateWithFlags(e, cudaEventDisableTiming), "cudaEventCreate"));
+    }
+    std::vector<Member> members;
+    RETURN_IF_ERROR(Exchange(*host, std::span<const Member>(&mine, 1), members));
+    return std::make_unique<PeerCommunicator>(std::move(host), group, static_cast<int>(at - group.ranks.begin()),
+                                              std::move(members), options_.sum_blocks);
+  }
+
+ private:
+  World& host_;
+  const PeerWorldOptions options_;
+};
+
+// Of a rank of the world.
+struct Place {
+  int64_t machine = 0, process = 0, gpu = -1;
+};
+
+absl::StatusOr<Place> MyPlace() {
+  int gpu = 0;
+  RETURN_IF_ERROR(CudaStatus(cudaGetDevice(&gpu), "cudaGetDevice"));
+  return Place{gethostid(), getpid(), gpu};
+}
+
+// Why GPU `from` does not read and write the memory of `to`, or empty: from now on it does.
+std::string Reach(int from, int to) {
+  int can = 0;
+  const cudaError_t asked = cudaDeviceCanAccessPeer(&can, from, to);
+  cudaError_t error = asked;
+  if (asked == cudaSuccess && can != 0) error = cudaDeviceEnablePeerAccess(to, 0);
+  const bool enabled = error == cudaSuccess || error == cudaErrorPeerAccessAlreadyEnabled;
+  cudaGetLastError();  // not sticky
+  if (can != 0 && enabled) return "";
+  return absl::StrFormat("GPU %d does not reach the memory of GPU %d%s", from, to,
+                         error == cudaSuccess ? "" : absl::StrFormat(" (%s)", cudaGetErrorString(error)));
+}
+
+std::string WhyNoPeers(const std::vector<Place>& places, int me) {
+  if (places.size() > kMaxPeers) return absl::StrFormat("%d ranks; at most %d", places.size(), kMaxPeers);
+  for (int r = 0; r < static_cast<int>(places.size()); ++r) {
+    if (r == me) continue;
+    if (places[r].machine != places[me].machine || places[r].process != places[me].process) {
+      return absl::StrFormat("ranks %d and %d are different processes", me, r);
+    }
+    if (places[r].gpu == places[me].gpu) return absl::StrFormat("ranks %d and %d share GPU %d", me, r, places[me].gpu);
+    const std::string why = Reach(static_cast<int>(places[me].gpu), static_cast<int>(places[r].gpu));
+    if (!why.empty()) return why;
+  }
+  return "";
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<World>> MakePeerWorld(World& host, const PeerWorldOptions& options) {
+  CommSpec all{.name = "all (peers)"};
+  for (int r = 0; r < host.size(); ++r) all.ranks.push_back(r);
+  ASSIGN_OR_RETURN(const std::unique_ptr<Communicator> comm, host.Connect(all));
+  ASSIGN_OR_RETURN(const Place mine, MyPlace());
+  std::vector<Place> places;
+  RETURN_IF_ERROR(Exchange(*comm, std::span<const Place>(&mine, 1), places));
+  const std::string why = WhyNoPeers(places, host.rank());
+  int64_t number = why.empty() ? 0 : 1;  // of ranks that cannot
+  const Collective sum{.kind = Collective::kAllReduce, .dtype = DType::kI64, .count = 1, .in = &number, .out = &number};
+  RETURN_IF_ERROR(comm->Issue({&sum, 1}, Stream{}));
+  RETURN_IF_ERROR(comm->Close());
+  if (number > 0) {
+    return absl::FailedPreconditionError("no copies between GPUs: " + (why.empty() ? "another rank cannot" : why));
+  }
+  return std::make_unique<PeerWorld>(host, options);
+}
+
+}  // namespace strata
