@@ -20,7 +20,7 @@
 namespace strata {
 namespace {
 
-constexpr uint64_t kMagic = 0x7374726174611001;  // of this layout of the memory
+constexpr uint64_t kMagic = 0x7374726174611002;  // of this layout of the memory
 constexpr int kTries = 1000;                     // a writer takes nanoseconds
 
 int64_t Now() { return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1); }
@@ -36,15 +36,20 @@ std::string Text(const char (&from)[n]) {
   return std::string(from, strnlen(from, n));
 }
 
-// "its process 1234 is stopped", or "" where it runs.
-std::string StateOf(pid_t pid) {
-  if (pid == ::getpid()) return "";
+// Where process ids mean the same: of a container, or of the machine.
+uint64_t PidSpace() {
+  struct stat info {};
+  return ::stat("/proc/self/ns/pid", &info) == 0 ? static_cast<uint64_t>(info.st_ino) : 0;
+}
+
+// As in /proc: R, S, T (stopped), ...; X where it is gone, also if its parent has not asked for it.
+char StateOf(pid_t pid, uint64_t space) {
+  if (pid == ::getpid() || space != PidSpace()) return 'R';
   const absl::StatusOr<std::string> stat = ReadKernelText(absl::StrFormat("/proc/%d/stat", pid));
   const size_t after = stat.ok() ? stat->rfind(')') : std::string::npos;  // the name before it may hold anything
-  const char state = after == std::string::npos || after + 2 >= stat->size() ? 'X' : (*stat)[after + 2];
-  if (state == 'T' || state == 't') return absl::StrFormat("its process %d is stopped", pid);
-  if (state == 'X' || state == 'Z') return absl::StrFormat("its process %d has ended", pid);
-  return "";
+  if (after == std::string::npos || after + 2 >= stat->size()) return 'X';
+  const char state = (*stat)[after + 2];
+  return state == 'Z' ? 'X' : state == 't' ? 'T' : state;
 }
 
 }  // namespace
@@ -110,6 +115,7 @@ struct RankLedger::Header {
 };
 struct alignas(64) RankLedger::Slot {
   std::atomic<pid_t> pid{0};
+  std::atomic<uint64_t> space{0};  // PidSpace() of the process
   Activity activity;
   CommRecord comms[kMaxComms];
 };
@@ -172,7 +178,10 @@ absl::StatusOr<std::shared_ptr<RankLedger>> RankLedger::Open(const std::string& 
 
 void RankLedger::Unlink(const std::string& name) { ::shm_unlink(name.c_str()); }
 
-void RankLedger::Enter(int rank) { slot(rank).pid = ::getpid(); }
+void RankLedger::Enter(int rank) {
+  slot(rank).space = PidSpace();
+  slot(rank).pid = ::getpid();
+}
 Activity& RankLedger::activity(int rank) { return slot(rank).activity; }
 bool RankLedger::known(int rank) const { return rank >= 0 && rank < ranks_ && slot(rank).pid != 0; }
 
@@ -210,9 +219,14 @@ std::string RankLedger::Describe(int rank) const {
   const double seconds = static_cast<double>(Now() - doing.since_ns) * 1e-9;
   std::string text = doing.what[0] == 0 ? "has not said what it does"
                                         : absl::StrFormat("has been %s for %.1f s", ToString(doing), seconds);
-  const std::string state = StateOf(slot(rank).pid);
-  return state.empty() ? text : text + "; " + state;
+  const pid_t pid = slot(rank).pid;
+  const char state = StateOf(pid, slot(rank).space);
+  if (state == 'T') absl::StrAppendFormat(&text, "; its process %d is stopped", pid);
+  if (state == 'X') absl::StrAppendFormat(&text, "; its process %d has ended", pid);
+  return text;
 }
+
+bool RankLedger::gone(int rank) const { return known(rank) && StateOf(slot(rank).pid, slot(rank).space) == 'X'; }
 
 uint64_t KeyOf(const CommSpec& spec) {
   uint64_t key = HashName(spec.name);

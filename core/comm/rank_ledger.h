@@ -99,6 +99,7 @@ class RankLedger : public std::enable_shared_from_this<RankLedger> {
 
   // For others.
   bool known(int rank) const;  // has entered, on this machine
+  bool gone(int rank) const;   // was known, and its process has ended
   // Its record of the communicator with this key; null if it has none.
   const CommRecord* Find(int rank, uint64_t key) const;
   // Some communicator of the rank with calls that have not ended, but not `except`; null if there is none.

@@ -101,6 +101,25 @@ TEST_F(GpuProcesses, AStoppedRankEndsTheJobWithinItsDeadline) {
   EXPECT_THAT(launch.Output(), ContainsRegex("rank 1 has .*been [a-z].* for [0-9.]+ s; its process [0-9]+ is stopped"));
 }
 
+// Over MPI alone: collectives go through pinned memory.
+TEST_F(GpuProcesses, TrainWithoutNccl) {
+  STRATA_NEEDS_PROCESSES();
+  double loss[2] = {};
+  for (const bool host : {false, true}) {
+    std::filesystem::remove_all(run_.out());
+    std::vector<std::string> command = Command(5, 60);
+    command.push_back(host ? "--set=parallel.transport=\"host\"" : "--set=parallel.transport=\"nccl\"");
+    Process launch(command);
+    ASSERT_EQ(launch.Wait(std::chrono::seconds(100)), 0) << launch.Output();
+    const std::string output = launch.Output();
+    const size_t at = output.find("final: validation loss ");
+    ASSERT_NE(at, std::string::npos) << output;
+    loss[host ? 1 : 0] = std::atof(output.c_str() + at + 23);
+  }
+  EXPECT_GT(loss[0], 0);
+  EXPECT_NEAR(loss[0], loss[1], 1e-3);
+}
+
 TEST_F(GpuProcesses, StartAndStop) {
   STRATA_NEEDS_PROCESSES();
   const char* const given = std::getenv("STRATA_STARTS");

@@ -132,6 +132,29 @@ TEST_F(LaunchTest, AKilledRankIsTheCauseAndTheOthersAreFolded) {
   EXPECT_THAT(launch.Output(), HasSubstr(run_.out() + "/logs"));
 }
 
+// Where nobody ends the other ranks, they see for themselves, long before the deadline.
+TEST_F(LaunchTest, RanksSeeThatOneIsGone) {
+  const std::string logs = run_.out() + "/logs";
+  std::filesystem::create_directories(logs);
+  std::vector<std::string> command = Command({}, 1'000'000, {"--set=guard.hang_timeout=60"});
+  command.erase(command.begin(), command.begin() + 3);  // what follows "launch --"
+  const std::vector<std::string> mpirun = {"mpirun", "-n", "4", STRATA_BINARY, "launch-rank", "--log-dir", logs, "--"};
+  command.insert(command.begin(), mpirun.begin(), mpirun.end());
+  Process job(command);
+  WaitForSteps([&] { return Log(0); });
+  ::kill(Rank(2), SIGKILL);
+  const auto told = [&] {
+    for (int r : {0, 1, 3}) {
+      if (Log(r).find(": rank 2 is gone; rank 2 has ") != std::string::npos) return true;
+    }
+    return false;
+  };
+  for (int i = 0; i < 500 && !told(); ++i) std::this_thread::sleep_for(kLook);
+  EXPECT_TRUE(told()) << Log(0) << Log(1) << Log(3);
+  ::kill(job.pid(), SIGTERM);
+  job.Wait();
+}
+
 TEST_F(LaunchTest, AHungRankEndsTheJobWithinItsDeadline) {
   Process launch(Command({"--show", "failed"}, 1'000'000));
   WaitForSteps([&] { return Log(0); });

@@ -150,6 +150,28 @@ absl::Status Connect(MpiSession& session) {
   });
 }
 
+// Runs that start and stop, one after the other: some communicators, some calls, closed or just left.
+absl::Status Starts(MpiSession& session) {
+  for (int i = 0; i < 7; ++i) {
+    RETURN_IF_ERROR(RunMpiRank(session, [&](World& world) -> absl::Status {
+      std::vector<std::unique_ptr<Communicator>> comms;
+      for (int c = 0; c <= i % 3; ++c) {
+        ASSIGN_OR_RETURN(comms.emplace_back(), world.Connect(All(absl::StrFormat("comm %d", c), world)));
+      }
+      float x = 1;
+      const Collective sum{Collective::kAllReduce, {}, DType::kF32, 1, -1, &x, &x};
+      for (int k = 0; k < i; ++k) {
+        for (auto& comm : comms) RETURN_IF_ERROR(IssueOne(*comm, sum));
+      }
+      for (auto& comm : comms) {
+        if (i % 2 == 0) RETURN_IF_ERROR(comm->Close());
+      }
+      return absl::OkStatus();
+    }));
+  }
+  return absl::OkStatus();
+}
+
 int Run(const char* scenario) {
   struct Scenario {
     const char* name;
@@ -162,6 +184,7 @@ int Run(const char* scenario) {
                                      {"failed-pipeline", FailedPipeline},
                                      {"hang", Hang},
                                      {"error", Error},
+                                     {"starts", Starts},
                                      {"abort", Abort},
                                      {"mismatch", Mismatch},
                                      {"pair", MismatchedPair},

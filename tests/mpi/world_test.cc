@@ -112,6 +112,13 @@ TEST(MpiWorld, TheFirstAbortStays) {
   }
 }
 
+TEST(MpiWorld, JobsStartAndStop) {
+  for (int i = 0; i < 6; ++i) {
+    const Outcome o = Mpirun(2 + i % 3, i % 3 == 2 ? "abort" : "starts");
+    EXPECT_EQ(o.code == 0, i % 3 != 2) << i << ": " << o.output;
+  }
+}
+
 TEST(MpiWorld, DifferentCallsAreAnErrorThatNamesBoth) {
   EXPECT_THAT(
       Mpirun(2, "mismatch").output,

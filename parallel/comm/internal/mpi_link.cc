@@ -19,8 +19,9 @@ using std::chrono::milliseconds;
 constexpr int64_t kMaxMessage = int64_t{1} << 30;  // MPI counts in int
 constexpr std::chrono::microseconds kSpin{50};     // before a waiting rank sleeps; there may be more ranks than cores
 constexpr std::chrono::microseconds kSleep{50}, kLongSleep{500};
-constexpr milliseconds kLongWait{50};     // after it the longer sleep
-constexpr milliseconds kDelivery{1'000};  // longest wait for the messages of an abort
+constexpr milliseconds kLongWait{50};                    // after it the longer sleep
+constexpr milliseconds kDelivery{1'000};                 // longest wait for the messages of an abort
+constexpr milliseconds kUntilLook{2'000}, kLook{1'000};  // for ranks whose processes have ended
 constexpr size_t kMaxControl = 4096;
 constexpr char kCause = 'C', kAsk = 'A', kAnswer = 'W';  // first byte of a control message
 
@@ -50,11 +51,16 @@ std::set<int> LateRanks(const std::vector<MpiLink::Pending>& pending) {
 // when the deadline passes, those who are late are asked; if all of them wait too, they get another chance to say why.
 class MpiLink::Patience {
  public:
-  explicit Patience(milliseconds deadline) : deadline_(deadline), limit_(Clock::now() + deadline) {}
+  explicit Patience(milliseconds deadline)
+      : deadline_(deadline), limit_(Clock::now() + deadline), look_(Clock::now() + kUntilLook) {}
 
   // OK while there is time. Under the link's lock.
   absl::Status Check(MpiLink& link, const std::vector<Pending>& pending, const CommSpec& spec,
                      absl::FunctionRef<std::string()> what) {
+    if (Clock::now() >= look_) {
+      look_ = Clock::now() + kLook;
+      RETURN_IF_ERROR(LookForGone(link, pending, spec, what));
+    }
     if (Clock::now() < limit_) return absl::OkStatus();
     const std::set<int> late = LateRanks(pending);
     if (stage_ == Stage::kWait) {
@@ -84,6 +90,18 @@ class MpiLink::Patience {
 
  private:
   enum class Stage : uint8_t { kWait, kAsked, kExtended };
+
+  // Of a rank whose process has ended nothing will come.
+  static absl::Status LookForGone(const MpiLink& link, const std::vector<Pending>& pending, const CommSpec& spec,
+                                  absl::FunctionRef<std::string()> what) {
+    for (const int r : LateRanks(pending)) {
+      if (link.ledger_ == nullptr || !link.ledger_->gone(r)) continue;
+      return absl::UnavailableError(
+          absl::StrFormat("%s: rank %d is gone%s", what(), r, WhatTheyDo(*link.ledger_, spec, {{r}})));
+    }
+    return absl::OkStatus();
+  }
+
   absl::Status Next(Stage stage, milliseconds more) {
     stage_ = stage;
     limit_ = Clock::now() + more;
@@ -91,7 +109,7 @@ class MpiLink::Patience {
   }
 
   const milliseconds deadline_;
-  Clock::time_point limit_;
+  Clock::time_point limit_, look_;
   Stage stage_ = Stage::kWait;
 };
 

@@ -17,6 +17,7 @@ namespace {
 // core/plan names the communicators of pipelines so.
 bool IsEdge(const CommSpec& spec) { return spec.name.starts_with("edge "); }
 
+constexpr std::chrono::seconds kUntilLook{2}, kLook{1};      // for ranks whose processes have ended
 constexpr std::chrono::microseconds kSpin{200}, kSleep{50};  // while NCCL works in the background
 
 ncclDataType_t NcclType(DType t) {
@@ -144,6 +145,8 @@ absl::Status NcclCommunicator::Enqueue(const Collective& c, cudaStream_t stream)
     case Collective::kAllToAll: break;
   }
   const size_t each = n / spec_.ranks.size();
+  // Of its own where there is one: copy engines do that, and not sends and receives.
+  if (lib_.AlltoAll != nullptr) return check(lib_.AlltoAll(c.in, c.out, each, type, comm_, stream));
   const int64_t bytes = static_cast<int64_t>(each) * SizeOf(c.dtype);
   for (int r = 0; r < size(); ++r) {
     RETURN_IF_ERROR(check(lib_.Send(At(c.in, r * bytes), each, type, r, comm_, stream)));
@@ -207,8 +210,24 @@ absl::Status NcclCommunicator::Look() {
                "%s: not launched within %d ms", internal::Where(spec_, sequence_), shared_->options.deadline.count()));
   }
   const Pending& oldest = pending_[first_ % pending_.size()];
+  RETURN_IF_ERROR(LookForGone(oldest));
   if (Clock::now() - std::max(oldest.since, last_end_) < shared_->options.deadline) return absl::OkStatus();
   return cause_ = Hung(oldest);
+}
+
+// Of a rank whose process has ended nothing will come: no need to wait for the deadline.
+absl::Status NcclCommunicator::LookForGone(const Pending& oldest) {
+  if (shared_->ledger == nullptr || Clock::now() < next_look_) return absl::OkStatus();
+  next_look_ = Clock::now() + kLook;
+  if (Clock::now() - std::max(oldest.since, last_end_) < kUntilLook) return absl::OkStatus();
+  for (const int r : spec_.ranks) {
+    if (!shared_->ledger->gone(r)) continue;
+    cause_ =
+        absl::UnavailableError(absl::StrFormat("%s, %s: rank %d is gone%s", internal::Where(spec_, oldest.sequence),
+                                               Describe(oldest.call), r, WhatTheyDo(*shared_->ledger, spec_, {{r}})));
+    return cause_;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status NcclCommunicator::Hung(const Pending& oldest) const {

@@ -76,6 +76,7 @@ class NcclCommunicator final : public Communicator {
   absl::Status Enqueue(const Collective& c, cudaStream_t stream);
   absl::Status Settle(const char* what);
   absl::Status Hung(const Pending& oldest) const;
+  absl::Status LookForGone(const Pending& oldest);
   Pending* Begin(const Collective& call);
   void End(Pending* pending);
   void Retire();
@@ -101,6 +102,7 @@ class NcclCommunicator final : public Communicator {
   std::array<Pending, 64> pending_;
   size_t first_ = 0, last_ = 0;  // of pending_, modulo its size
   Clock::time_point last_end_ = Clock::now();
+  Clock::time_point next_look_;  // for ranks whose processes have ended
 };
 
 }  // namespace strata::internal

@@ -34,6 +34,7 @@ absl::StatusOr<NcclLibrary> NcclLibrary::Open() {
   s.Update(file.Load("ncclSend", lib.Send));
   s.Update(file.Load("ncclRecv", lib.Recv));
   RETURN_IF_ERROR(s);
+  file.Load("ncclAlltoAll", lib.AlltoAll).IgnoreError();
   file.Load("ncclMemAlloc", lib.MemAlloc).IgnoreError();
   file.Load("ncclMemFree", lib.MemFree).IgnoreError();
   file.Load("ncclCommRegister", lib.CommRegister).IgnoreError();

@@ -28,6 +28,7 @@ struct NcclLibrary {
   decltype(ncclSend)* Send;
   decltype(ncclRecv)* Recv;
   // Null where the library is older.
+  decltype(ncclAlltoAll)* AlltoAll;
   decltype(ncclMemAlloc)* MemAlloc;
   decltype(ncclMemFree)* MemFree;
   decltype(ncclCommRegister)* CommRegister;
