@@ -60,8 +60,7 @@ void Published<T>::Store(const T& value) {
   std::memcpy(words, &value, sizeof(value));
   const uint64_t version = version_.load(std::memory_order_relaxed) | 1;
   version_.store(version, std::memory_order_relaxed);
-  std::atomic_thread_fence(std::memory_order_release);
-  for (size_t i = 0; i < kWords; ++i) words_[i].store(words[i], std::memory_order_relaxed);
+  for (size_t i = 0; i < kWords; ++i) words_[i].store(words[i], std::memory_order_release);
   version_.store(version + 1, std::memory_order_release);
 }
 
@@ -70,8 +69,7 @@ T Published<T>::Load() const {
   uint64_t words[kWords];
   for (int i = 0; i < kTries; ++i) {
     const uint64_t before = version_.load(std::memory_order_acquire);
-    for (size_t w = 0; w < kWords; ++w) words[w] = words_[w].load(std::memory_order_relaxed);
-    std::atomic_thread_fence(std::memory_order_acquire);
+    for (size_t w = 0; w < kWords; ++w) words[w] = words_[w].load(std::memory_order_acquire);
     if (before % 2 == 0 && version_.load(std::memory_order_relaxed) == before) break;
   }
   T value;
