@@ -12,6 +12,7 @@
 #include "core/plan/code.h"
 #include "core/plan/place_storage.h"
 #include "core/plan/slots.h"
+#include "core/plan/split_rows.h"
 #include "core/plan/stations.h"
 #include "core/plan/storage.h"
 
@@ -142,7 +143,21 @@ class Lowering {
         for (const auto* operands : {&step.in, &step.out}) {
           for (const Operand& o : *operands) storages_.Touch(o, {position, until});
         }
+        if (step.calls > 1) KeepProducer(position, i);
       }
+    }
+  }
+
+  // What makes the input of a collective may be split with it (SplitRows): until then, what it and the steps between them read
+  // is kept.
+  void KeepProducer(int position, int collective) {
+    const std::vector<Step>& steps = code_.steps()[position];
+    const Storage& in = storages_.StorageOf(steps[collective].in[0]);
+    for (int i = collective; i-- > 0 && collective - i <= 4;) {
+      bool makes = false;
+      for (const Operand& o : steps[i].out) makes |= &storages_.StorageOf(o) == &in;
+      for (const Operand& o : steps[i].in) storages_.Touch(o, {position, collective});
+      if (makes) return;
     }
   }
 
@@ -215,6 +230,7 @@ class Lowering {
           segment.frees.push_back({f.after_step + begin, f.ref, f.bytes});
         }
       }
+      SplitRows(segment, context_.row_groups);
       if (!segment.steps.empty() || kind == Action::kF) program_.segments.push_back(std::move(segment));
     }
   }

@@ -191,6 +191,7 @@ struct ProgramSpec {
 struct BuildPlanOptions {
   bool overlap = false;  // programs say when their steps are issued, on several streams (core/plan/overlap.h)
   AxisSet stages = 0;    // axes along which ranks have other actions: pipeline stages
+  int row_groups = 1;    // with `overlap`: into how many groups of rows products beside collectives are split
 };
 // Lowers graphs to steps and places every byte. States of one name are one tensor. The graph holds all stages of
 // the rank: Node::replica and Node::stage say which one a node belongs to, and between them values travel over edges only.

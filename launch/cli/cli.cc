@@ -213,7 +213,7 @@ class CommandLine {
     number("--iters", o->iterations, 1, 1'000'000, "Timed calls");
     verb->add_option("--only", o->only, "These collectives only")
         ->check(CLI::IsMember({"all-reduce", "reduce-scatter", "all-gather", "all-to-all", "broadcast", "send-recv"}));
-    AddChoice(verb, "--transport", o->comm.transport, kTransportNames, "Between GPUs: nccl, or host: without NCCL");
+    AddChoice(verb, "--transport", o->comm.transport, kTransportNames, "Between GPUs, as parallel.transport");
     AddChoice(verb, "--launch", o->comm.launch, kNcclLaunchNames, "As parallel.nccl_launch");
     AddChoice(verb, "--buffers", o->comm.buffers, kNcclBuffersNames, "As parallel.nccl_buffers");
     number("--ctas", o->comm.nccl_ctas, 0, 64, "Thread blocks of the GPU that a collective may take; 0: NCCL's choice");

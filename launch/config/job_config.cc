@@ -191,7 +191,13 @@ void ParallelConfig::Describe(ConfigFields& f) {
          .min = 0,
          .max = kMaxRanks});
   f.AddChoice("overlap", overlap, kOverlapNames,
-              {.doc = "collectives, transfers and updates on streams beside the computing; auto: on GPUs"});
+              {.doc = "collectives, transfers and updates on streams beside the computing; auto: with several ranks on GPUs"});
+  f.Add(
+      "overlap_groups", overlap_groups,
+      {.doc = "with overlap: into how many groups of a micro-batch's rows products are split, so that tensor-parallel "
+              "collectives of one group run beside the product of another; 1: not",
+       .min = 1,
+       .max = 32});
   zero.Describe(f);
   comm.Describe(f);
 }

@@ -85,6 +85,7 @@ struct ParallelConfig {
   std::string stage_layout = "auto";
   int64_t resident_stages = 0;
   Overlap overlap = Overlap::kAuto;
+  int64_t overlap_groups = 4;
   ZeroConfig zero;
   CommConfig comm;
   int64_t ranks() const { return dp * tp * pp; }

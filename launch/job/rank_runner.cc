@@ -10,6 +10,7 @@
 #include "launch/job/init_parameters.h"
 #include "optim/schedule.h"
 #include "parallel/comm/nccl_world.h"
+#include "parallel/comm/peer_world.h"
 #include "parallel/comm/staged_world.h"
 
 namespace strata {
@@ -35,6 +36,10 @@ double Get(const TensorRef& t, int64_t i) {
 absl::StatusOr<std::unique_ptr<World>> DeviceWorld(const JobConfig& config, World& host, Device& device) {
   const CommConfig& c = config.parallel.comm;
   if (c.transport == Transport::kHost) return std::make_unique<StagedWorld>(host, device);
+  if (c.transport == Transport::kPeers || c.transport == Transport::kAuto) {
+    absl::StatusOr<std::unique_ptr<World>> peers = MakePeerWorld(host);
+    if (c.transport == Transport::kPeers || !absl::IsFailedPrecondition(peers.status())) return peers;
+  }
   ASSIGN_OR_RETURN(std::unique_ptr<NcclWorld> nccl,
                    MakeNcclWorld(host, OptionsOf(c, std::chrono::seconds(config.guard.hang_timeout))));
   if (auto* gpu = dynamic_cast<CudaDevice*>(&device)) SetMemory(*gpu, nccl->memory());

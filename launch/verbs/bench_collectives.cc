@@ -20,6 +20,7 @@
 #include "launch/verbs/verbs.h"
 #include "parallel/comm/bus_bandwidth.h"
 #include "parallel/comm/nccl_world.h"
+#include "parallel/comm/peer_world.h"
 #include "parallel/comm/staged_world.h"
 
 namespace strata {
@@ -130,7 +131,16 @@ class Bench {
       const int gpu = setting_.place.alone() ? me() : setting_.place.local_rank;
       ASSIGN_OR_RETURN(std::unique_ptr<CudaDevice> device, CudaDevice::Open(gpu));
       description_ = device->description();
-      if (options_.comm.transport == Transport::kNccl) {
+      const Transport transport = options_.comm.transport;
+      absl::StatusOr<std::unique_ptr<World>> peers = absl::FailedPreconditionError("not asked for");
+      if (transport == Transport::kPeers || transport == Transport::kAuto) peers = MakePeerWorld(host_);
+      if (peers.ok()) {
+        device_world_ = *std::move(peers);
+        carrier_ = "copies between peers";
+      } else if (transport == Transport::kPeers) {
+        return peers.status();
+      } else if (transport != Transport::kHost) {
+        carrier_ = NcclStatusLine();
         NcclWorldOptions o = OptionsOf(options_.comm, std::chrono::seconds(60));
         o.collective_ctas = o.edge_ctas = static_cast<int>(options_.comm.nccl_ctas);  // 0 is NCCL's choice here
         o.trace = options_.trace ? NcclTrace::kCalls : NcclTrace::kNone;
@@ -139,6 +149,7 @@ class Bench {
         device_world_ = std::move(nccl);
       } else {
         device_world_ = std::make_unique<StagedWorld>(host_, *device);
+        carrier_ = "staged through the host";
       }
       device_ = std::move(device);
       world = device_world_.get();
@@ -238,7 +249,6 @@ class Bench {
   }
 
   void PrintJson(const std::vector<Row>& rows) const {
-    const bool nccl = setting_.cuda && options_.comm.transport == Transport::kNccl;
     const std::string list = absl::StrJoin(rows, ", ", [&](std::string* text, const Row& r) {
       absl::StrAppendFormat(text,
                             "{\"collective\": \"%s\", \"bytes\": %d, \"us\": %.3f, \"gb_per_s\": %.4f, "
@@ -255,11 +265,7 @@ class Bench {
         "{\"engine\": \"strata\", \"device\": \"%s\", \"ranks\": %d, \"processes\": %d, \"transport\": \"%s\", "
         "\"dtype\": "
         "\"%s\", \"iterations\": %d, \"rows\": [%s]}\n",
-        description_, n(), setting_.place.alone() ? 1 : n(),
-        nccl            ? NcclStatusLine()
-        : setting_.cuda ? "staged through the host"
-                        : "host",
-        Name(setting_.dtype), options_.iterations, list);
+        description_, n(), setting_.place.alone() ? 1 : n(), carrier_, Name(setting_.dtype), options_.iterations, list);
   }
 
   const BenchCollectivesOptions& options_;
@@ -271,7 +277,7 @@ class Bench {
   Stream stream_;
   std::byte *in_ = nullptr, *out_ = nullptr;
   std::vector<std::byte> block_;  // of the pattern
-  std::string description_ = "cpu";
+  std::string description_ = "cpu", carrier_ = "host";
 };
 
 absl::StatusOr<Setting> SettingOf(const BenchCollectivesOptions& o) {

@@ -3,9 +3,10 @@
 namespace strata {
 
 void CommConfig::Describe(ConfigFields& f) {
-  f.AddChoice(
-      "transport", transport, kTransportNames,
-      {.doc = "between GPUs; host: without NCCL, copied through pinned memory to the ranks' processes or threads"});
+  f.AddChoice("transport", transport, kTransportNames,
+              {.doc = "between GPUs; peers: copies between the GPUs of one process; nccl; host: copied through pinned "
+                      "memory to the "
+                      "ranks' processes or threads; auto: peers where all ranks are, else nccl"});
   f.Add("nccl_ctas", nccl_ctas,
         {.doc =
              "thread blocks of the GPU that a collective may take; 0 = 16, and 4 for what goes between pipeline stages",

@@ -8,8 +8,8 @@
 
 namespace strata {
 
-enum class Transport : uint8_t { kNccl, kHost };
-inline constexpr std::string_view kTransportNames[] = {"nccl", "host"};
+enum class Transport : uint8_t { kAuto, kPeers, kNccl, kHost };
+inline constexpr std::string_view kTransportNames[] = {"auto", "peers", "nccl", "host"};
 // Who launches NCCL's kernels: a thread of NCCL's, so that a launch that cannot go on is noticed; or the rank's own.
 enum class NcclLaunch : uint8_t { kBackground, kDirect };
 inline constexpr std::string_view kNcclLaunchNames[] = {"background", "direct"};
@@ -21,7 +21,7 @@ inline constexpr std::string_view kNcclBuffersNames[] = {"plain", "registered", 
 struct CommConfig {
   static constexpr int kCollectiveCtas = 16, kEdgeCtas = 4;  // leave the other 100 and more of a GPU to the computation
 
-  Transport transport = Transport::kNccl;
+  Transport transport = Transport::kAuto;
   int64_t nccl_ctas = 0;  // 0: the two above
   NcclLaunch launch = NcclLaunch::kBackground;
   NcclBuffers buffers = NcclBuffers::kPlain;

@@ -34,7 +34,8 @@ struct Planned {
 };
 constexpr size_t kTrain = 0, kEval = 1;
 
-absl::StatusOr<Planned> PlanOf(const JobConfig& config) {
+absl::StatusOr<Planned> PlanOf(JobConfig config) {
+  config.parallel.overlap_groups = 1;  // products are counted whole
   const KernelTable kernels = CudaKernels(Determinism::kFast);
   absl::StatusOr<Job> job = CompileTraining(config, kernels);
   if (!job.ok()) return job.status();

@@ -6,7 +6,10 @@
 
 #include <algorithm>
 
+#include "core/graph/builder.h"
+#include "core/ops/linear.h"
 #include "core/plan/access_order.h"
+#include "core/plan/split_rows.h"
 #include "launch/job/compile.h"
 #include "tests/testing/layout_table.h"
 
@@ -175,6 +178,75 @@ TEST(Overlap, SumsOverStagesStayInTheUpdate) {
     }
     EXPECT_TRUE(updating);
   }
+}
+
+// A product and the collective before or after it, in groups of rows, each on its stream; without groups, whole.
+TEST(Overlap, TensorParallelProductsAreSplitByRows) {
+  for (const int64_t groups : {1, 2, 4}) {
+    SCOPED_TRACE(groups);
+    JobConfig config = testing::ParseLayoutRow("llama tp2 sp keep").config;
+    config.parallel.overlap = Overlap::kOn;
+    config.parallel.overlap_groups = groups;
+    const KernelTable kernels = CpuKernels();
+    const auto job = CompileTraining(config, kernels);
+    ASSERT_TRUE(job.ok()) << job.status();
+    const auto plans = PlanRanks(*job, kernels);
+    ASSERT_TRUE(plans.ok()) << plans.status();
+    int gathers = 0, scatters = 0, rows = 0;
+    for (const Placed& p : IssuedBy((*plans)[0])) {
+      if (p.action->kind != Action::kF || p.step->kind != Step::kCollective) continue;
+      if (p.step->scope.find("blocks.1.attn") == std::string::npos) continue;
+      gathers += p.step->call.kind == Collective::kAllGather ? 1 : 0;
+      scatters += p.step->call.kind == Collective::kReduceScatter ? 1 : 0;
+      rows += p.step->calls;
+      EXPECT_EQ(p.step->calls, p.step->call.kind == Collective::kReduceScatter ? 8 / groups : p.step->calls);
+    }
+    EXPECT_EQ(rows, 2 * 8);  // of 8 sequences
+    EXPECT_EQ(gathers, groups);
+    EXPECT_EQ(scatters, groups);
+  }
+}
+
+TEST(SplitRows, KeepsWhatMemoryForbids) {
+  // product: x[4, 2, 8] at 0 -> y[4, 2, 8] at 512; reduce-scatter over 2: y -> z[4, 1, 8], in `z_at`.
+  const auto segment = [](int64_t z_at) {
+    const auto operand = [](int64_t offset, Shape shape) {
+      return Operand{.ref = {0, offset}, .view = Contiguous(nullptr, DType::kF64, shape)};
+    };
+    Graph graph = [] {
+      GraphBuilder g;
+      const Value x = g.Input("x", {DType::kF64, {4, 2, 8}, {}}), w = g.Input("w", {DType::kF64, {8, 8}, {}});
+      g.Output("y", Linear(g, x, w));
+      return *std::move(g).Build();
+    }();
+    Segment s;
+    s.steps.push_back({.op = graph.nodes[graph.outputs.at("y").node].op,
+                       .in = {operand(0, {4, 2, 8}), operand(4096, {8, 8})},
+                       .out = {operand(512, {4, 2, 8})}});
+    Step scatter{.kind = Step::kCollective, .in = {operand(512, {4, 2, 8})}, .out = {operand(z_at, {4, 1, 8})}};
+    scatter.calls = 4;
+    scatter.call = {.kind = Collective::kReduceScatter, .dtype = DType::kF64, .count = 16};
+    s.steps.push_back(scatter);
+    s.frees.push_back({1, {0, 512}, 512});
+    return s;
+  };
+  Segment apart = segment(2048);
+  SplitRows(apart, 2);
+  ASSERT_EQ(apart.steps.size(), 4u);
+  EXPECT_EQ(apart.steps[0].kind, Step::kLaunch);
+  EXPECT_EQ(apart.steps[1].kind, Step::kCollective);
+  EXPECT_EQ(apart.steps[2].in[0].ref.offset, 256);
+  EXPECT_EQ(apart.steps[2].in[1].ref.offset, 4096);
+  EXPECT_EQ(apart.steps[2].out[0].ref.offset, 512 + 256);
+  EXPECT_EQ(apart.steps[3].calls, 2);
+  EXPECT_EQ(apart.steps[3].out[0].ref.offset, 2048 + 128);
+  EXPECT_EQ(apart.frees[0].after_step, 3);
+  Segment over_its_input = segment(0);  // z lies where x was: a later group of x would be gone
+  SplitRows(over_its_input, 2);
+  EXPECT_EQ(over_its_input.steps.size(), 2u);
+  Segment whole = segment(2048);
+  SplitRows(whole, 1);
+  EXPECT_EQ(whole.steps.size(), 2u);
 }
 
 TEST(Overlap, OffMeansOneStream) {

@@ -92,6 +92,7 @@ virtual_stages = 2
 stage_layout = "E,0 | 1 | 2 | H"
 resident_stages = 1
 overlap = "on"
+overlap_groups = 2
 zero = 3
 zero_prefetch = 2
 dp_inner = 1
@@ -178,6 +179,7 @@ JobConfig Full() {
                 .stage_layout = "E,0 | 1 | 2 | H",
                 .resident_stages = 1,
                 .overlap = Overlap::kOn,
+                .overlap_groups = 2,
                 .zero = {.stage = 3,
                          .prefetch = 2,
                          .inner = 1,
@@ -282,10 +284,10 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
     check(precision, a);
   }
   {
-    auto& [a, b, c, d, e, f, g, h, i, q, r, zero, comm] = parallel;
+    auto& [a, b, c, d, e, f, g, h, i, q, r, x, zero, comm] = parallel;
     auto& [j, k, l, m, n, o, p, s] = zero;
     auto& [t, u, v, w] = comm;
-    check(parallel, a, b, c, d, e, f, g, h, i, q, r, j, k, l, m, n, o, p, s, t, u, v, w);
+    check(parallel, a, b, c, d, e, f, g, h, i, q, r, x, j, k, l, m, n, o, p, s, t, u, v, w);
   }
   {
     auto& [a, b, c] = memory;
