@@ -25,12 +25,12 @@ if has tests; then
   grep -E '^\[  FAILED|^\[  PASSED|SKIPPED' "$out/tests.log" | sort -u | head -40
 fi
 
-step() {  # NAME CONFIG SETTING...
+step() {  # NAME CONFIG SETTING...; SIMULATE=--simulate: beside the simulator's step
   local name=$1 config=$2 settings=()
   shift 2
   [[ $name =~ ${ONLY:-.} ]] || return 0
   for s in "$@"; do settings+=(--set "$s"); done
-  timeout 120 "$bundle/bin/strata" bench step "$config" --steps "${STEPS:-10}" --table "${settings[@]}" >"$out/$name.txt" 2>&1
+  timeout 120 "$bundle/bin/strata" bench step "$config" --steps "${STEPS:-10}" --table ${SIMULATE:-} "${settings[@]}" >"$out/$name.txt" 2>&1
   local rc=$?
   python3 - "$name" "$rc" "$out/$name.txt" <<'PY'
 import json, sys
@@ -40,6 +40,10 @@ try:
     r = json.loads(last)
     print(f"{name:28} {1e3*r['step_s']:8.1f} ms ({1e3*r['min_s']:.1f}-{1e3*r['max_s']:.1f})  mfu {r.get('mfu', 0):.3f}  collectives {1e3*r['collective_s']:.1f} ms, exposed {1e3*r['exposed_communication_s']:.1f}  "
           f"planned {r['planned_bytes']/1e9:.2f} GB, in use {r['peak_bytes']/1e9:.2f}  loss {r['first_loss']:.4f} -> {r['last_loss']:.4f}")
+    if "simulated_s" in r:
+        shares = lambda key: "/".join(f"{100*x:.1f}" for x in r[key])
+        print(f"{'':28} {1e3*r['simulated_s']:8.1f} ms simulated, {100*r['simulated_off']:+.2f}% (profiled {1e3*r['profiled_s']:.1f})  "
+              f"idle {shares('pipeline_idle')}% measured, {shares('simulated_idle')}% simulated, {100*r['idle_off']:.2f} points at most")
 except ValueError:
     print(f"{name:28} failed ({rc}): {last[:300]}")
 PY
@@ -54,7 +58,7 @@ if has steps; then
   step 1.3B-tp2-sp $small parallel.tp=2 parallel.sequence_parallel=true parallel.keep_gathered=true
   step 3B-tp2-sp $large batch.micro=4 parallel.tp=2 parallel.sequence_parallel=true parallel.keep_gathered=true
   for schedule in 1f1b interleaved zb-h1 zbv; do
-    step 3B-pp2-$schedule $large batch.micro=1 batch.accumulate=16 parallel.pp=2 parallel.schedule="\"$schedule\""
+    SIMULATE=--simulate step 3B-pp2-$schedule $large batch.micro=1 batch.accumulate=16 parallel.pp=2 parallel.schedule="\"$schedule\""
   done
 fi
 if has peers; then

@@ -167,7 +167,10 @@ class CommandLine {
     };
     auto [step, o] = add("step", "Tokens/s, MFU, where the time goes, memory; one JSON line", verbs_.bench_step);
     step->add_flag("--table", o->table, "The time of every kind of kernel first");
-    step->add_option("--timeline", o->timeline, "Write a Gantt chart of the last step, planned and measured, HTML")
+    step->add_option("--timeline", o->timeline, "Write a Gantt chart of one step, planned and measured, HTML")
+        ->type_name("FILE");
+    step->add_flag("--simulate", o->simulate, "A pipeline's step beside the simulator's, fed with the measured chunks");
+    step->add_option("--durations-out", o->durations_out, "Write the measured chunks for plan --schedule --durations")
         ->type_name("FILE");
     step->add_flag("--scaling", o->scaling, "And tokens/s on n ranks by n times those of one, which is measured too");
     step->add_option("--one-rank", o->one_rank, "Tokens/s of one rank, for --scaling")->check(CLI::PositiveNumber);

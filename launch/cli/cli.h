@@ -51,6 +51,8 @@ struct BenchOptions {
   std::string trace, timeline;  // files, or empty
   bool scaling = false;         // and how many times as fast as one rank
   double one_rank = 0;          // its tokens a second; 0: measured
+  bool simulate = false;        // the pipeline, with its measured chunks
+  std::string durations_out;    // a file for them, or empty
 };
 struct BenchCollectivesOptions {
   int64_t ranks = 2;            // threads; under mpirun as many as there are processes

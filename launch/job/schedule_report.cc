@@ -30,26 +30,6 @@ absl::StatusOr<StageLayout> LayoutOf(const JobConfig& c, int num_stages) {
                         num_stages);
 }
 
-// Of each stage for one micro-batch on one rank of the data- and tensor-parallel ones.
-std::vector<StageDurations::Stage> Modelled(const JobConfig& c, const StageLayout& layout, double flops_per_s) {
-  const double tokens = static_cast<double>(c.batch.micro * c.model.seq);
-  const double scale = tokens / static_cast<double>(c.parallel.tp) / flops_per_s,
-               look_up = 2.0 * static_cast<double>(c.model.dim);
-  std::vector<StageDurations::Stage> stages;
-  for (int s = 0; s < layout.num_stages(); ++s) {
-    PassFlops flops;
-    if (s == 0) flops += {look_up, look_up, look_up};
-    if (s + 1 == layout.num_stages()) flops += HeadFlops(c.model);
-    for (int b = layout.stages[s].first; b < layout.stages[s].end; ++b) flops += BlockFlops(c.model);
-    stages.push_back({flops.forward * scale, flops.input_grad * scale, flops.weight_grad * scale});
-  }
-  return stages;
-}
-
-double BoundaryBytes(const JobConfig& c) {
-  return static_cast<double>(c.batch.micro * c.model.seq * c.model.dim * SizeOf(c.precision.compute));
-}
-
 // The most bytes that a rank holds at a time.
 double PeakBytes(const Schedule& s, const StageLayout& layout, double bytes_of_block) {
   double peak = 0;
@@ -80,7 +60,7 @@ absl::Status FillRow(const JobConfig& config, const ScheduleQuery& query, double
   StageDurations d{.latency = query.machine.latency_s,
                    .boundary_bytes = BoundaryBytes(config),
                    .bytes_per_s = query.machine.bytes_per_s};
-  d.stages = query.stages.empty() ? Modelled(config, layout, query.machine.flops_per_s) : query.stages;
+  d.stages = query.stages.empty() ? ModelledStages(config, layout, query.machine.flops_per_s) : query.stages;
   ASSIGN_OR_RETURN(const LoweredSchedule lowered, LowerSchedule(s, d));
   ASSIGN_OR_RETURN(row.timeline, Simulate(s, lowered, d, Streams::kEveryChannel));
   ASSIGN_OR_RETURN(const Timeline one_stream, Simulate(s, lowered, d, Streams::kOne));
@@ -105,6 +85,25 @@ ScheduleRow RowOf(const JobConfig& config, const ScheduleQuery& query, double by
 }
 
 }  // namespace
+
+std::vector<StageDurations::Stage> ModelledStages(const JobConfig& c, const StageLayout& layout, double flops_per_s) {
+  const double tokens = static_cast<double>(c.batch.micro * c.model.seq);
+  const double scale = tokens / static_cast<double>(c.parallel.tp) / flops_per_s,
+               look_up = 2.0 * static_cast<double>(c.model.dim);
+  std::vector<StageDurations::Stage> stages;
+  for (int s = 0; s < layout.num_stages(); ++s) {
+    PassFlops flops;
+    if (s == 0) flops += {look_up, look_up, look_up};
+    if (s + 1 == layout.num_stages()) flops += HeadFlops(c.model);
+    for (int b = layout.stages[s].first; b < layout.stages[s].end; ++b) flops += BlockFlops(c.model);
+    stages.push_back({flops.forward * scale, flops.input_grad * scale, flops.weight_grad * scale});
+  }
+  return stages;
+}
+
+double BoundaryBytes(const JobConfig& c) {
+  return static_cast<double>(c.batch.micro * c.model.seq * c.model.dim * SizeOf(c.precision.compute));
+}
 
 absl::StatusOr<std::vector<ScheduleRow>> CompareSchedules(const JobConfig& config, const ScheduleQuery& query,
                                                           double bytes_of_block) {

@@ -9,6 +9,7 @@
 #include "parallel/pipeline/durations.h"
 #include "parallel/pipeline/gantt.h"
 #include "parallel/pipeline/schedule.h"
+#include "parallel/pipeline/stage_layout.h"
 
 namespace strata {
 
@@ -27,6 +28,12 @@ struct ScheduleQuery {
   std::vector<StageDurations::Stage> stages;  // measured; empty: modelled by floating-point operations
 };
 
+// Of each stage for one micro-batch on one rank of the data- and tensor-parallel ones, by floating-point operations.
+std::vector<StageDurations::Stage> ModelledStages(const JobConfig& config, const StageLayout& layout,
+                                                  double flops_per_s);
+// Of the activation of one micro-batch, whole.
+double BoundaryBytes(const JobConfig& config);
+
 struct ScheduleRow {
   std::string name;
   int chunks = 0;        // 0: not given
@@ -37,8 +44,9 @@ struct ScheduleRow {
   double activation_bytes = 0;  // of them, on the fullest rank
   double sent_bytes = 0;        // from rank to rank in a step, on the busiest one
   double step_s = 0,
-         one_stream_step_s = 0;  // all micro-batches, without the update; communication beside compute, or in turn
-  Timeline timeline;             // of step_s
+         one_stream_step_s =
+             0;       // all micro-batches, the update if it was measured; communication beside compute, or in turn
+  Timeline timeline;  // of step_s
 };
 
 // bytes_of_block: activations of one block that a micro-batch holds from F to B.

@@ -13,9 +13,12 @@
 #include "core/kernels/gemm.h"
 #include "launch/config/load_config.h"
 #include "launch/job/back_end.h"
+#include "launch/job/pipeline_profile.h"
 #include "launch/job/plan_report.h"
 #include "launch/job/profile.h"
 #include "launch/job/rank_runner.h"
+#include "launch/job/schedule_report.h"
+#include "launch/job/simulation_report.h"
 #include "launch/job/timeline_report.h"
 #include "launch/verbs/verbs.h"
 #include "models/model.h"
@@ -54,6 +57,7 @@ class RandomRows final : public RowSource {
 };
 
 constexpr int64_t kWarmup = 3;
+constexpr int64_t kSimulated = 3;  // steps whose chunks the simulator is fed with
 
 // Dense bf16 matrix FLOP/s by the vendor's datasheet; 0: not known.
 double PeakFlops(const std::string& device) {
@@ -70,9 +74,12 @@ struct Measured {
   double first_loss = 0, last_loss = 0;
   int64_t device_bytes = 0;  // in use on the GPU, by the driver
   std::string device = "cpu";
-  double one_rank = 0;  // tokens a second of one rank, for the scaling; 0: not asked for
-  std::vector<std::vector<Executor::TimedStep>> profiles;   // of rank 0, of several steps
-  std::vector<std::vector<Executor::TimedAction>> actions;  // of the last step, by rank
+  double one_rank = 0;                // tokens a second of one rank, for the scaling; 0: not asked for
+  std::vector<StepProfile> profiles;  // of several steps
+
+  double Median() const {  // of `seconds`, which are sorted
+    return seconds[seconds.size() / 2];
+  }
 };
 
 // The steps' work of one kind: each op and shapes of it, an average step, and their sum.
@@ -95,10 +102,10 @@ std::string WorkJson(const ProfileSummary& step, Work only, const std::string& d
       seconds > 0 ? flops / seconds / 1e12 : 0.0, rows);
 }
 
-// Of an average step of these.
-ProfileSummary Average(std::span<const std::vector<Executor::TimedStep>> profiles) {
+// Of an average step of these, of rank 0.
+ProfileSummary Average(std::span<const StepProfile> profiles) {
   std::vector<Executor::TimedStep> all;
-  for (const auto& p : profiles) all.insert(all.end(), p.begin(), p.end());
+  for (const StepProfile& p : profiles) all.insert(all.end(), p[0].begin(), p[0].end());
   ProfileSummary s = Summarize(all);
   const auto n = static_cast<int>(profiles.size());
   for (double& seconds : s.seconds) seconds /= n;
@@ -118,26 +125,37 @@ class Bench {
   absl::Status Run(const Work* only) {
     ASSIGN_OR_RETURN(const LoadedJob loaded, LoadJobConfig(Env::Posix(), options_.config, {}, options_.set));
     const JobConfig& c = loaded.config;
+    if (simulates() && c.parallel.pp == 1) {
+      return absl::InvalidArgumentError("--simulate and --durations-out are of pipelines: parallel.pp is 1");
+    }
     ASSIGN_OR_RETURN(const BackEnd back_end, BackEndOf(c));
     ASSIGN_OR_RETURN(const Job job, CompileTraining(c, back_end.kernels));
     ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, back_end.kernels));
-    const RankOptions rank{std::max(1, AvailableCores() / job.ranks), only == nullptr ? 1 : options_.steps};
+    const int64_t profiles = only != nullptr ? options_.steps : simulates() ? kSimulated : 1;
+    const RankOptions rank{std::max(1, AvailableCores() / job.ranks), profiles};
     ASSIGN_OR_RETURN(Measured m, MeasureRanks(back_end, job, plans, rank));
     if (options_.scaling) {
       ASSIGN_OR_RETURN(m.one_rank, OneRank(c, back_end, rank.threads));
     }
     const ProfileSummary summary = Average(m.profiles);
     if (!options_.trace.empty()) {
-      RETURN_IF_ERROR(WriteTextAtomically(Env::Posix(), options_.trace, ChromeTrace(m.profiles.back(), 0)));
+      RETURN_IF_ERROR(WriteTextAtomically(Env::Posix(), options_.trace, ChromeTrace(m.profiles.back()[0], 0)));
     }
     if (!options_.timeline.empty()) {
-      ASSIGN_OR_RETURN(std::vector<GanttTrack> tracks, MeasuredTracks(plans, m.actions));
-      const GanttSection section{absl::StrFormat("step %d", options_.steps + kWarmup), std::move(tracks)};
+      ASSIGN_OR_RETURN(Timeline measured, TimelineOf(job.pipeline, m.profiles.back()));
+      ASSIGN_OR_RETURN(std::vector<GanttTrack> tracks, MeasuredTracks(std::move(measured)));
+      const GanttSection section{absl::StrFormat("step %d", options_.steps + kWarmup + profiles), std::move(tracks)};
       RETURN_IF_ERROR(WriteTextAtomically(Env::Posix(), options_.timeline, GanttHtml(c.run.name, {&section, 1})));
     }
     if (options_.table || only != nullptr) std::fputs(ProfileTable(summary, only).c_str(), stdout);
     if (only == nullptr) {
-      Report(job, plans, rank.threads, m, summary);
+      std::string simulated;
+      if (simulates()) {
+        const bool overlaps = back_end.kernels.asynchronous();
+        ASSIGN_OR_RETURN(simulated,
+                         Simulated(job, m, overlaps ? StreamsOf(*plans[0].FindProgram("train")) : Streams::kOne));
+      }
+      Report(job, plans, rank.threads, m, summary, simulated);
     } else {
       std::fputs(WorkJson(summary, *only, m.device, m.profiles.size()).c_str(), stdout);
     }
@@ -145,6 +163,8 @@ class Bench {
   }
 
  private:
+  bool simulates() const { return options_.simulate || !options_.durations_out.empty(); }
+
   struct RankOptions {
     int threads = 1;
     int64_t profiles =
@@ -154,7 +174,7 @@ class Bench {
                                         const RankOptions& options) {
     if (!back_end.cuda()) RETURN_IF_ERROR(CheckFits(job, plans));
     Measured m;
-    m.actions.resize(job.ranks);
+    m.profiles.assign(static_cast<size_t>(options.profiles), StepProfile(job.ranks));
     RETURN_IF_ERROR(RunRanks(job.ranks, [&](World& world) -> absl::Status {
       ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, OpenDevice(back_end, world.rank()));
       return MeasureRank(job, plans[world.rank()], world, *device, options, m);
@@ -171,7 +191,7 @@ class Bench {
     ASSIGN_OR_RETURN(const Job job, CompileTraining(c, back_end.kernels));
     ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, back_end.kernels));
     ASSIGN_OR_RETURN(const Measured m, MeasureRanks(back_end, job, plans, {threads, 0}));
-    return static_cast<double>(c.batch.tokens) / m.seconds[m.seconds.size() / 2];
+    return static_cast<double>(c.batch.tokens) / m.Median();
   }
 
   absl::Status MeasureRank(const Job& job, const Plan& plan, World& world, Device& device, const RankOptions& options,
@@ -192,11 +212,9 @@ class Bench {
       if (step == 1) m.first_loss = report.loss;
       m.last_loss = report.loss;
     }
-    const std::span<const Executor::TimedAction> times = runner->executor().Timeline("train");
-    m.actions[world.rank()].assign(times.begin(), times.end());  // a place of this rank's own
-    for (int64_t end = step + options.profiles; step < end; ++step) {
-      ASSIGN_OR_RETURN(auto profile, runner->ProfileStep(step, (step - 1) * runner->rows_per_step(), rows));
-      if (world.rank() == 0) m.profiles.push_back(std::move(profile));
+    for (StepProfile& profile : m.profiles) {  // in it, a place of this rank's own
+      ASSIGN_OR_RETURN(profile[world.rank()], runner->ProfileStep(step, (step - 1) * runner->rows_per_step(), rows));
+      ++step;
     }
     if (world.rank() == 0) {
       if (auto* gpu = dynamic_cast<CudaDevice*>(&device)) {
@@ -207,9 +225,24 @@ class Bench {
     return runner->Close();
   }
 
-  void Report(const Job& job, const std::vector<Plan>& plans, int threads, Measured& m, const ProfileSummary& summary) {
+  // The step beside the simulator's: prints a table, returns members of the JSON line.
+  absl::StatusOr<std::string> Simulated(const Job& job, const Measured& m, Streams streams) const {
+    const JobPipeline& p = job.pipeline;
+    ASSIGN_OR_RETURN(const PipelineProfile profile,
+                     ProfileOf(p, m.profiles, ModelledStages(job.config, p.layout, 1e12)));
+    ASSIGN_OR_RETURN(const StepComparison c, CompareStep(p, profile, streams, m.Median()));
+    std::fputs(ComparisonTable(p, profile, c).c_str(), stdout);
+    if (!options_.durations_out.empty()) {
+      RETURN_IF_ERROR(
+          WriteTextAtomically(Env::Posix(), options_.durations_out, DurationsFile(profile, BoundaryBytes(job.config))));
+    }
+    return ComparisonJson(c);
+  }
+
+  void Report(const Job& job, const std::vector<Plan>& plans, int threads, const Measured& m,
+              const ProfileSummary& summary, const std::string& simulated) {
     const JobConfig& c = job.config;
-    const double median = m.seconds[m.seconds.size() / 2], tokens = static_cast<double>(c.batch.tokens);
+    const double median = m.Median(), tokens = static_cast<double>(c.batch.tokens);
     const double rate = FlopsPerToken(c.model) * tokens / median, peak = PeakFlops(m.device) * job.ranks;
     const bool gpu = m.device != "cpu";
     int64_t arenas = 0;  // on this machine's memory, or on the GPU of rank 0
@@ -234,11 +267,12 @@ class Bench {
       absl::StrAppendFormat(&text, "\"%s_s\": %.6f, ", std::string(kWorkNames[w]), summary.seconds[w]);
     }
     absl::StrAppendFormat(&text, "\"exposed_communication_s\": %.6f, \"idle_s\": %.6f, ",
-                          ExposedSeconds(m.profiles.back()), std::max(0.0, median - busy));
+                          ExposedSeconds(m.profiles.back()[0]), std::max(0.0, median - busy));
     if (m.one_rank > 0) {
       absl::StrAppendFormat(&text, "\"one_rank_tokens_per_s\": %.1f, \"scaling\": %.4f, ", m.one_rank,
                             tokens / median / (job.ranks * m.one_rank));
     }
+    text += simulated;
     absl::StrAppendFormat(
         &text, "\"first_loss\": %.4f, \"last_loss\": %.4f, \"planned_bytes\": %d, \"peak_bytes\": %d}\n", m.first_loss,
         m.last_loss, arenas + (gpu ? 0 : OutsideBytes(job)), gpu ? m.device_bytes : PeakResidentBytes());

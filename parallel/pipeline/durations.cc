@@ -20,13 +20,24 @@ bool NotNegative(double x) { return std::isfinite(x) && x >= 0; }
 
 constexpr int kMaxLines = 1 << 15;
 
+struct Column {
+  const char* name;
+  double StageDurations::Stage::*field;
+};
+constexpr Column kColumns[] = {
+    {"forward", &StageDurations::Stage::forward},         {"input_grad", &StageDurations::Stage::input_grad},
+    {"weight_grad", &StageDurations::Stage::weight_grad}, {"unshard", &StageDurations::Stage::unshard},
+    {"reduce", &StageDurations::Stage::reduce},           {"backward", &StageDurations::Stage::backward},
+    {"update", &StageDurations::Stage::update},
+};
+
 }  // namespace
 
 double StageDurations::Of(const Action& a, int micro_batches) const {
   const Stage& s = stages[a.stage];
   switch (a.kind) {
     case Action::kF: return s.forward * Size(*this, a.micro_batch, micro_batches);
-    case Action::kB: return (s.input_grad + s.weight_grad) * Size(*this, a.micro_batch, micro_batches);
+    case Action::kB: return s.B() * Size(*this, a.micro_batch, micro_batches);
     case Action::kI: return s.input_grad * Size(*this, a.micro_batch, micro_batches);
     case Action::kW: return s.weight_grad * Size(*this, a.micro_batch, micro_batches);
     case Action::kUnshard: return s.unshard;
@@ -39,6 +50,11 @@ double StageDurations::Transfer(int micro_batch, int micro_batches) const {
   return latency + boundary_bytes * Size(*this, micro_batch, micro_batches) / bytes_per_s;
 }
 
+double StageDurations::TransferOver(int edge, int micro_batch, int micro_batches) const {
+  if (edges.empty()) return Transfer(micro_batch, micro_batches);
+  return edges[edge] * Size(*this, micro_batch, micro_batches);
+}
+
 absl::Status CheckDurations(const StageDurations& d, int stages) {
   if (static_cast<int>(d.stages.size()) != stages) {
     return absl::InvalidArgumentError(
@@ -47,13 +63,17 @@ absl::Status CheckDurations(const StageDurations& d, int stages) {
   for (int s = 0; s < stages; ++s) {
     const StageDurations::Stage& t = d.stages[s];
     if (!Positive(t.forward) || !Positive(t.input_grad) || !Positive(t.weight_grad) || !NotNegative(t.unshard) ||
-        !NotNegative(t.reduce)) {
+        !NotNegative(t.reduce) || !NotNegative(t.backward) || !NotNegative(t.update)) {
       return absl::InvalidArgumentError(
           absl::StrFormat("durations of stage %d: forward %g, input_grad %g and weight_grad %g must be positive, "
-                          "unshard %g and reduce %g not "
-                          "negative, all finite",
-                          s, t.forward, t.input_grad, t.weight_grad, t.unshard, t.reduce));
+                          "unshard %g, reduce %g, backward %g and update %g not negative, all finite",
+                          s, t.forward, t.input_grad, t.weight_grad, t.unshard, t.reduce, t.backward, t.update));
     }
+  }
+  for (size_t e = 0; e < d.edges.size(); ++e) {
+    if (NotNegative(d.edges[e])) continue;
+    return absl::InvalidArgumentError(
+        absl::StrFormat("a transfer over edge %d takes %g: must not be negative, and finite", e, d.edges[e]));
   }
   if (!(d.last_micro_batch > 0 && d.last_micro_batch <= 1)) {
     return absl::InvalidArgumentError(
@@ -69,11 +89,8 @@ absl::Status CheckDurations(const StageDurations& d, int stages) {
 }
 
 absl::StatusOr<std::vector<StageDurations::Stage>> ParseDurations(std::string_view csv) {
-  const std::map<std::string, double StageDurations::Stage::*> fields = {
-      {"forward", &StageDurations::Stage::forward},         {"input_grad", &StageDurations::Stage::input_grad},
-      {"weight_grad", &StageDurations::Stage::weight_grad}, {"unshard", &StageDurations::Stage::unshard},
-      {"reduce", &StageDurations::Stage::reduce},
-  };
+  std::map<std::string, double StageDurations::Stage::*> fields;
+  for (const Column& c : kColumns) fields[c.name] = c.field;
   const std::vector<std::string> lines = absl::StrSplit(std::string(csv), '\n');
   std::vector<std::string> header;
   std::vector<StageDurations::Stage> stages;
@@ -109,6 +126,16 @@ absl::StatusOr<std::vector<StageDurations::Stage>> ParseDurations(std::string_vi
   }
   if (stages.empty()) return absl::InvalidArgumentError("durations: no stages");
   return stages;
+}
+
+std::string PrintDurations(std::span<const StageDurations::Stage> stages) {
+  std::string text = "stage";
+  for (const Column& c : kColumns) absl::StrAppendFormat(&text, ",%s", c.name);
+  for (size_t s = 0; s < stages.size(); ++s) {
+    absl::StrAppendFormat(&text, "\n%d", s);
+    for (const Column& c : kColumns) absl::StrAppendFormat(&text, ",%.9g", stages[s].*c.field);
+  }
+  return text + "\n";
 }
 
 }  // namespace strata

@@ -130,7 +130,8 @@ std::vector<double> BusyTimes(const Timeline& timeline) {
     double sum = 0;
     for (size_t i = 0; i < rank.size(); ++i) {
       const bool pair = i > 0 && rank[i].action.overlap != 0 && rank[i].action.overlap == rank[i - 1].action.overlap;
-      if (IsCompute(rank[i].action) && !pair) sum += rank[i].end - rank[i].begin;
+      const bool works = IsCompute(rank[i].action) || rank[i].action.kind == Action::kUpdate;
+      if (works && !pair) sum += rank[i].end - rank[i].begin;
     }
     busy.push_back(sum);
   }
@@ -163,9 +164,9 @@ StageDurations DurationsOf(const Timeline& timeline, StageDurations like) {
       const Sum& sum = sums[s][kind];
       return sum.n > 0 && sum.time > 0 ? sum.time / sum.n : otherwise;
     };
-    const double scale =
-        mean(Action::kB, stage.input_grad + stage.weight_grad) / (stage.input_grad + stage.weight_grad);
+    const double parts = stage.input_grad + stage.weight_grad, scale = mean(Action::kB, parts) / parts;
     stage.forward = mean(Action::kF, stage.forward);
+    stage.backward = mean(Action::kB, stage.backward);
     stage.input_grad = mean(Action::kI, stage.input_grad * scale);
     stage.weight_grad = mean(Action::kW, stage.weight_grad * scale);
   }

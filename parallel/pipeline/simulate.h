@@ -22,7 +22,9 @@ enum class Streams : uint8_t {
 };
 
 // The lowered lists: a transfer starts when the tensor is there, both ends have come to it, and the receiver's slot is
-// free. A reduction starts when all its members have come to it. Errors: as above.
+// free. A reduction starts when all its members have come to it, and the updates when all ranks have: they need the norm of
+// the whole gradient. A rank's update takes as long as those of its stages. Errors: as above; InvalidArgument too where
+// durations.edges are not one for each edge.
 absl::StatusOr<Timeline> Simulate(const Schedule& schedule, const LoweredSchedule& lowered,
                                   const StageDurations& durations, Streams streams);
 
@@ -30,7 +32,7 @@ absl::StatusOr<Timeline> Simulate(const Schedule& schedule, const LoweredSchedul
 std::vector<int> PeakChunks(const Schedule& schedule);
 
 // Mean duration of each stage's F, I, W in a measured (or simulated) timeline; B is divided as `like` divides it. What was
-// not measured, and transfers, are those of `like`.
+// not measured, and transfers, are those of `like`. Of a stage that has both B and I, `backward` is that of B.
 StageDurations DurationsOf(const Timeline& timeline, StageDurations like);
 
 }  // namespace strata

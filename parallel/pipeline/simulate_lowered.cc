@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <deque>
+#include <limits>
 #include <map>
 #include <utility>
 #include <vector>
@@ -166,12 +167,14 @@ class LoweredSimulation {
     return kFirstChannel + l_.edges[a.edge].channel;
   }
 
-  // Meetings by what is met for: a message of an edge, or a reduction.
+  // Meetings by what is met for: a message of an edge, a reduction, or the updates.
   std::pair<int, int> MeetingOf(const Action& a) const {
+    if (a.kind == Action::kUpdate) return {std::numeric_limits<int>::min(), 0};
     return a.kind == Action::kReduce ? std::pair(-1 - l_.reduce_group[a.stage], 0)
                                      : std::pair(int{a.edge}, a.micro_batch);
   }
   size_t MembersOf(const Action& a) const {
+    if (a.kind == Action::kUpdate) return s_.ranks;
     if (a.kind != Action::kReduce) return 2;
     std::vector<int> members;
     for (int stage = 0; stage < s_.stages(); ++stage) {
@@ -209,7 +212,7 @@ class LoweredSimulation {
     const double met = NeedsMet(r, i);
     if (met == kNever) return false;
     const double since = std::max(met, lane.free_at);
-    if (a.kind == Action::kSend || a.kind == Action::kRecv || a.kind == Action::kReduce)
+    if (a.kind == Action::kSend || a.kind == Action::kRecv || a.kind == Action::kReduce || a.kind == Action::kUpdate)
       return Meet({r, i, &lane, since}, a);
     Finish(r, lane, i, since, since + d_.Of(a, s_.micro_batches));
     return true;
@@ -241,15 +244,24 @@ class LoweredSimulation {
     if (meeting.there.size() < MembersOf(a)) return false;
     double begin = 0;
     for (const Waiting& other : meeting.there) begin = std::max(begin, other.since);
-    const double takes =
-        a.kind == Action::kReduce ? d_.Of(a, s_.micro_batches) : d_.Transfer(a.micro_batch, s_.micro_batches);
     const std::vector<Waiting> all = std::move(meeting.there);
     for (const Waiting& other : all) {
+      const double takes = TimeOfMember(a, other.rank);
       Finish(other.rank, *other.lane, other.index, begin, begin + takes);
       FinishRestOfReduction(other, a, begin + takes);
       if (other.rank != w.rank) Wake(other.rank);
     }
     return true;
+  }
+
+  double TimeOfMember(const Action& a, int rank) const {
+    if (a.kind == Action::kReduce) return d_.Of(a, s_.micro_batches);
+    if (a.kind != Action::kUpdate) return d_.TransferOver(a.edge, a.micro_batch, s_.micro_batches);
+    double update = 0;
+    for (const std::vector<int>& rank_of : s_.rank_of) {
+      for (int stage = 0; stage < s_.stages(); ++stage) update += rank_of[stage] == rank ? d_.stages[stage].update : 0;
+    }
+    return update;
   }
 
   void FinishRestOfReduction(const Waiting& w, const Action& a, double end) {
@@ -286,6 +298,10 @@ class LoweredSimulation {
 absl::StatusOr<Timeline> Simulate(const Schedule& schedule, const LoweredSchedule& lowered,
                                   const StageDurations& durations, Streams streams) {
   RETURN_IF_ERROR(CheckDurations(durations, schedule.stages()));
+  if (!durations.edges.empty() && durations.edges.size() != lowered.edges.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("durations of %d edges for a schedule of %d", durations.edges.size(), lowered.edges.size()));
+  }
   return LoweredSimulation(schedule, lowered, durations, streams).Run();
 }
 

@@ -36,7 +36,7 @@ inline size_t GroupEnd(const std::vector<Action>& list, size_t first) {
   return end;
 }
 
-// Time during which a rank computes; members of an overlapped pair share their span.
+// Time during which a rank computes or updates; members of an overlapped pair share their span.
 std::vector<double> BusyTimes(const Timeline& timeline);
 // 1 - mean busy time / makespan.
 double BubbleFraction(const Timeline& timeline);

@@ -102,6 +102,11 @@ TEST(Cli, TrainAndPlan) {
   EXPECT_EQ(r.Run({"bench", "step", "run.toml", "--scaling", "--one-rank", "1234.5"}), 0);
   EXPECT_TRUE(r.bench_step.scaling);
   EXPECT_EQ(r.bench_step.one_rank, 1234.5);
+  EXPECT_FALSE(r.bench_step.simulate);
+  EXPECT_EQ(r.Run({"bench", "step", "run.toml", "--simulate", "--durations-out", "d.csv"}), 0);
+  EXPECT_TRUE(r.bench_step.simulate);
+  EXPECT_EQ(r.bench_step.durations_out, "d.csv");
+  EXPECT_EQ(r.Run({"bench", "gemm", "run.toml", "--simulate"}), kExitUsage);
   EXPECT_EQ(r.Run({"plan", "run.toml"}), 0);
   EXPECT_EQ(r.called, "plan");
   EXPECT_FALSE(r.plan.steps);

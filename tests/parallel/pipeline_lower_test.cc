@@ -169,11 +169,40 @@ TEST(PipelineLower, DurationsOfATimeline) {
   ASSERT_TRUE(table.ok()) << table.status();
   EXPECT_EQ((*table)[1].weight_grad, 7);
   EXPECT_EQ((*table)[1].reduce, 8);
+  const std::vector<StageDurations::Stage> all = {{.1, .2, .3, .4, .5, .6, .7}, {1e-7, 2e-7, 3e-7, 0, 0, 0, 1. / 3}};
+  const auto again = ParseDurations("# a comment\n" + PrintDurations(all));
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(PrintDurations(*again), PrintDurations(all));
+  EXPECT_EQ((*again)[0].backward, .6);
+  EXPECT_EQ((*again)[0].update, .7);
   const auto message = [](std::string_view csv) { return std::string(ParseDurations(csv).status().message()); };
   EXPECT_THAT(message("stage,forwards\n0,1\n"), HasSubstr("line 1: unknown column \"forwards\""));
   EXPECT_THAT(message("stage,forward\n0,1\n2,1\n"), HasSubstr("line 3: stage 2; expected 1"));
   EXPECT_THAT(message("stage,forward\n0,fast\n"), HasSubstr("forward = \"fast\" is not a number"));
   EXPECT_THAT(message("stage,forward\n0\n"), HasSubstr("1 cells, the header has 2"));
+}
+
+TEST(SimulateLowered, UpdatesMeetAndEdgesHaveTheirOwnTimes) {
+  const Schedule s = MakeSchedule({.name = "1f1b", .ranks = 2, .micro_batches = 4}).value();
+  StageDurations d = StageDurations::Uniform(2, {});
+  d.latency = 0.25;
+  const LoweredSchedule l = LowerSchedule(s, d).value();
+  const auto simulate = [&] { return Simulate(s, l, d, Streams::kEveryChannel).value(); };
+  const Timeline plain = simulate();
+  d.stages[0].update = 1;
+  d.stages[1].update = 3;  // of the rank that is done first
+  const Timeline updated = simulate();
+  EXPECT_DOUBLE_EQ(updated.makespan(), plain.makespan() + 3);
+  EXPECT_DOUBLE_EQ(updated.ranks[1].back().begin, plain.makespan());
+  EXPECT_DOUBLE_EQ(BusyTimes(updated)[0], BusyTimes(plain)[0] + 1);
+  d.edges.assign(l.edges.size(), 0.25);
+  EXPECT_DOUBLE_EQ(simulate().makespan(), updated.makespan());
+  d.edges[0] = 1.25;  // the first activation comes later, and so all
+  EXPECT_GE(simulate().makespan(), updated.makespan() + 1);
+  d.edges.pop_back();
+  EXPECT_THAT(std::string(Simulate(s, l, d, Streams::kOne).status().message()), HasSubstr("durations of 1 edges"));
+  d.edges = {0, -1};
+  EXPECT_THAT(std::string(Simulate(s, l, d, Streams::kOne).status().message()), HasSubstr("over edge 1 takes -1"));
 }
 
 // ---- planted faults
