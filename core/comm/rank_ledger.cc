@@ -20,7 +20,7 @@
 namespace strata {
 namespace {
 
-constexpr uint64_t kMagic = 0x7374726174611002;  // of this layout of the memory
+constexpr uint64_t kMagic = 0x7374726174611003;  // of this layout of the memory
 constexpr int kTries = 1000;                     // a writer takes nanoseconds
 
 int64_t Now() { return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1); }
@@ -58,19 +58,19 @@ template <typename T>
 void Published<T>::Store(const T& value) {
   uint64_t words[kWords];
   std::memcpy(words, &value, sizeof(value));
-  const uint64_t version = version_.load(std::memory_order_relaxed) | 1;
-  version_.store(version, std::memory_order_relaxed);
-  for (size_t i = 0; i < kWords; ++i) words_[i].store(words[i], std::memory_order_release);
-  version_.store(version + 1, std::memory_order_release);
+  const uint64_t next = version_.load(std::memory_order_relaxed) + 1;
+  for (size_t i = 0; i < kWords; ++i) words_[next % 2][i].store(words[i], std::memory_order_release);
+  version_.store(next, std::memory_order_release);
 }
 
 template <typename T>
 T Published<T>::Load() const {
   uint64_t words[kWords];
   for (int i = 0; i < kTries; ++i) {
-    const uint64_t before = version_.load(std::memory_order_acquire);
-    for (size_t w = 0; w < kWords; ++w) words[w] = words_[w].load(std::memory_order_acquire);
-    if (before % 2 == 0 && version_.load(std::memory_order_relaxed) == before) break;
+    const uint64_t version = version_.load(std::memory_order_acquire);
+    for (size_t w = 0; w < kWords; ++w) words[w] = words_[version % 2][w].load(std::memory_order_acquire);
+    // A writer that touched these words has published the next version before.
+    if (version_.load(std::memory_order_relaxed) == version) break;
   }
   T value;
   std::memcpy(&value, words, sizeof(value));

@@ -18,8 +18,8 @@ namespace strata {
 
 struct CommSpec;
 
-// A value that one thread writes and others read, in other processes too. A reader whose writer died in the middle gets some
-// old and some new words.
+// A value that one thread writes and others read, in other processes too. There are two places for it, written in turn: a writer
+// that dies in the middle leaves the value before.
 template <typename T>
 class Published {
   static_assert(std::is_trivially_copyable_v<T> && sizeof(T) % sizeof(uint64_t) == 0);
@@ -30,8 +30,8 @@ class Published {
 
  private:
   static constexpr size_t kWords = sizeof(T) / sizeof(uint64_t);
-  std::atomic<uint64_t> version_{0};  // odd while it is written
-  std::atomic<uint64_t> words_[kWords]{};
+  std::atomic<uint64_t> version_{0};  // values written; the last one is in place version_ % 2
+  std::atomic<uint64_t> words_[2][kWords]{};
 };
 
 struct Doing {           // texts end with a zero, cut where they are too long
