@@ -8,6 +8,7 @@
 #include <set>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "core/graph/op.h"
@@ -44,7 +45,9 @@ std::optional<PartRun> FindPartRun(const Rewrite& r, const Mesh& mesh, std::span
 // Packs of a rewrite that take one value in place of several parts.
 class JoinedParts {
  public:
-  void Join(const PartRun& run, std::shared_ptr<const Value> whole) { runs_[run.pack][run.first] = {run.count, whole}; }
+  void Join(const PartRun& run, std::shared_ptr<const Value> whole) {
+    runs_[run.pack][run.first] = {run.count, std::move(whole)};
+  }
   void Emit(Rewrite& r) const;  // once, before r runs
 
  private:
