@@ -176,7 +176,7 @@ struct AttentionKernel {
     const absl::Status s = context.attention->Prepare(shape, OperandsOf(c, a), kDeterminism);
     if (absl::IsFailedPrecondition(s)) return absl::OkStatus();  // without cuDNN or an engine: the plain kernels
     RETURN_IF_ERROR(s);
-    if (known || !c.documents || c.s <= kTypicalDocument || kDeterminism != Determinism::kFast) return s;
+    if (known || !c.documents || c.s <= kTypicalDocument || kDeterminism != Determinism::kFast) return absl::OkStatus();
     return TakeFaster(*context.attention, shape, c, a);
   }
 

@@ -15,7 +15,8 @@ namespace {
 
 constexpr double kFar = std::numeric_limits<double>::infinity();
 constexpr int16_t kComputeStream = 0;
-constexpr double kNoTime = 1e-9;  // of a chunk without code, such as I of a stage that is the embedding alone
+constexpr double kTimerGap = 20e-6;  // between two steps of an action, at most: the timers' own
+constexpr double kNoTime = 1e-9;     // of a chunk without code, such as I of a stage that is the embedding alone
 
 struct Span {
   double begin = kFar, end = -kFar;
@@ -23,6 +24,7 @@ struct Span {
 struct ActionTime {
   Span span;               // of a chunk, on the compute stream
   double busy = 0;         // in which a step of it runs, within the span; of an update without its collectives
+  double with_timers = 0;  // and with the gaps that timing makes between steps
   double collectives = 0;  // of an update
 };
 
@@ -32,12 +34,12 @@ double Median(std::vector<double> values) {
   return *middle;
 }
 
-// The length of the union of the spans, within `bounds`.
-double Covered(std::vector<Span> spans, const Span& bounds) {
+// The length of the union of the spans, within `bounds`, and of the gaps between them that are no longer than `gap`.
+double Covered(std::vector<Span> spans, const Span& bounds, double gap = 0) {
   std::sort(spans.begin(), spans.end(), [](const Span& a, const Span& b) { return a.begin < b.begin; });
   double covered = 0, reached = bounds.begin;
   for (const Span& s : spans) {
-    const double begin = std::max(s.begin, reached), end = std::min(s.end, bounds.end);
+    const double begin = s.begin - reached <= gap ? reached : s.begin, end = std::min(s.end, bounds.end);
     if (end <= begin) continue;
     covered += end - begin;
     reached = end;
@@ -59,7 +61,8 @@ ActionTime TimeOf(const std::vector<const Executor::TimedStep*>& steps) {
     time.span = {std::min(time.span.begin, s.begin), std::max(time.span.end, s.end)};
   }
   if (time.span.end < time.span.begin) time.span = all;
-  time.busy = Covered(std::move(spans), time.span);
+  time.busy = Covered(spans, time.span);
+  time.with_timers = Covered(std::move(spans), time.span, kTimerGap);
   time.collectives = Covered(std::move(collectives), time.span);
   return time;
 }
@@ -113,7 +116,7 @@ class StepTimes {
           }
           if (a.kind == Action::kUpdate) {
             const auto held = StagesOf(r);
-            const double update = Update(r, i) / static_cast<double>(held.size());
+            const double update = Update(r, i, &ActionTime::busy) / static_cast<double>(held.size());
             for (const int stage : held) of_stage[{stage, a.kind}].push_back(update);
           }
           if (a.kind != Action::kSend) continue;
@@ -140,8 +143,8 @@ class StepTimes {
         a.overlap = 0;  // they ran one after the other
         const double end = time->span.end - clocks[r];
         double begin = time->span.begin - clocks[r];
-        if (IsCompute(a)) begin = end - time->busy;
-        if (a.kind == Action::kUpdate) begin = end - Update(r, 0);
+        if (IsCompute(a)) begin = end - time->with_timers;
+        if (a.kind == Action::kUpdate) begin = end - Update(r, 0, &ActionTime::with_timers);
         first = std::min(first, begin);
         list.push_back({a, begin, end});
       }
@@ -185,7 +188,7 @@ class StepTimes {
     return least == kFar ? 0 : least;
   }
 
-  double Update(int r, int i) const {
+  double Update(int r, int i, double ActionTime::*own) const {
     const Action update{.kind = Action::kUpdate};
     const ActionTime* mine = RankOf(r, i).Find(update);
     if (mine == nullptr) return 0;
@@ -193,7 +196,7 @@ class StepTimes {
     for (const RankTimes& rank : ranks_) {
       if (const ActionTime* t = rank.Find(update); t != nullptr) collectives = std::min(collectives, t->collectives);
     }
-    return mine->busy + collectives;
+    return mine->*own + collectives;
   }
 
   std::vector<int> StagesOf(int rank) const {

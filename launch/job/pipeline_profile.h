@@ -30,6 +30,7 @@ using StepProfile = std::vector<std::vector<Executor::TimedStep>>;  // of one st
 struct PipelineProfile {
   StageDurations durations;     // with `edges`; what cannot be told apart, such as I and W of B, is divided as modelled
   std::vector<Timeline> steps;  // each of the first rank of every pipeline rank, from 0; a chunk ends where it did
+                                // and is as long as it takes with timers between its steps
 };
 
 // `modelled`: of each stage. Errors: InvalidArgument where a forward pass or a transfer was not timed.
