@@ -108,7 +108,7 @@ TEST_F(GpuProcesses, TrainWithoutNccl) {
   for (const bool host : {false, true}) {
     std::filesystem::remove_all(run_.out());
     std::vector<std::string> command = Command(5, 60);
-    command.push_back(host ? "--set=parallel.transport=\"host\"" : "--set=parallel.transport=\"nccl\"");
+    command.emplace_back(host ? "--set=parallel.transport=\"host\"" : "--set=parallel.transport=\"nccl\"");
     Process launch(command);
     ASSERT_EQ(launch.Wait(std::chrono::seconds(100)), 0) << launch.Output();
     const std::string output = launch.Output();
