@@ -42,15 +42,14 @@ struct Extent {
   int64_t first = 0, count = 0, offset = 0;
 };
 
-// Of a view into the range of the flat state that this rank holds. A view of the flat state's own shape is that state under
-// another layout (the shard of a bucket that is whole): it lies where its box lies.
-absl::StatusOr<Extent> ExtentIn(const PlannedState& flat, const State& view, const LocalBox& box) {
+// Of a view into the range of the flat state that this rank holds. A view of the flat state's own shape, of which the rank
+// holds the whole box, may be that state under another layout (the shard of a bucket that is whole): it lies where its box
+// lies. Else it is a tensor as large as its bucket.
+Extent ExtentIn(const PlannedState& flat, const State& view, const LocalBox& box) {
   const int64_t begin = flat.box.origin[0], end = begin + flat.box.shape[0];
-  const bool same = view.spec.shape == flat.spec.shape;
-  const int64_t from = same ? box.origin[0] : view.storage_offset, count = box.shape.elements();
-  if (same && (from < begin || from + count > end)) {
-    return absl::InternalError(absl::StrFormat("%s: the rank holds less of %s", view.name, flat.name));
-  }
+  const int64_t count = box.shape.elements();
+  const bool same = view.spec.shape == flat.spec.shape && box.origin[0] >= begin && box.origin[0] + count <= end;
+  const int64_t from = same ? box.origin[0] : view.storage_offset;
   const int64_t stored = std::clamp(from, begin, end), last = std::clamp(from + count, begin, end);
   if (last == stored) return Extent{};
   return Extent{stored - from, last - stored, stored - begin};
@@ -83,7 +82,7 @@ absl::StatusOr<std::vector<PlannedState>> PlaceStates(std::span<const ProgramSpe
       if (views) {
         const auto flat = placed.find(storage);
         if (flat == placed.end()) return absl::InternalError(absl::StrFormat("%s: no storage %s", name, storage));
-        ASSIGN_OR_RETURN(const Extent e, ExtentIn(flat->second, state, box));
+        const Extent e = ExtentIn(flat->second, state, box);
         planned.first = e.first;
         planned.count = e.count;
         planned.ref = flat->second.ref;

@@ -37,7 +37,8 @@ absl::StatusOr<std::unique_ptr<World>> DeviceWorld(const JobConfig& config, Worl
   const CommConfig& c = config.parallel.comm;
   if (c.transport == Transport::kHost) return std::make_unique<StagedWorld>(host, device);
   if (c.transport == Transport::kPeers || c.transport == Transport::kAuto) {
-    absl::StatusOr<std::unique_ptr<World>> peers = MakePeerWorld(host);
+    absl::StatusOr<std::unique_ptr<World>> peers =
+        MakePeerWorld(host, {.deadline = std::chrono::seconds(config.guard.hang_timeout)});
     if (c.transport == Transport::kPeers || !absl::IsFailedPrecondition(peers.status())) return peers;
   }
   ASSIGN_OR_RETURN(std::unique_ptr<NcclWorld> nccl,

@@ -3,6 +3,7 @@
 // copy engines and sums that read the peers' memory, ordered by events of all members' streams. Nothing polls on a GPU, so
 // that what waits, such as a receive whose sender still computes, takes nothing from the computing beside it.
 
+#include <chrono>
 #include <memory>
 
 #include "absl/status/statusor.h"
@@ -11,7 +12,8 @@
 namespace strata {
 
 struct PeerWorldOptions {
-  int sum_blocks = 24;  // of a GPU, for a sum over peers; copies take none
+  std::chrono::milliseconds deadline{60'000};  // longest wait for a peer's thread at a collective
+  int sum_blocks = 24;                         // of a GPU, for a sum over peers; copies take none
 };
 
 // One a rank, made and used on the rank's thread, whose current GPU it takes; collective over the world. `host`, which must

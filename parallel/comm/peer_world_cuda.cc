@@ -2,13 +2,21 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
+#include <thread>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "core/base/status.h"
+#include "core/comm/rank_ledger.h"
 #include "core/exec/cuda_context.h"
 #include "core/kernels/peer_sum.h"
 #include "parallel/comm/internal/calls.h"
+#include "parallel/comm/internal/hang_report.h"
+#include "parallel/comm/internal/held_record.h"
 #include "parallel/comm/peer_world.h"
 
 namespace strata {
@@ -35,18 +43,49 @@ absl::Status Exchange(Communicator& host, std::span<const T> mine, std::vector<T
   return host.Issue({&gather, 1}, Stream{});
 }
 
+// Where the members of a communicator tell each other what they are about to do, and that it is enqueued.
+struct Board {
+  static constexpr size_t kMostCalls = 64;       // of one Issue()
+  struct alignas(64) Seat {                      // written by one member
+    std::atomic<uint64_t> told{0}, enqueued{0};  // Issue()s
+    size_t count = 0;
+    std::array<Collective, kMostCalls> calls;
+  };
+  explicit Board(size_t members) : seats(members) {}
+  std::vector<Seat> seats;
+};
+
+// One for all members, made by the first.
+absl::StatusOr<std::shared_ptr<Board>> ShareBoard(Communicator& host, int me) {
+  using Holder = std::shared_ptr<Board>;
+  const size_t n = host.spec().ranks.size();
+  std::unique_ptr<Holder> mine;
+  if (me == 0) mine = std::make_unique<Holder>(std::make_shared<Board>(n));
+  const Holder* holder = mine.get();
+  std::vector<const Holder*> all;
+  RETURN_IF_ERROR(Exchange(host, std::span<const Holder* const>(&holder, 1), all));
+  Holder board = *all[0];
+  const Collective barrier;  // all have theirs before the first one's goes
+  RETURN_IF_ERROR(host.Issue({&barrier, 1}, Stream{}));
+  return board;
+}
+
 // A call in three parts. Each member records `ready` on its stream and tells its buffers; when all have told theirs, streams
 // wait for each other's `ready`, the work is enqueued, and each records `done`; when all have, streams wait for each other's
 // `done`. An event is recorded anew only after its waiters have enqueued their waits, for they told so by coming to what
 // follows. A member whose stream is late delays the others' streams, not their threads.
 class PeerCommunicator final : public Communicator {
  public:
-  PeerCommunicator(std::unique_ptr<Communicator> host, CommSpec spec, int me, std::vector<Member> members, int blocks)
+  PeerCommunicator(std::unique_ptr<Communicator> host, CommSpec spec, int me, std::vector<Member> members,
+                   std::shared_ptr<Board> board, std::shared_ptr<RankLedger> ledger, const PeerWorldOptions& options)
       : host_(std::move(host)),
         spec_(std::move(spec)),
         me_(me),
         members_(std::move(members)),
-        blocks_(blocks),
+        board_(std::move(board)),
+        ledger_(std::move(ledger)),
+        record_(ledger_, spec_.ranks[me], spec_),
+        options_(options),
         in_(members_.size()),
         out_(members_.size()) {}
   ~PeerCommunicator() override {
@@ -63,14 +102,7 @@ class PeerCommunicator final : public Communicator {
   absl::Status Close() override { return host_->Close(); }
 
   absl::Status Issue(std::span<const Collective> calls, Stream stream) override {
-    const auto native = static_cast<cudaStream_t>(stream.native);
-    absl::Status status;
-    const auto messages = std::count_if(calls.begin(), calls.end(), IsPointToPoint);
-    if (messages > 0) status = PointToPoint(calls, native);
-    if (status.ok() && messages == 0 && !calls.empty()) status = Together(calls, native);
-    for (const Collective& c : calls) {  // a span of both kinds
-      if (status.ok() && messages > 0 && !IsPointToPoint(c)) status = Together({&c, 1}, native);
-    }
+    const absl::Status status = record_.Around([&] { return Issue(calls, static_cast<cudaStream_t>(stream.native)); });
     if (!status.ok() && host_->Poll().ok()) host_->Abort(status);
     return status;
   }
@@ -90,17 +122,72 @@ class PeerCommunicator final : public Communicator {
                       "cudaMemcpyAsync");
   }
 
+  absl::Status Issue(std::span<const Collective> calls, cudaStream_t stream) {
+    const auto messages = std::count_if(calls.begin(), calls.end(), IsPointToPoint);
+    if (messages > 0) RETURN_IF_ERROR(PointToPoint(calls, stream));
+    if (messages == 0 && calls.size() <= Board::kMostCalls) return Together(calls, stream);
+    for (const Collective& c : calls) {
+      if (!IsPointToPoint(c)) RETURN_IF_ERROR(Together({&c, 1}, stream));
+    }
+    return absl::OkStatus();
+  }
+
+  // Until every member's count has come to that of this one.
+  absl::Status Await(std::atomic<uint64_t> Board::Seat::*count, const Collective& call) {
+    const uint64_t mine = board_->seats[me_].*count;
+    const auto late = [&](int p) { return (board_->seats[p].*count).load(std::memory_order_acquire) < mine; };
+    std::chrono::steady_clock::time_point begun;
+    for (int p = 0, spins = 0; p < size();) {
+      if (!late(p)) {
+        ++p;
+        continue;
+      }
+      if (++spins < 2000) continue;  // they come at the same time, as a rule
+      RETURN_IF_ERROR(host_->Poll());
+      const auto now = std::chrono::steady_clock::now();
+      if (spins == 2000) begun = now;
+      if (now - begun > options_.deadline) return Late(call, late);
+      if (now - begun > std::chrono::milliseconds(1)) {
+        std::this_thread::sleep_for(std::chrono::microseconds(20));
+      } else {
+        std::this_thread::yield();
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Late(const Collective& call, absl::FunctionRef<bool(int)> late) const {
+    std::vector<int> ranks;
+    for (int p = 0; p < size(); ++p) {
+      if (late(p)) ranks.push_back(spec_.ranks[p]);
+    }
+    return absl::DeadlineExceededError(absl::StrFormat(
+        "%s, %s: rank %s did not arrive within %d ms%s", internal::Where(spec_, sequence_), internal::Describe(call),
+        absl::StrJoin(ranks, ", "), static_cast<int64_t>(options_.deadline.count()),
+        ledger_ == nullptr ? "" : internal::WhatTheyDo(*ledger_, spec_, ranks)));
+  }
+
   // Each member says what it is about to do, so that calls that differ are told from each other before a byte moves.
   absl::Status Tell(std::span<const Collective> calls) {
-    RETURN_IF_ERROR(Exchange(*host_, calls, told_));
+    Board::Seat& seat = board_->seats[me_];
+    seat.count = calls.size();
+    std::copy(calls.begin(), calls.end(), seat.calls.begin());
+    seat.told.store(seat.told + 1, std::memory_order_release);
+    ++sequence_;
+    RETURN_IF_ERROR(Await(&Board::Seat::told, calls[0]));
     for (size_t k = 0; k < calls.size(); ++k) {
-      RETURN_IF_ERROR(internal::CheckCalls(spec_, ++sequence_, me_,
-                                           [&](int i) -> const Collective& { return told_[i * calls.size() + k]; }));
+      for (const Board::Seat& s : board_->seats) {
+        if (s.count != calls.size())
+          return absl::InternalError(internal::Where(spec_, sequence_) + ": spans differ in length");
+      }
+      RETURN_IF_ERROR(internal::CheckCalls(spec_, sequence_, me_,
+                                           [&](int i) -> const Collective& { return board_->seats[i].calls[k]; }));
     }
     return absl::OkStatus();
   }
 
   absl::Status Together(std::span<const Collective> calls, cudaStream_t stream) {
+    if (calls.empty()) return absl::OkStatus();
     RETURN_IF_ERROR(Record(members_[me_].ready, stream));
     RETURN_IF_ERROR(Tell(calls));
     for (int p = 0; p < size(); ++p) {
@@ -108,15 +195,16 @@ class PeerCommunicator final : public Communicator {
     }
     for (size_t k = 0; k < calls.size(); ++k) {
       for (int p = 0; p < size(); ++p) {
-        const Collective& theirs = told_[p * calls.size() + k];
+        const Collective& theirs = board_->seats[p].calls[k];
         in_[p] = theirs.in;
         out_[p] = theirs.out;
       }
       RETURN_IF_ERROR(Work(calls[k], stream));
     }
     RETURN_IF_ERROR(Record(members_[me_].done, stream));
-    const Collective barrier;
-    RETURN_IF_ERROR(host_->Issue({&barrier, 1}, Stream{}));
+    Board::Seat& seat = board_->seats[me_];
+    seat.enqueued.store(seat.enqueued + 1, std::memory_order_release);
+    RETURN_IF_ERROR(Await(&Board::Seat::enqueued, calls[0]));
     for (int p = 0; p < size(); ++p) {
       if (p != me_) RETURN_IF_ERROR(Wait(stream, members_[p].done));
     }
@@ -153,7 +241,7 @@ class PeerCommunicator final : public Communicator {
 
   absl::Status Sum(const Collective& c, const Slice& slice, void* out, cudaStream_t stream) {
     for (const void*& in : in_) in = At(in, slice.first * SizeOf(c.dtype));
-    return PeerSum(c.reduce, c.dtype, in_, slice.last - slice.first, out, blocks_, stream);
+    return PeerSum(c.reduce, c.dtype, in_, slice.last - slice.first, out, options_.sum_blocks, stream);
   }
 
   // To all peers, `offset` bytes into their outputs; each member begins with another one.
@@ -212,11 +300,13 @@ class PeerCommunicator final : public Communicator {
   const CommSpec spec_;
   const int me_;
   const std::vector<Member> members_;
-  const int blocks_;
-  uint64_t sequence_ = 0;  // collectives begun
+  const std::shared_ptr<Board> board_;
+  const std::shared_ptr<RankLedger> ledger_;  // may be null
+  internal::HeldRecord record_;
+  const PeerWorldOptions options_;
+  uint64_t sequence_ = 0;  // of collectives
   // Scratch, for calls allocate nothing.
-  std::vector<Collective> told_;  // by the members, one after the other
-  std::vector<const void*> in_;   // of the running call, by member
+  std::vector<const void*> in_;  // of the running call, by member
   std::vector<void*> out_;
   std::vector<Collective> messages_, received_;
   int64_t done_ = 0;
@@ -241,8 +331,12 @@ class PeerWorld final : public World {
     }
     std::vector<Member> members;
     RETURN_IF_ERROR(Exchange(*host, std::span<const Member>(&mine, 1), members));
-    return std::make_unique<PeerCommunicator>(std::move(host), group, static_cast<int>(at - group.ranks.begin()),
-                                              std::move(members), options_.sum_blocks);
+    const int me = static_cast<int>(at - group.ranks.begin());
+    ASSIGN_OR_RETURN(std::shared_ptr<Board> board, ShareBoard(*host, me));
+    std::shared_ptr<RankLedger> ledger;
+    if (host_.ledger() != nullptr) ledger = host_.ledger()->shared_from_this();
+    return std::make_unique<PeerCommunicator>(std::move(host), group, me, std::move(members), std::move(board),
+                                              std::move(ledger), options_);
   }
 
  private:

@@ -333,5 +333,22 @@ TEST(GpuPlan, BackwardGathersWhatItReads) {
   }
 }
 
+// A tensor as large as its bucket, such as the gain of the head's norm, is a view of it like others.
+TEST(GpuPlan, ATensorMayFillItsBucket) {
+  STRATA_NEEDS_CUDA_KERNELS();
+  JobConfig c = Sized(ModelArch::kLlama, 2, 3);
+  c.model.dim = 1024;
+  c.model.heads = 8;
+  const auto planned = PlanOf(c);
+  ASSERT_TRUE(planned.ok()) << planned.status();
+  const PlannedState *gain = planned->plan.FindState("head.norm.weight"), *bucket = nullptr;
+  for (const PlannedState& s : planned->plan.states) {
+    if (s.spec.shape == gain->spec.shape && s.name.find("bucket.head") == 0 && s.role == Role::kParam) bucket = &s;
+  }
+  ASSERT_NE(bucket, nullptr);
+  EXPECT_EQ(gain->count, 512);  // of 1024, on rank 0 of 2
+  EXPECT_EQ(gain->ref, bucket->ref);
+}
+
 }  // namespace
 }  // namespace strata::testing
