@@ -28,7 +28,7 @@ int64_t Now() { return std::chrono::steady_clock::now().time_since_epoch() / std
 template <size_t n>
 void Put(char (&to)[n], std::string_view text) {
   const size_t length = std::min(text.size(), n - 1);
-  std::memcpy(to, text.data(), length);
+  if (length > 0) std::memcpy(to, text.data(), length);
   std::memset(to + length, 0, n - length);
 }
 template <size_t n>

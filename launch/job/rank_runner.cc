@@ -59,8 +59,7 @@ absl::StatusOr<std::unique_ptr<RankRunner>> RankRunner::Create(const Job& job, c
     ASSIGN_OR_RETURN(r->device_world_, DeviceWorld(job.config, world, device));
     plan_world = r->device_world_.get();
   }
-  // Staged calls hold the thread until their peers come: only the order of the actions is proved for that.
-  const bool overlap = job.config.parallel.comm.transport == Transport::kNccl;
+  const bool overlap = job.config.parallel.comm.transport != Transport::kHost;  // staged calls wait for the computing
   absl::StatusOr<std::unique_ptr<Executor>> executor = Executor::Create(
       plan, {.device = device, .world = *plan_world, .pool = pool, .freed = freed, .overlap = overlap});
   if (absl::IsResourceExhausted(executor.status())) {

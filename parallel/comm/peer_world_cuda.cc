@@ -376,7 +376,7 @@ std::string WhyNoPeers(const std::vector<Place>& places, int me) {
       return absl::StrFormat("ranks %d and %d are different processes", me, r);
     }
     if (places[r].gpu == places[me].gpu) return absl::StrFormat("ranks %d and %d share GPU %d", me, r, places[me].gpu);
-    const std::string why = Reach(static_cast<int>(places[me].gpu), static_cast<int>(places[r].gpu));
+    std::string why = Reach(static_cast<int>(places[me].gpu), static_cast<int>(places[r].gpu));
     if (!why.empty()) return why;
   }
   return "";

@@ -19,7 +19,6 @@ using ::testing::HasSubstr;
 using testing::JobRun;
 using testing::kLayoutSteps;
 using testing::kLayoutTolerance;
-using testing::LayoutDifference;
 using testing::LayoutRow;
 using testing::ParseLayoutRow;
 using testing::RunJob;
