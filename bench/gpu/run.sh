@@ -14,7 +14,7 @@ has() { [[ " ${what[*]} " == *" $1 "* ]]; }
 
 # cuDNN and cuBLASLt of PyTorch's packages, where there are any, before the system's.
 site=$(python3 -c 'import site; print(site.getsitepackages()[0])' 2>/dev/null || true)
-for folder in "$site"/nvidia/cudnn/lib "$site"/nvidia/cu13/lib /usr/local/cuda/lib64; do
+for folder in "$bundle/lib" "$site"/nvidia/cudnn/lib "$site"/nvidia/cu13/lib /usr/local/cuda/lib64; do
   [[ -d $folder ]] && export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$folder
 done
 export STRATA_CACHE=$out/cache STRATA_REQUIRE_GPU=1 OPENBLAS_NUM_THREADS=1
