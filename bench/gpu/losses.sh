@@ -47,9 +47,9 @@ if has one; then
   done
   table one
   runs=()
-  train gpu-bf16-documents run.device=cuda precision.compute=bf16 data.packing=isolate
-  train gpu-bf16-equal-bits run.device=cuda precision.compute=bf16 data.packing=isolate run.deterministic=true
-  OPENBLAS_CORETYPE=SkylakeX train cpu-f32-documents run.device=cpu precision.compute=float32 data.packing=isolate
+  train gpu-bf16-documents run.device=cuda precision.compute=bf16 data.packing=isolate optim.lr=0.0005
+  train gpu-bf16-equal-bits run.device=cuda precision.compute=bf16 data.packing=isolate optim.lr=0.0005 run.deterministic=true
+  OPENBLAS_CORETYPE=SkylakeX train cpu-f32-documents run.device=cpu precision.compute=float32 data.packing=isolate optim.lr=0.0005
   table one-documents
 fi
 

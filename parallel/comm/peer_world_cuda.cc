@@ -102,7 +102,7 @@ class PeerCommunicator final : public Communicator {
   absl::Status Close() override { return host_->Close(); }
 
   absl::Status Issue(std::span<const Collective> calls, Stream stream) override {
-    const absl::Status status = record_.Around([&] { return Issue(calls, static_cast<cudaStream_t>(stream.native)); });
+    absl::Status status = record_.Around([&] { return Issue(calls, static_cast<cudaStream_t>(stream.native)); });
     if (!status.ok() && host_->Poll().ok()) host_->Abort(status);
     return status;
   }

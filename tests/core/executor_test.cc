@@ -48,9 +48,7 @@ constexpr int64_t kMayGrow = 64 << 20;  // a sanitizer's own memory
 constexpr int64_t kMayGrow = 1 << 20;
 #endif
 
-TEST_P(ExecutorIn, AllocatesNothingAfterTheFirstStepAndMemoryStaysFlat) {
-  JobConfig config = SmallJob(2, 2, 2);
-  config.precision.compute = GetParam();
+void ExpectNoAllocationAfterTheFirstStep(const JobConfig& config) {
   const auto c = Compile(config);
   const TableRows rows(config.model.vocab, 3);
   std::barrier sync(4);
@@ -87,6 +85,15 @@ TEST_P(ExecutorIn, AllocatesNothingAfterTheFirstStepAndMemoryStaysFlat) {
   ASSERT_TRUE(status.ok()) << status;
   EXPECT_EQ(allocations, 0);
   EXPECT_LE(grown, kMayGrow);
+}
+
+TEST_P(ExecutorIn, AllocatesNothingAfterTheFirstStepAndMemoryStaysFlat) {
+  JobConfig config = SmallJob(2, 2, 2);
+  config.precision.compute = GetParam();
+  for (const Overlap overlap : {Overlap::kOff, Overlap::kOn}) {
+    config.parallel.overlap = overlap;
+    ExpectNoAllocationAfterTheFirstStep(config);
+  }
 }
 
 class FillCounter final : public CpuDevice {
