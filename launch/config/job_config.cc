@@ -190,8 +190,9 @@ void ParallelConfig::Describe(ConfigFields& f) {
              "none: gathered for each, block by block",
          .min = 0,
          .max = kMaxRanks});
-  f.AddChoice("overlap", overlap, kOverlapNames,
-              {.doc = "collectives, transfers and updates on streams beside the computing; auto: with several ranks on GPUs"});
+  f.AddChoice(
+      "overlap", overlap, kOverlapNames,
+      {.doc = "collectives, transfers and updates on streams beside the computing; auto: with several ranks on GPUs"});
   f.Add(
       "overlap_groups", overlap_groups,
       {.doc = "with overlap: into how many groups of a micro-batch's rows products are split, so that tensor-parallel "

@@ -265,10 +265,11 @@ absl::StatusOr<Plan> PlanRank(const Job& job, int rank, const KernelTable& kerne
     p.edges = EdgesOf(p.name == "eval" ? job.pipeline.eval.edges : job.pipeline.train.edges, inner, rank % inner);
   }
   const Overlap overlap = job.config.parallel.overlap;
-  return BuildPlan(programs, mesh, kernels,
-                   {.overlap = overlap == Overlap::kOn || (overlap == Overlap::kAuto && kernels.asynchronous() && job.ranks > 1),
-                    .stages = mesh.Find("pp"),
-                    .row_groups = static_cast<int>(job.config.parallel.overlap_groups)});
+  return BuildPlan(
+      programs, mesh, kernels,
+      {.overlap = overlap == Overlap::kOn || (overlap == Overlap::kAuto && kernels.asynchronous() && job.ranks > 1),
+       .stages = mesh.Find("pp"),
+       .row_groups = static_cast<int>(job.config.parallel.overlap_groups)});
 }
 
 absl::StatusOr<Plan> PlanFullest(const Job& job, const KernelTable& kernels) {
