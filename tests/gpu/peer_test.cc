@@ -1,7 +1,6 @@
 // Collectives between GPUs that reach each other's memory: every kind on small whole numbers, whose sums are exact; odd sizes,
 // several at once, in place; and calls that do not come or differ.
 
-#include <cuda_runtime.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
