@@ -152,8 +152,8 @@ TEST(Executor, PoisonExposesAReadAfterFree) {
   EXPECT_EQ(Train(*c, Executor::Freed::kPoison).not_a_number, 3);
 }
 
-TEST(Executor, AFailingRankEndsThePeersWithItsCause) {
-  const auto c = Compile(SmallJob(2, 1, 1));
+void ExpectACauseOnBothRanks(const JobConfig& config) {
+  const auto c = Compile(config);
   const TableRows rows(c->job.config.model.vocab, 3);
   std::vector<absl::Status> ends(2);
   RunRanks(2, [&](World& plain) -> absl::Status {
@@ -174,6 +174,16 @@ TEST(Executor, AFailingRankEndsThePeersWithItsCause) {
   EXPECT_FALSE(ends[0].ok());
   EXPECT_FALSE(ends[1].ok());
   EXPECT_NE(ends[0].message().find("rank 1"), std::string::npos) << ends[0];
+  // The failing rank says where: action, step and how many collectives it had issued.
+  EXPECT_NE(ends[1].message().find("train "), std::string::npos) << ends[1];
+  EXPECT_NE(ends[1].message().find("collectives"), std::string::npos) << ends[1];
+}
+
+TEST(Executor, AFailingRankEndsThePeersWithItsCause) {
+  JobConfig config = SmallJob(2, 1, 1);
+  ExpectACauseOnBothRanks(config);
+  config.parallel.overlap = Overlap::kOn;
+  ExpectACauseOnBothRanks(config);
 }
 
 }  // namespace
