@@ -47,7 +47,7 @@ absl::StatusOr<Captured> Device::EndCapture(Stream) { return absl::Unimplemented
 absl::Status Device::Replay(Captured, Stream) { return absl::UnimplementedError("this device captures nothing"); }
 
 absl::Status CpuDevice::Copy(void* dst, const void* src, int64_t bytes, Stream) {
-  std::memcpy(dst, src, static_cast<size_t>(bytes));
+  if (bytes > 0) std::memcpy(dst, src, static_cast<size_t>(bytes));
   return absl::OkStatus();
 }
 absl::Status CpuDevice::Fill(void* dst, uint8_t byte, int64_t bytes, Stream) {

@@ -59,7 +59,7 @@ class Splitter {
 
   void Run() {
     std::vector<Step> made;
-    std::vector<int32_t> end(steps_.size());  // of a step's parts: the last one's index
+    std::vector<int32_t> begin(steps_.size(), -1), end(steps_.size());  // indices of a step's first and last part
     for (size_t i = 0; i < steps_.size(); ++i) {
       const std::optional<Pair> pair = PairAt(i);
       if (!pair) {
@@ -72,6 +72,7 @@ class Splitter {
       const Step &first = steps_[pair->first], &second = steps_[pair->second];
       const int64_t rows = Rows(*pair);
       const int n = GroupsOf(rows);
+      begin[pair->first] = static_cast<int32_t>(made.size());
       for (int g = 0; g < n; ++g) {
         made.push_back(PartOf(first, rows, g, n));
         made.push_back(PartOf(second, rows, g, n));
@@ -80,7 +81,11 @@ class Splitter {
       end[pair->second] = static_cast<int32_t>(made.size()) - 1;
       moved_.insert(pair->second);
     }
-    for (Segment::Free& f : segment_.frees) f.after_step = Latest(end, f.after_step);
+    for (Segment::Free& f : segment_.frees) {
+      // What dies at the first step of a pair without being its operand may be where the second one writes.
+      const int32_t at = f.after_step;
+      f.after_step = begin[at] >= 0 && !Uses(steps_[at], f) ? begin[at] : Latest(end, at);
+    }
     std::stable_sort(segment_.frees.begin(), segment_.frees.end(),
                      [](auto& a, auto& b) { return a.after_step < b.after_step; });
     steps_ = std::move(made);
@@ -139,6 +144,14 @@ class Splitter {
       if (Touches(steps_[k], second.out[0])) return false;
     }
     return true;
+  }
+
+  static bool Uses(const Step& s, const Segment::Free& f) {
+    const auto meets = [&](const Operand& o) {
+      return o.ref.region == f.ref.region && o.ref.offset < f.ref.offset + f.bytes &&
+             f.ref.offset < o.ref.offset + o.view.bytes();
+    };
+    return std::any_of(s.in.begin(), s.in.end(), meets) || std::any_of(s.out.begin(), s.out.end(), meets);
   }
 
   static int32_t Latest(const std::vector<int32_t>& end, int32_t step) {

@@ -144,6 +144,38 @@ TEST(Executor, PoisoningFreedRangesChangesNoResult) {
   EXPECT_EQ(poisoned.not_a_number, 0);
 }
 
+// In groups of rows, what dies between a gather and its product dies before the product's first group is made.
+TEST(Executor, PoisonChangesNothingWhereProductsAreSplitByRows) {
+  JobConfig config = SmallJob(1, 2, 1);
+  config.parallel.sequence_parallel = true;
+  config.parallel.overlap = Overlap::kOn;
+  const auto c = Compile(config);
+  const TableRows rows(config.model.vocab, 3);
+  std::vector<double> losses[2];
+  for (const Executor::Freed freed : {Executor::Freed::kKeep, Executor::Freed::kPoison}) {
+    std::vector<double>& mine = losses[freed == Executor::Freed::kPoison ? 1 : 0];
+    const absl::Status status = RunRanks(2, [&](World& world) -> absl::Status {
+      CpuDevice device;
+      auto runner = RankRunner::Create(c->job, std::make_shared<const Plan>(c->plans[world.rank()]), world, device,
+                                       nullptr, freed);
+      if (!runner.ok()) return runner.status();
+      if (absl::Status s = (*runner)->InitParameters(1); !s.ok()) return s;
+      for (int step = 1; step <= 3; ++step) {
+        const absl::StatusOr<StepReport> r = (*runner)->TrainStep(step, (step - 1) * 8, rows);
+        if (!r.ok()) return r.status();
+        if (world.rank() == 0) mine.push_back(r->loss);
+      }
+      const absl::StatusOr<RankRunner::LossSum> sum = (*runner)->Evaluate(5, rows);
+      if (!sum.ok()) return sum.status();
+      if (world.rank() == 0) mine.push_back(sum->nats);
+      return absl::OkStatus();
+    });
+    ASSERT_TRUE(status.ok()) << status;
+  }
+  EXPECT_EQ(losses[0].size(), 4u);
+  EXPECT_EQ(losses[0], losses[1]);
+}
+
 TEST(Executor, PoisonExposesAReadAfterFree) {
   auto c = Compile(SmallJob(1, 1, 2));
   Segment& forward = c->plans[0].programs[0].segments[0];
