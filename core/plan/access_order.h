@@ -2,8 +2,9 @@
 // Which of a sequence of accesses to memory must stay behind which: those to the same bytes, one of them writing.
 
 #include <cstdint>
-#include <map>
 #include <vector>
+
+#include "core/plan/byte_ranges.h"
 
 namespace strata {
 
@@ -18,17 +19,11 @@ class AccessOrder {
   void Write(int item, int64_t begin, int64_t end, std::vector<After>& after);
 
  private:
-  struct Range {
-    int64_t end = 0;
+  struct Uses {  // of bytes
     int writer = -1;
     std::vector<int> readers;  // since then
   };
-  // Calls `visit` with ranges that cover exactly [begin, end), split at its borders.
-  template <typename Visit>
-  void Cover(int64_t begin, int64_t end, Visit visit);
-  void SplitAt(int64_t address);
-
-  std::map<int64_t, Range> ranges_;  // by begin
+  ByteRanges<Uses> memory_;
 };
 
 }  // namespace strata

@@ -2,9 +2,10 @@
 // Who wrote and read every byte of an arena: what VerifyPlans replays a plan on.
 
 #include <cstdint>
-#include <map>
 #include <string>
 #include <vector>
+
+#include "core/plan/byte_ranges.h"
 
 namespace strata {
 
@@ -22,19 +23,14 @@ class ShadowMemory {
   static constexpr int64_t kAny = -1;
 
  private:
-  struct Range {
-    int64_t end = 0;
+  struct Bytes {
     bool written = false;
     int64_t content = kAny;
     int writer = 0;  // stream
     int64_t write_time = 0;
     Clock reads;  // by stream
   };
-  // Ranges that cover exactly [begin, end), split at its borders.
-  std::vector<Range*> Cover(int64_t begin, int64_t end);
-  void SplitAt(int64_t address);
-
-  std::map<int64_t, Range> ranges_;  // by begin
+  ByteRanges<Bytes> memory_;
 };
 
 }  // namespace strata
