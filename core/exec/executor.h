@@ -37,8 +37,6 @@ class Executor {
     ThreadPool* pool = nullptr;
     Freed freed = kDefaultFreed;
     bool capture = true;  // where the device can: segments without collectives are captured at their second run
-    // Not where freed ranges are poisoned, and not in a plan without issues: there, actions run one after the other.
-    bool overlap = true;
   };
   // Host bytes of a graph input for one micro-batch: this rank's local part, exactly.
   using Feed = std::function<absl::StatusOr<std::span<const std::byte>>(const Port& input, int micro_batch)>;
@@ -143,7 +141,7 @@ class Executor {
   absl::Status At(const absl::Status& s, const Program& program, const Action& a, int step, const Step& code) const;
   absl::Status Timed(const BoundStep& b, const Action& action, int16_t stream);
   absl::Status SendScalars(const StepScalars& scalars, bool overlap);
-  bool overlaps(const Program& p) const { return deps_.overlap && deps_.freed == Freed::kKeep && !p.issues.empty(); }
+  bool overlaps(const Program& p) const { return deps_.freed == Freed::kKeep && !p.issues.empty(); }
   absl::Status Poison(const Segment& segment, size_t& next, int32_t step, const Program& program, size_t action);
   absl::Status Fail(const absl::Status& error);
   void Say(std::string_view what, int64_t step = -1, std::string_view scope = {}) {

@@ -257,6 +257,17 @@ absl::StatusOr<Job> CompileGeneration(const JobConfig& config, const KernelTable
   return job;
 }
 
+namespace {
+
+// Calls that are staged through the host wait for the computing.
+bool Overlaps(const Job& job, const KernelTable& kernels) {
+  const ParallelConfig& p = job.config.parallel;
+  if (p.comm.transport == Transport::kHost) return false;
+  return p.overlap == Overlap::kOn || (p.overlap == Overlap::kAuto && kernels.asynchronous() && job.ranks > 1);
+}
+
+}  // namespace
+
 absl::StatusOr<Plan> PlanRank(const Job& job, int rank, const KernelTable& kernels) {
   ASSIGN_OR_RETURN(const Mesh mesh, MeshOf(job, rank));
   const int inner = job.ranks_per_stage();
@@ -264,12 +275,10 @@ absl::StatusOr<Plan> PlanRank(const Job& job, int rank, const KernelTable& kerne
   for (ProgramSpec& p : programs) {
     p.edges = EdgesOf(p.name == "eval" ? job.pipeline.eval.edges : job.pipeline.train.edges, inner, rank % inner);
   }
-  const Overlap overlap = job.config.parallel.overlap;
-  return BuildPlan(
-      programs, mesh, kernels,
-      {.overlap = overlap == Overlap::kOn || (overlap == Overlap::kAuto && kernels.asynchronous() && job.ranks > 1),
-       .stages = mesh.Find("pp"),
-       .row_groups = static_cast<int>(job.config.parallel.overlap_groups)});
+  return BuildPlan(programs, mesh, kernels,
+                   {.overlap = Overlaps(job, kernels),
+                    .stages = mesh.Find("pp"),
+                    .row_groups = static_cast<int>(job.config.parallel.overlap_groups)});
 }
 
 absl::StatusOr<Plan> PlanFullest(const Job& job, const KernelTable& kernels) {

@@ -9,9 +9,7 @@
 #include "core/base/status.h"
 #include "launch/job/init_parameters.h"
 #include "optim/schedule.h"
-#include "parallel/comm/nccl_world.h"
-#include "parallel/comm/peer_world.h"
-#include "parallel/comm/staged_world.h"
+#include "parallel/comm/device_world.h"
 
 namespace strata {
 namespace {
@@ -32,21 +30,6 @@ double Get(const TensorRef& t, int64_t i) {
   }
 }
 
-// The world of collectives on the memory of `device`, a GPU.
-absl::StatusOr<std::unique_ptr<World>> DeviceWorld(const JobConfig& config, World& host, Device& device) {
-  const CommConfig& c = config.parallel.comm;
-  if (c.transport == Transport::kHost) return std::make_unique<StagedWorld>(host, device);
-  if (c.transport == Transport::kPeers || c.transport == Transport::kAuto) {
-    absl::StatusOr<std::unique_ptr<World>> peers =
-        MakePeerWorld(host, {.deadline = std::chrono::seconds(config.guard.hang_timeout)});
-    if (c.transport == Transport::kPeers || !absl::IsFailedPrecondition(peers.status())) return peers;
-  }
-  ASSIGN_OR_RETURN(std::unique_ptr<NcclWorld> nccl,
-                   MakeNcclWorld(host, OptionsOf(c, std::chrono::seconds(config.guard.hang_timeout))));
-  if (auto* gpu = dynamic_cast<CudaDevice*>(&device)) SetMemory(*gpu, nccl->memory());
-  return nccl;
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RankRunner>> RankRunner::Create(const Job& job, const std::shared_ptr<const Plan>& plan,
@@ -56,12 +39,15 @@ absl::StatusOr<std::unique_ptr<RankRunner>> RankRunner::Create(const Job& job, c
   if (RankLedger* ledger = world.ledger()) r->activity_ = &ledger->activity(world.rank());
   World* plan_world = &world;  // of collectives on the device's memory
   if (!device.host_addressable() && world.size() > 1) {
-    ASSIGN_OR_RETURN(r->device_world_, DeviceWorld(job.config, world, device));
+    const CommConfig& c = job.config.parallel.comm;
+    ASSIGN_OR_RETURN(
+        DeviceWorld made,
+        MakeDeviceWorld(world, device, c.transport, OptionsOf(c, std::chrono::seconds(job.config.guard.hang_timeout))));
+    r->device_world_ = std::move(made.world);
     plan_world = r->device_world_.get();
   }
-  const bool overlap = job.config.parallel.comm.transport != Transport::kHost;  // staged calls wait for the computing
-  absl::StatusOr<std::unique_ptr<Executor>> executor = Executor::Create(
-      plan, {.device = device, .world = *plan_world, .pool = pool, .freed = freed, .overlap = overlap});
+  absl::StatusOr<std::unique_ptr<Executor>> executor =
+      Executor::Create(plan, {.device = device, .world = *plan_world, .pool = pool, .freed = freed});
   if (absl::IsResourceExhausted(executor.status())) {
     return absl::ResourceExhaustedError(absl::StrFormat("%s\n%s", executor.status().message(), Print(*plan)));
   }

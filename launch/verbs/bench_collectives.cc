@@ -19,9 +19,7 @@
 #include "launch/rendezvous/run_world.h"
 #include "launch/verbs/verbs.h"
 #include "parallel/comm/bus_bandwidth.h"
-#include "parallel/comm/nccl_world.h"
-#include "parallel/comm/peer_world.h"
-#include "parallel/comm/staged_world.h"
+#include "parallel/comm/device_world.h"
 
 namespace strata {
 namespace {
@@ -131,26 +129,12 @@ class Bench {
       const int gpu = setting_.place.alone() ? me() : setting_.place.local_rank;
       ASSIGN_OR_RETURN(std::unique_ptr<CudaDevice> device, CudaDevice::Open(gpu));
       description_ = device->description();
-      const Transport transport = options_.comm.transport;
-      absl::StatusOr<std::unique_ptr<World>> peers = absl::FailedPreconditionError("not asked for");
-      if (transport == Transport::kPeers || transport == Transport::kAuto) peers = MakePeerWorld(host_);
-      if (peers.ok()) {
-        device_world_ = *std::move(peers);
-        carrier_ = "copies between peers";
-      } else if (transport == Transport::kPeers) {
-        return peers.status();
-      } else if (transport != Transport::kHost) {
-        carrier_ = NcclStatusLine();
-        NcclWorldOptions o = OptionsOf(options_.comm, std::chrono::seconds(60));
-        o.collective_ctas = o.edge_ctas = static_cast<int>(options_.comm.nccl_ctas);  // 0 is NCCL's choice here
-        o.trace = options_.trace ? NcclTrace::kCalls : NcclTrace::kNone;
-        ASSIGN_OR_RETURN(std::unique_ptr<NcclWorld> nccl, MakeNcclWorld(host_, o));
-        SetMemory(*device, nccl->memory());
-        device_world_ = std::move(nccl);
-      } else {
-        device_world_ = std::make_unique<StagedWorld>(host_, *device);
-        carrier_ = "staged through the host";
-      }
+      NcclWorldOptions o = OptionsOf(options_.comm, std::chrono::seconds(60));
+      o.collective_ctas = o.edge_ctas = static_cast<int>(options_.comm.nccl_ctas);  // 0 is NCCL's choice here
+      o.trace = options_.trace ? NcclTrace::kCalls : NcclTrace::kNone;
+      ASSIGN_OR_RETURN(DeviceWorld made, MakeDeviceWorld(host_, *device, options_.comm.transport, o));
+      device_world_ = std::move(made.world);
+      carrier_ = std::move(made.carrier);
       device_ = std::move(device);
       world = device_world_.get();
     } else {

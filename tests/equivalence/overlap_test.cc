@@ -18,9 +18,11 @@ namespace {
 
 using ::testing::HasSubstr;
 
-std::vector<Plan> PlansOf(const std::string& words, Overlap overlap = Overlap::kOn) {
+std::vector<Plan> PlansOf(const std::string& words, Overlap overlap = Overlap::kOn,
+                          Transport transport = Transport::kAuto) {
   JobConfig config = testing::ParseLayoutRow(words).config;
   config.parallel.overlap = overlap;
+  config.parallel.comm.transport = transport;
   const KernelTable kernels = CpuKernels();
   const auto job = CompileTraining(config, kernels);
   EXPECT_TRUE(job.ok()) << job.status();
@@ -251,6 +253,14 @@ TEST(SplitRows, KeepsWhatMemoryForbids) {
 
 TEST(Overlap, OffMeansOneStream) {
   for (const Plan& plan : PlansOf("llama dp2 zero1 acc2", Overlap::kOff)) {
+    EXPECT_EQ(plan.streams.size(), 1u);
+    for (const Program& p : plan.programs) EXPECT_TRUE(p.issues.empty());
+  }
+}
+
+// Calls that are staged through the host hold the thread until the computing is done.
+TEST(Overlap, StagedCallsMeanOneStream) {
+  for (const Plan& plan : PlansOf("llama dp2 zero1 acc2", Overlap::kOn, Transport::kHost)) {
     EXPECT_EQ(plan.streams.size(), 1u);
     for (const Program& p : plan.programs) EXPECT_TRUE(p.issues.empty());
   }
