@@ -128,7 +128,7 @@ TEST(CudaTrain, Bert) {
   ExpectTrainsAlike(c);
 }
 
-// Two ranks with a GPU each, over NCCL. float64 on one CPU rank is the measure, as above.
+// Two ranks with a GPU each, over each transport of GPUs. float64 on one CPU rank is the measure, as above.
 TEST(CudaTrain, TwoGpus) {
   STRATA_NEEDS_GPUS(2);
   for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kGpt2, ModelArch::kBert}) {
@@ -141,13 +141,17 @@ TEST(CudaTrain, TwoGpus) {
       c.parallel.tp = tensor ? 2 : 1;
       c.parallel.sequence_parallel = true;  // where there is tp
       c.batch.micro = tensor ? 4 : 2;
-      for (const auto& [dtype, loss, parameters] : kTolerances) {
-        const auto run = Train(c, dtype, CudaKernels(Determinism::kFast), OpenGpu);
-        ASSERT_TRUE(run.ok()) << run.status();
-        for (int s = 0; s < kSteps; ++s) {
-          EXPECT_NEAR(run->steps[s].loss / want->steps[s].loss, 1, loss) << Name(dtype) << " step " << s + 1;
+      for (const Transport transport : {Transport::kPeers, Transport::kNccl}) {
+        SCOPED_TRACE(kTransportNames[static_cast<int>(transport)]);
+        c.parallel.comm.transport = transport;
+        for (const auto& [dtype, loss, parameters] : kTolerances) {
+          const auto run = Train(c, dtype, CudaKernels(Determinism::kFast), OpenGpu);
+          ASSERT_TRUE(run.ok()) << run.status();
+          for (int s = 0; s < kSteps; ++s) {
+            EXPECT_NEAR(run->steps[s].loss / want->steps[s].loss, 1, loss) << Name(dtype) << " step " << s + 1;
+          }
+          EXPECT_LE(Distance(*run, *want), parameters) << Name(dtype) << (tensor ? " tp 2" : " dp 2");
         }
-        EXPECT_LE(Distance(*run, *want), parameters) << Name(dtype) << (tensor ? " tp 2" : " dp 2");
       }
     }
   }
@@ -285,6 +289,7 @@ TEST(CudaTrain, RegisteredBuffersOnTwoGpus) {
     ASSERT_TRUE(want.ok()) << want.status();
     c.parallel.dp = 2;
     c.parallel.zero.stage = 2;
+    c.parallel.comm.transport = Transport::kNccl;
     c.parallel.comm.buffers = buffers;
     c.batch.micro = 2;
     const auto run = Train(c, DType::kF32, CudaKernels(Determinism::kFast), OpenGpu);
