@@ -82,8 +82,8 @@ constexpr double kRoundSeconds = 0.015;
 cudaDataType_t TypeOf(DType t) { return t == DType::kBF16 ? CUDA_R_16BF : CUDA_R_32F; }
 
 std::string KeyOf(const GemmShape& s) {
-  return absl::StrFormat("%d,%d,%d,%d%d%s,%s,%s,%d", s.m, s.n, s.k, s.transpose_a, s.transpose_b, s.bias ? "b" : "",
-                         Name(s.in), Name(s.out), s.align);
+  return absl::StrFormat("%d,%d,%d,%d%d%s,%s,%s,%d%s", s.m, s.n, s.k, s.transpose_a, s.transpose_b, s.bias ? "b" : "",
+                         Name(s.in), Name(s.out), s.align, s.ldd > 0 ? absl::StrFormat(",%d", s.ldd) : "");
 }
 
 std::string CacheFolder() {
@@ -154,14 +154,15 @@ absl::StatusOr<std::unique_ptr<GemmPlans::Plan>> GemmPlans::MakePlan(const GemmS
     RETURN_IF_ERROR(Check(
         library_->DescSet(plan->operation, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof(epilogue)), "EPILOGUE"));
   }
-  const auto layout = [&](cublasLtMatrixLayout_t* l, DType t, int64_t rows, int64_t columns) {
+  const auto layout = [&](cublasLtMatrixLayout_t* l, DType t, int64_t rows, int64_t columns, int64_t pitch) {
     return Check(
-        library_->LayoutCreate(l, TypeOf(t), static_cast<uint64_t>(rows), static_cast<uint64_t>(columns), rows),
+        library_->LayoutCreate(l, TypeOf(t), static_cast<uint64_t>(rows), static_cast<uint64_t>(columns), pitch),
         "cublasLtMatrixLayoutCreate");
   };
-  RETURN_IF_ERROR(layout(&plan->first, s.in, s.transpose_b ? s.k : s.n, s.transpose_b ? s.n : s.k));
-  RETURN_IF_ERROR(layout(&plan->second, s.in, s.transpose_a ? s.m : s.k, s.transpose_a ? s.k : s.m));
-  RETURN_IF_ERROR(layout(&plan->result, s.out, s.n, s.m));
+  const int64_t b_rows = s.transpose_b ? s.k : s.n, a_rows = s.transpose_a ? s.m : s.k;
+  RETURN_IF_ERROR(layout(&plan->first, s.in, b_rows, s.transpose_b ? s.n : s.k, b_rows));
+  RETURN_IF_ERROR(layout(&plan->second, s.in, a_rows, s.transpose_a ? s.k : s.m, a_rows));
+  RETURN_IF_ERROR(layout(&plan->result, s.out, s.n, s.m, s.pitch()));
   return plan;
 }
 
@@ -280,7 +281,7 @@ absl::Status GemmPlans::Prepare(const GemmShape& shape, const Operands& o, Searc
   }
   RETURN_IF_ERROR(FillRandom(const_cast<void*>(o.a), shape.in, shape.m * shape.k, 1, o.stream));
   RETURN_IF_ERROR(FillRandom(const_cast<void*>(o.b), shape.in, shape.k * shape.n, 2, o.stream));
-  RETURN_IF_ERROR(FillRandom(o.d, shape.out, shape.m * shape.n, 3, o.stream));
+  RETURN_IF_ERROR(FillRandom(o.d, shape.out, (shape.m - 1) * shape.pitch() + shape.n, 3, o.stream));
   RETURN_IF_ERROR(Choose(shape, *plan, o, search));
   cache_[key] = absl::BytesToHexString(
       absl::string_view(reinterpret_cast<const char*>(&plan->algorithm), sizeof(plan->algorithm)));

@@ -17,14 +17,16 @@ namespace strata {
 
 inline constexpr int64_t kGemmWorkspaceBytes = int64_t{64} << 20;
 
-// D[m, n] = op(A) op(B) + beta C (+ bias), row-major and contiguous; sums in float32. A and B have one dtype. C has D's dtype and
-// shape, and may be D.
+// D[m, n] = op(A) op(B) + beta C (+ bias), row-major; sums in float32. A and B are contiguous and have one dtype. C has D's dtype,
+// shape and pitch, and may be D.
 struct GemmShape {
   int64_t m = 0, n = 0, k = 0;
   bool transpose_a = false, transpose_b = false;  // A is stored [k, m]; B is stored [n, k]
   DType in = DType::kBF16, out = DType::kBF16;
   bool bias = false;    // + bias[n], of D's dtype, in every row
   int32_t align = 256;  // bytes: the least alignment of the operands
+  int64_t ldd = 0;      // elements from one row of D to the next; 0: n
+  int64_t pitch() const { return ldd > 0 ? ldd : n; }
   auto operator<=>(const GemmShape&) const = default;
 };
 
