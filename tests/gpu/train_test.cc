@@ -5,10 +5,12 @@
 #include <limits>
 #include <numeric>
 #include <span>
+#include <tuple>
 
 #include "absl/strings/str_format.h"
 #include "tests/testing/gpu.h"
 #include "tests/testing/small_job.h"
+#include "tests/testing/step_trace.h"
 
 namespace strata::testing {
 namespace {
@@ -17,12 +19,13 @@ constexpr int kSteps = 6;  // segments are captured at their second run and repl
 
 absl::StatusOr<std::unique_ptr<Device>> OpenGpu(int rank) { return CudaDevice::Open(rank); }
 
-absl::StatusOr<JobRun> Train(JobConfig config, DType dtype, const KernelTable& kernels, const OpenRankDevice& open) {
+absl::StatusOr<JobRun> Train(JobConfig config, DType dtype, const KernelTable& kernels, const OpenRankDevice& open,
+                             int num_steps = kSteps, StepTrace* trace = nullptr) {
   config.precision.compute = dtype;
-  std::vector<int> steps(kSteps);
+  std::vector<int> steps(num_steps);
   std::iota(steps.begin(), steps.end(), 1);
   return RunJob(config, steps, TableRows(config.model.vocab, 3), std::numeric_limits<double>::infinity(), kernels,
-                nullptr, open);
+                nullptr, open, trace);
 }
 
 // ||a - b|| / ||b|| over all parameters.
@@ -180,26 +183,51 @@ TEST(CudaTrain, PackedDocumentsOnTwoGpus) {
   }
 }
 
-TEST(CudaTrain, RecomputeHasTheSameBits) {
-  STRATA_NEEDS_GPU();
-  for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kGpt2, ModelArch::kBert}) {
-    for (const DType dtype : {DType::kF32, DType::kBF16}) {
-      JobConfig c = Sized(arch, 2);
-      const auto want = Train(c, dtype, CudaKernels(Determinism::kBitExact), OpenGpu);
-      ASSERT_TRUE(want.ok()) << want.status();
-      for (const Recompute level : {Recompute::kSelective, Recompute::kBlock}) {
-        c.memory.recompute = level;
-        const auto run = Train(c, dtype, CudaKernels(Determinism::kBitExact), OpenGpu);
-        ASSERT_TRUE(run.ok()) << run.status();
-        SCOPED_TRACE(absl::StrFormat("%s %s %s", std::string(kModelArchNames[static_cast<int>(arch)]), Name(dtype),
-                                     std::string(kRecomputeNames[static_cast<int>(level)])));
-        for (int s = 0; s < kSteps; ++s) EXPECT_EQ(run->steps[s].loss, want->steps[s].loss) << "step " << s + 1;
-        for (const auto& [name, values] : want->parameters) {
-          EXPECT_TRUE(run->parameters.at(name) == values) << name;  // which ones says where it began
-        }
-      }
-    }
+class CudaRecompute : public ::testing::TestWithParam<std::tuple<ModelArch, DType, Recompute>> {
+ protected:
+  static JobConfig Config(bool recomputes) {
+    JobConfig c = Sized(std::get<0>(GetParam()), 2);
+    if (recomputes) c.memory.recompute = std::get<2>(GetParam());
+    return c;
   }
+  static absl::StatusOr<JobRun> Run(bool recomputes, int steps, StepTrace* trace = nullptr) {
+    return Train(Config(recomputes), std::get<1>(GetParam()), CudaKernels(Determinism::kBitExact), OpenGpu, steps,
+                 trace);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(All, CudaRecompute,
+                         ::testing::Combine(::testing::Values(ModelArch::kLlama, ModelArch::kGpt2, ModelArch::kBert),
+                                            ::testing::Values(DType::kF32, DType::kBF16),
+                                            ::testing::Values(Recompute::kSelective, Recompute::kBlock)),
+                         [](const auto& info) {
+                           return absl::StrFormat(
+                               "%s_%s_%s", std::string(kModelArchNames[static_cast<int>(std::get<0>(info.param))]),
+                               Name(std::get<1>(info.param)),
+                               std::string(kRecomputeNames[static_cast<int>(std::get<2>(info.param))]));
+                         });
+
+TEST_P(CudaRecompute, HasTheSameBits) {
+  STRATA_NEEDS_GPU();
+  const auto want = Run(false, kSteps), run = Run(true, kSteps);
+  ASSERT_TRUE(want.ok()) << want.status();
+  ASSERT_TRUE(run.ok()) << run.status();
+  for (int s = 0; s < kSteps; ++s) EXPECT_EQ(run->steps[s].loss, want->steps[s].loss) << "step " << s + 1;
+  for (const auto& [name, values] : want->parameters) {
+    EXPECT_TRUE(run->parameters.at(name) == values) << name;  // which ones says where it began
+  }
+}
+
+// Every kernel of the one plan does what one of the other did: names the first that does not.
+TEST_P(CudaRecompute, RepeatsWhatItsKernelsDid) {
+  STRATA_NEEDS_GPU();
+  constexpr int kTraced = 2;
+  StepTrace plain, recomputed;
+  for (StepTrace* trace : {&plain, &recomputed}) {
+    const auto run = Run(trace == &recomputed, kTraced, trace);
+    ASSERT_TRUE(run.ok()) << run.status();
+  }
+  EXPECT_GT(recomputed.entries().size(), plain.entries().size());
+  EXPECT_EQ(FirstDifferences(plain, recomputed), "");
 }
 
 // Two ranks with a GPU each against float64 on one CPU rank, which sees the same rows.

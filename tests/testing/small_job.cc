@@ -12,6 +12,7 @@
 #include "launch/job/init_parameters.h"
 #include "parallel/comm/counting.h"
 #include "parallel/comm/thread_world.h"
+#include "tests/testing/step_trace.h"
 
 namespace strata::testing {
 
@@ -93,6 +94,7 @@ struct RankWork {
   const RowSource& rows;
   double max_loss = std::numeric_limits<double>::infinity();
   OpenRankDevice open;  // null: CPUs
+  StepTrace* trace = nullptr;
 };
 
 class RankRun {
@@ -106,11 +108,16 @@ class RankRun {
     if (work_.open != nullptr) {
       ASSIGN_OR_RETURN(device, work_.open(world.rank()));
     }
-    const auto plan = std::make_shared<const Plan>(work_.plans[world.rank()]);
-    ASSIGN_OR_RETURN(auto runner, RankRunner::Create(work_.job, plan, world, *device, nullptr));
+    StepTrace* const trace = world.rank() == 0 ? work_.trace : nullptr;
+    const Plan& own = work_.plans[world.rank()];
+    const auto plan = std::make_shared<const Plan>(trace == nullptr ? own : trace->Watch(own));
+    ASSIGN_OR_RETURN(auto runner,
+                     RankRunner::Create(work_.job, plan, world, *device, nullptr,
+                                        trace == nullptr ? Executor::kDefaultFreed : Executor::Freed::kPoison));
     RETURN_IF_ERROR(runner->InitParameters(static_cast<uint64_t>(work_.job.config.run.seed)));
     for (const int s : work_.steps) {
       world.Reset();
+      if (trace != nullptr) trace->set_step(s);
       ASSIGN_OR_RETURN(const StepReport report,
                        runner->TrainStep(s, (s - 1) * runner->rows_per_step(), work_.rows, work_.max_loss));
       if (reports) run_.steps.push_back(report);
@@ -158,13 +165,14 @@ absl::StatusOr<JobRun> RunJob(const JobConfig& config, int steps) {
 
 absl::StatusOr<JobRun> RunJob(const JobConfig& config, std::span<const int> steps, const RowSource& source,
                               double max_loss, const KernelTable& kernels,
-                              const std::function<void(const Job&)>& inspect, const OpenRankDevice& open) {
+                              const std::function<void(const Job&)>& inspect, const OpenRankDevice& open,
+                              StepTrace* trace) {
   ASSIGN_OR_RETURN(const Job job, CompileTraining(config, kernels));
   if (inspect != nullptr) inspect(job);
   ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, kernels));
   const ObjectiveRows rows(source, config.model, config.run.seed);
   JobRun run;
-  RankRun ranks({job, plans, steps, rows, max_loss, open}, run);
+  RankRun ranks({job, plans, steps, rows, max_loss, open, trace}, run);
   RETURN_IF_ERROR(RunRanks(job.ranks, [&](World& world) { return ranks.Go(world, world.rank() == 0); }));
   return run;
 }

@@ -46,12 +46,15 @@ absl::StatusOr<JobRun> RunJob(const JobConfig& config, int steps);
 // Opens the device of a rank, on its thread; null: the CPU.
 using OpenRankDevice = std::function<absl::StatusOr<std::unique_ptr<Device>>(int rank)>;
 
+class StepTrace;  // tests/testing/step_trace.h
+
 // The same with other rows, and of the steps named, in their order; with other kernels, on other devices; `inspect` sees
-// the compiled job. A loss above max_loss skips its update.
+// the compiled job. A loss above max_loss skips its update. With a trace, of rank 0, nothing is captured and freed memory is
+// poisoned.
 absl::StatusOr<JobRun> RunJob(const JobConfig& config, std::span<const int> steps, const RowSource& rows,
                               double max_loss, const KernelTable& kernels = CpuKernels(),
                               const std::function<void(const Job&)>& inspect = nullptr,
-                              const OpenRankDevice& open = nullptr);
+                              const OpenRankDevice& open = nullptr, StepTrace* trace = nullptr);
 
 // The same by this process as one rank of `world`; parameters are what it holds. Collective.
 absl::StatusOr<JobRun> RunJobRank(const JobConfig& config, int steps, World& world);
