@@ -3,9 +3,10 @@
 
 #include <cuda_runtime.h>
 
+#include <functional>
 #include <memory>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "core/exec/cuda_device.h"
 
 namespace strata {
@@ -27,5 +28,8 @@ inline cudaStream_t StreamOf(const KernelArgs& a) { return static_cast<cudaStrea
 absl::Status CudaStatus(cudaError_t error, const char* what);
 // The last launch's error: every kernel's run() ends with it.
 inline absl::Status Launched(const char* kernel) { return CudaStatus(cudaGetLastError(), kernel); }
+
+// Seconds of one `launch` on the device: the mean of `runs`, which follow each other on `stream`. Blocks.
+absl::StatusOr<double> SecondsOnStream(cudaStream_t stream, int runs, const std::function<absl::Status()>& launch);
 
 }  // namespace strata

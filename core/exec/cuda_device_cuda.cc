@@ -21,6 +21,20 @@ namespace {
 
 #define RETURN_IF_CUDA(call) RETURN_IF_ERROR(CudaStatus(call, #call))
 
+// Events that say when they were reached, destroyed with it.
+struct Stopwatch {
+  cudaEvent_t begin = nullptr, end = nullptr;
+
+  Stopwatch() = default;
+  ~Stopwatch() {
+    for (cudaEvent_t e : {begin, end}) {
+      if (e != nullptr) cudaEventDestroy(e);
+    }
+  }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+};
+
 double GiB(double bytes) { return bytes / 1073741824.0; }
 
 class Gpu final : public CudaDevice {
@@ -201,6 +215,18 @@ absl::StatusOr<int> CountDevices() {
 }
 
 }  // namespace
+
+absl::StatusOr<double> SecondsOnStream(cudaStream_t stream, int runs, const std::function<absl::Status()>& launch) {
+  Stopwatch watch;
+  for (cudaEvent_t* e : {&watch.begin, &watch.end}) RETURN_IF_CUDA(cudaEventCreate(e));
+  RETURN_IF_CUDA(cudaEventRecord(watch.begin, stream));
+  for (int i = 0; i < runs; ++i) RETURN_IF_ERROR(launch());
+  RETURN_IF_CUDA(cudaEventRecord(watch.end, stream));
+  RETURN_IF_CUDA(cudaEventSynchronize(watch.end));
+  float ms = 0;
+  RETURN_IF_CUDA(cudaEventElapsedTime(&ms, watch.begin, watch.end));
+  return static_cast<double>(ms) * 1e-3 / runs;
+}
 
 absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Open(int index) {
   // Streams that share a hardware queue wait for each other: a receive could wait for a send behind it.

@@ -175,21 +175,8 @@ absl::StatusOr<std::unique_ptr<CudnnGraph>> AttentionGraph(const CudnnLibrary& l
 
 absl::StatusOr<double> SecondsOf(const std::function<absl::Status()>& launch, void* native) {
   constexpr int kWarmup = 2, kRuns = 8;
-  const auto stream = static_cast<cudaStream_t>(native);
-  cudaEvent_t begin = nullptr, end = nullptr;
-  RETURN_IF_ERROR(CudaStatus(cudaEventCreate(&begin), "cudaEventCreate"));
-  RETURN_IF_ERROR(CudaStatus(cudaEventCreate(&end), "cudaEventCreate"));
-  for (int i = 0; i < kWarmup + kRuns; ++i) {
-    if (i == kWarmup) RETURN_IF_ERROR(CudaStatus(cudaEventRecord(begin, stream), "cudaEventRecord"));
-    RETURN_IF_ERROR(launch());
-  }
-  RETURN_IF_ERROR(CudaStatus(cudaEventRecord(end, stream), "cudaEventRecord"));
-  RETURN_IF_ERROR(CudaStatus(cudaEventSynchronize(end), "timing attention"));
-  float ms = 0;
-  RETURN_IF_ERROR(CudaStatus(cudaEventElapsedTime(&ms, begin, end), "cudaEventElapsedTime"));
-  cudaEventDestroy(begin);
-  cudaEventDestroy(end);
-  return static_cast<double>(ms) * 1e-3 / kRuns;
+  for (int i = 0; i < kWarmup; ++i) RETURN_IF_ERROR(launch());
+  return SecondsOnStream(static_cast<cudaStream_t>(native), kRuns, launch);
 }
 
 AttentionPlans::AttentionPlans() {

@@ -212,17 +212,8 @@ absl::Status GemmPlans::Choose(const GemmShape& s, Plan& plan, const Operands& o
     if (Launch(plan, o, plan.algorithm).ok()) return absl::OkStatus();
   }
 
-  cudaEvent_t begin = nullptr, end = nullptr;
-  RETURN_IF_ERROR(CudaStatus(cudaEventCreate(&begin), "cudaEventCreate"));
-  RETURN_IF_ERROR(CudaStatus(cudaEventCreate(&end), "cudaEventCreate"));
-  const auto time = [&](const cublasLtMatmulAlgo_t& algorithm, int runs) -> absl::StatusOr<double> {
-    RETURN_IF_ERROR(CudaStatus(cudaEventRecord(begin, o.stream), "cudaEventRecord"));
-    for (int i = 0; i < runs; ++i) RETURN_IF_ERROR(Launch(plan, o, algorithm));
-    RETURN_IF_ERROR(CudaStatus(cudaEventRecord(end, o.stream), "cudaEventRecord"));
-    RETURN_IF_ERROR(CudaStatus(cudaEventSynchronize(end), "timing a matrix product"));
-    float ms = 0;
-    RETURN_IF_ERROR(CudaStatus(cudaEventElapsedTime(&ms, begin, end), "cudaEventElapsedTime"));
-    return static_cast<double>(ms) * 1e-3 / runs;
+  const auto time = [&](const cublasLtMatmulAlgo_t& algorithm, int runs) {
+    return SecondsOnStream(o.stream, runs, [&] { return Launch(plan, o, algorithm); });
   };
   std::vector<std::pair<double, int>> times;
   for (int i = 0; i < count; ++i) {
@@ -252,8 +243,6 @@ absl::Status GemmPlans::Choose(const GemmShape& s, Plan& plan, const Operands& o
   plan.algorithm = found[times[best].second].algo;
   ASSIGN_OR_RETURN(const double first_seconds, time(found[first].algo, 3));
   plan.choice = {total[best], first_seconds, count};
-  cudaEventDestroy(begin);
-  cudaEventDestroy(end);
   return absl::OkStatus();
 }
 
