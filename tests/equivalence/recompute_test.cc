@@ -4,11 +4,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
 #include "launch/job/compile.h"
 #include "launch/job/memory_limit.h"
 #include "tests/testing/small_job.h"
+#include "tests/testing/step_trace.h"
 
 namespace strata {
 namespace {
@@ -55,6 +58,42 @@ TEST_P(RecomputeBits, AreThoseWithout) {
     ExpectSameBits(one, absl::StrFormat("%s one rank", Name(dtype)));
     ExpectSameBits(many, absl::StrFormat("%s four ranks", Name(dtype)));
   }
+}
+
+// Every kernel of a plan that recomputes repeats one of the plan that does not: on the same bytes, with the same result.
+TEST_P(RecomputeBits, EveryKernelRepeatsAnother) {
+  JobConfig config = SmallJobOf(GetParam(), 1, 1, 2);
+  config.precision.compute = DType::kBF16;
+  const auto trace = [&](Recompute level, uint64_t rows, testing::StepTrace& t) {
+    const testing::TableRows table(config.model.vocab, rows);
+    const int steps[] = {1, 2};
+    const absl::StatusOr<JobRun> run =
+        RunJob(Recomputing(config, level), steps, table, std::numeric_limits<double>::infinity(), CpuKernels(), nullptr,
+               nullptr, &t);
+    EXPECT_TRUE(run.ok()) << run.status();
+  };
+  testing::StepTrace plain, recomputed, other;
+  trace(Recompute::kNone, 3, plain);
+  trace(Recompute::kBlock, 3, recomputed);
+  EXPECT_GT(recomputed.entries().size(), plain.entries().size());
+  EXPECT_EQ(FirstDifferences(plain, recomputed), "");
+  trace(Recompute::kNone, 4, other);
+  EXPECT_THAT(FirstDifferences(plain, other, 1), HasSubstr("of training step 1, embed: embedding  i32[4, 8]@"));
+}
+
+TEST(StepTrace, NamesTheFirstKernelThatMakesOtherBytesOfTheSameOperands) {
+  using Entry = testing::StepTrace::Entry;
+  testing::StepTrace a, b;
+  a.Add({.step = 1, .scope = "embed", .what = "embedding @0", .name = "embedding", .in = 1, .out = 2});
+  a.Add({.step = 1, .scope = "head", .what = "linear @0", .name = "linear", .in = 2, .out = 3});
+  for (const Entry& e : a.entries()) b.Add(e);
+  EXPECT_EQ(FirstDifferences(a, b), "");
+  b.Add({.step = 2, .scope = "head", .what = "linear @256", .name = "linear", .in = 2, .out = 4});
+  EXPECT_EQ(FirstDifferences(a, b), "kernel 2 of training step 2, head: linear @256 has operands of its own\n");
+  b.Add({.step = 1, .scope = "head again", .what = "linear @256", .name = "linear", .in = 2, .out = 4});
+  EXPECT_EQ(FirstDifferences(a, b),
+            "kernel 3 of training step 1, head again: linear @256\n"
+            "  makes other bytes of the same operands than head: linear @0\n");
 }
 
 // Bytes that forward keeps for backward.

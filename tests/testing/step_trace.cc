@@ -1,6 +1,8 @@
 #include "tests/testing/step_trace.h"
 
 #include <functional>
+#include <map>
+#include <memory>
 #include <string_view>
 #include <tuple>
 #include <utility>
@@ -11,6 +13,7 @@
 #include "core/graph/op.h"
 
 namespace strata::testing {
+namespace {
 
 // In the place of a step's op, so that the kernel finds the step's own kernel and the trace.
 class WatchedOp final : public Op {
@@ -36,7 +39,7 @@ class WatchedOp final : public Op {
     ASSIGN_OR_RETURN(e.in, self.HashInputs(a));
     RETURN_IF_ERROR(self.kernel_->run(self.OwnArgs(a)));
     for (const TensorRef& t : a.out) RETURN_IF_ERROR(Add(a, t, e.out));
-    self.trace_->entries_.push_back(std::move(e));
+    self.trace_->Add(std::move(e));
     return absl::OkStatus();
   }
 
@@ -55,7 +58,7 @@ class WatchedOp final : public Op {
   }
 
   StepTrace::Entry Describe(const KernelArgs& a) const {
-    StepTrace::Entry e{.step = trace_->step_, .scope = scope_};
+    StepTrace::Entry e{.step = trace_->step(), .scope = scope_};
     e.name = absl::StrFormat("%s %s%s", std::string(name()), attributes(), a.overwrite ? " overwrites" : "");
     e.what = e.name;
     for (size_t i = 0; i < a.in.size() + a.out.size(); ++i) {
@@ -97,6 +100,8 @@ class WatchedOp final : public Op {
   const std::string scope_;
   StepTrace* const trace_;
 };
+
+}  // namespace
 
 Plan StepTrace::Watch(Plan plan) {
   static const Kernel kWatched = {.run = WatchedOp::Run, .prepare = WatchedOp::Prepare};

@@ -1,11 +1,9 @@
 #pragma once
-// What every kernel of a run made of what, as hashes: finds the first step at which two runs that should have the same bits part.
+// What every kernel of a run made of what, as hashes: where two runs part that should have the same bits.
 
 #include <cstdint>
-#include <deque>
-#include <map>
-#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/plan/plan.h"
@@ -17,19 +15,20 @@ class StepTrace {
  public:
   struct Entry {
     int step = 0;  // of the training
-    std::string scope,
-        what;  // what: op, attributes and operands; with their addresses modulo 512, and which input is written over
-    std::string name;  // op, attributes, dtypes and shapes: what an alike step has too
-    uint64_t in = 0, out = 0;
+    std::string scope;
+    std::string what;  // op, attributes and operands: with addresses modulo 512, and which of them is written over
+    std::string name;  // the same without where they lie
+    uint64_t in = 0, out = 0;  // hashes
   };
 
   // The plan, with kernels that run the steps' own and add an entry each. The trace must outlive it.
   Plan Watch(Plan plan);
   void set_step(int step) { step_ = step; }
+  int step() const { return step_; }
+  void Add(Entry e) { entries_.push_back(std::move(e)); }
   const std::vector<Entry>& entries() const { return entries_; }
 
  private:
-  friend class WatchedOp;
   std::vector<Entry> entries_;
   int step_ = 0;
 };
