@@ -25,6 +25,7 @@ KernelTable CpuKernels() {
   KernelTable table;
   AddElementwiseKernels(table);
   AddLinearKernels(table);
+  AddLinearFusedKernels(table);
   AddEmbeddingKernels(table);
   AddMoveKernels(table);
   AddNormKernels(table);

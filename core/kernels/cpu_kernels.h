@@ -10,6 +10,7 @@ namespace strata {
 
 void AddElementwiseKernels(KernelTable& table);
 void AddLinearKernels(KernelTable& table);
+void AddLinearFusedKernels(KernelTable& table);  // products with element-wise work on their results
 void AddEmbeddingKernels(KernelTable& table);
 void AddMoveKernels(KernelTable& table);  // slice, concat, cast, reduce, broadcast
 void AddNormKernels(KernelTable& table);

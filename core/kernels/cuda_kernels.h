@@ -22,7 +22,9 @@ void AddCudaSoftmaxNllKernels(KernelTable& table);  // softmax_nll, softmax_nll_
 void AddCudaOptimizerKernels(KernelTable& table);
 void AddCudaFlatKernels(KernelTable& table);  // parts of flat buckets
 void AddCudaQuantizeKernels(KernelTable& table);
-void AddCudaLinearKernels(KernelTable& table, Determinism determinism);     // cuBLASLt
+void AddCudaLinearKernels(KernelTable& table, Determinism determinism);  // cuBLASLt
+void AddCudaLinearFusedKernels(KernelTable& table,
+                               Determinism determinism);  // products with element-wise work on results
 void AddCudaAttentionKernels(KernelTable& table, Determinism determinism);  // cuDNN, and plain CUDA for the rest
 
 }  // namespace strata

@@ -3,6 +3,7 @@
 // c' = exp(-x^2 / 2) / sqrt(2 pi); kTanh with c = s(u), u = 2 sqrt(2 / pi) (x + 0.044715 x^3) and c' = c (1 - c) u'.
 #include "core/kernels/cost.h"
 #include "core/kernels/map.cuh"
+#include "core/kernels/swiglu_cuda.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/gelu.h"
 
@@ -87,22 +88,29 @@ absl::Status RunSwigluDx(const KernelArgs& a) {
 }
 
 template <typename T>
-absl::Status RunSwigluPacked(const KernelArgs& a) {
-  const int64_t F = a.out[0].shape.back();
-  const T* y = a.in[0].as<const T>();
-  Map<1>(StreamOf(a), SwigluFn<T>{}, RowsOf(a.out[0]), F, PitchedOut<T, 1>{{{a.out[0].as<T>(), F}}},
-         Pitched<const T>{y, 2 * F}, Pitched<const T>{y + F, 2 * F});
-  return Launched("swiglu_packed");
+void LaunchSwiglu(const SwigluCall& c, cudaStream_t stream) {
+  const T* gu = static_cast<const T*>(c.gu);
+  Map<1>(stream, SwigluFn<T>{}, c.rows, c.F, PitchedOut<T, 1>{{{static_cast<T*>(c.h), c.F}}},
+         Pitched<const T>{gu, 2 * c.F}, Pitched<const T>{gu + c.F, 2 * c.F});
 }
 
 template <typename T>
+void LaunchSwigluDx(const SwigluDxCall& c, cudaStream_t stream) {
+  const T* gu = static_cast<const T*>(c.gu);
+  T* dgu = static_cast<T*>(c.dgu);
+  Map<2>(stream, SwigluDxFn<T>{}, c.rows, c.F, PitchedOut<T, 2>{{{dgu, 2 * c.F}, {dgu + c.F, 2 * c.F}}},
+         Pitched<const T>{static_cast<const T*>(c.dh), c.dh_pitch}, Pitched<const T>{gu, 2 * c.F},
+         Pitched<const T>{gu + c.F, 2 * c.F});
+}
+
+absl::Status RunSwigluPacked(const KernelArgs& a) {
+  const TensorRef& h = a.out[0];
+  return SwigluForward({h.dtype, RowsOf(h), h.shape.back(), a.in[0].data, h.data}, StreamOf(a));
+}
 absl::Status RunSwigluPackedDx(const KernelArgs& a) {  // dh, y
-  const int64_t F = a.in[0].shape.back();
-  const T* y = a.in[1].as<const T>();
-  T* dy = a.out[0].as<T>();
-  Map<2>(StreamOf(a), SwigluDxFn<T>{}, RowsOf(a.in[0]), F, PitchedOut<T, 2>{{{dy, 2 * F}, {dy + F, 2 * F}}},
-         Pitched<const T>{a.in[0].as<const T>(), F}, Pitched<const T>{y, 2 * F}, Pitched<const T>{y + F, 2 * F});
-  return Launched("swiglu_packed_dx");
+  const TensorRef& dh = a.in[0];
+  const int64_t F = dh.shape.back();
+  return SwigluBackward({dh.dtype, RowsOf(dh), F, a.in[1].data, dh.data, F, a.out[0].data}, StreamOf(a));
 }
 
 absl::Status RunAccumulate(const KernelArgs& a) {  // acc f32, x f32 or bf16
@@ -136,13 +144,22 @@ void AddFor(KernelTable& table, DType dtype) {
   add("silu_dx", Binary<T, SiluDxFn<T>>);
   add("swiglu", Binary<T, SwigluFn<T>>);
   add("swiglu_dx", RunSwigluDx<T>);
-  add("swiglu_packed", RunSwigluPacked<T>);
-  add("swiglu_packed_dx", RunSwigluPackedDx<T>);
+  add("swiglu_packed", RunSwigluPacked);
+  add("swiglu_packed_dx", RunSwigluPackedDx);
   add("gelu", RunGelu<T>);
   add("gelu_dx", RunGeluDx<T>);
 }
 
 }  // namespace
+
+absl::Status SwigluForward(const SwigluCall& call, cudaStream_t stream) {
+  call.dtype == DType::kBF16 ? LaunchSwiglu<CudaBF16>(call, stream) : LaunchSwiglu<float>(call, stream);
+  return Launched("swiglu_packed");
+}
+absl::Status SwigluBackward(const SwigluDxCall& call, cudaStream_t stream) {
+  call.dtype == DType::kBF16 ? LaunchSwigluDx<CudaBF16>(call, stream) : LaunchSwigluDx<float>(call, stream);
+  return Launched("swiglu_packed_dx");
+}
 
 void AddCudaElementwiseKernels(KernelTable& table) {
   AddFor<float>(table, DType::kF32);

@@ -4,7 +4,7 @@
 
 #include "core/kernels/cpu_kernels.h"
 #include "core/kernels/cpu_util.h"
-#include "core/kernels/exp_cpu.h"
+#include "core/kernels/swiglu_cpu.h"
 
 namespace strata {
 namespace {
@@ -36,60 +36,47 @@ absl::Status RunScale(const KernelArgs& a) {
   return absl::OkStatus();
 }
 
-// fn(i, x[i], s(x[i])) for every i; the exponentials are taken in blocks.
-template <typename T, typename Fn>
-void ForSigmoids(const KernelArgs& args, const T* x, const Fn& fn) {
-  using C = ComputeType<T>;
-  constexpr int64_t kBlock = 256;
-  ForTiles(args.pool, args.out[0].shape.elements(), kFlatTile, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; b += kBlock) {
-      const int64_t n = std::min(kBlock, end - b);
-      C e[kBlock];
-      for (int64_t i = 0; i < n; ++i) e[i] = -static_cast<C>(x[b + i]);
-      ExpInPlace(e, n);
-#pragma GCC ivdep
-      for (int64_t i = 0; i < n; ++i) fn(b + i, static_cast<C>(x[b + i]), C(1) / (C(1) + e[i]));
-    }
-  });
+template <typename Fn>  // fn(begin, count) over the elements of the output
+void ForSpans(const KernelArgs& args, const Fn& fn) {
+  ForTiles(args.pool, args.out[0].shape.elements(), kFlatTile,
+           [&](int64_t begin, int64_t end) { fn(begin, end - begin); });
 }
 
 template <typename T>
 absl::Status RunSilu(const KernelArgs& a) {
-  T* y = a.out[0].as<T>();
-  ForSigmoids(a, a.in[0].as<const T>(), [=](int64_t i, auto x, auto s) { y[i] = static_cast<T>(x * s); });
+  ForSpans(a, [&](int64_t at, int64_t n) {
+    T* y = a.out[0].as<T>() + at;
+    ForSigmoids(a.in[0].as<const T>() + at, n, [=](int64_t i, auto x, auto s) { y[i] = static_cast<T>(x * s); });
+  });
   return absl::OkStatus();
 }
 
 template <typename T>
 absl::Status RunSiluDx(const KernelArgs& a) {
   using C = ComputeType<T>;
-  const T* dy = a.in[0].as<const T>();
-  T* dx = a.out[0].as<T>();
-  ForSigmoids(a, a.in[1].as<const T>(), [=](int64_t i, C x, C s) {
-    dx[i] = static_cast<T>(static_cast<C>(dy[i]) * s * (C(1) + x * (C(1) - s)));
+  ForSpans(a, [&](int64_t at, int64_t n) {
+    const T* dy = a.in[0].as<const T>() + at;
+    T* dx = a.out[0].as<T>() + at;
+    ForSigmoids(a.in[1].as<const T>() + at, n, [=](int64_t i, C x, C s) {
+      dx[i] = static_cast<T>(static_cast<C>(dy[i]) * s * (C(1) + x * (C(1) - s)));
+    });
   });
   return absl::OkStatus();
 }
 
 template <typename T>
 absl::Status RunSwiglu(const KernelArgs& a) {
-  using C = ComputeType<T>;
-  const T* up = a.in[1].as<const T>();
-  T* y = a.out[0].as<T>();
-  ForSigmoids(a, a.in[0].as<const T>(),
-              [=](int64_t i, C gate, C s) { y[i] = static_cast<T>(gate * s * static_cast<C>(up[i])); });
+  ForSpans(a, [&](int64_t at, int64_t n) {
+    SwigluSpan(a.in[0].as<const T>() + at, a.in[1].as<const T>() + at, a.out[0].as<T>() + at, n);
+  });
   return absl::OkStatus();
 }
 
 template <typename T>
-absl::Status RunSwigluDx(const KernelArgs& a) {
-  using C = ComputeType<T>;
-  const T *dy = a.in[0].as<const T>(), *up = a.in[2].as<const T>();
-  T *dgate = a.out[0].as<T>(), *dup = a.out[1].as<T>();
-  ForSigmoids(a, a.in[1].as<const T>(), [=](int64_t i, C gate, C s) {
-    const C d = static_cast<C>(dy[i]);
-    dgate[i] = static_cast<T>(d * static_cast<C>(up[i]) * s * (C(1) + gate * (C(1) - s)));
-    dup[i] = static_cast<T>(d * gate * s);
+absl::Status RunSwigluDx(const KernelArgs& a) {  // dy, gate, up
+  ForSpans(a, [&](int64_t at, int64_t n) {
+    SwigluDxSpan(a.in[0].as<const T>() + at, a.in[1].as<const T>() + at, a.in[2].as<const T>() + at,
+                 a.out[0].as<T>() + at, a.out[1].as<T>() + at, n);
   });
   return absl::OkStatus();
 }

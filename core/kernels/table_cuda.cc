@@ -7,6 +7,7 @@ KernelTable CudaKernels(Determinism determinism) {
   KernelTable table;
   table.set_asynchronous();
   AddCudaLinearKernels(table, determinism);
+  AddCudaLinearFusedKernels(table, determinism);
   AddCudaElementwiseKernels(table);
   AddCudaNormKernels(table);
   AddCudaRopeKernels(table);

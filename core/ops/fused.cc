@@ -222,6 +222,15 @@ Out PlainSwigluPackedDx(GraphBuilder& g, In in, const FusedAttributes&) {
   return {Concat(g, {d.gate, d.up}, last)};
 }
 
+Out PlainLinearSwiglu(GraphBuilder& g, In in, const FusedAttributes&) {
+  const Value gate = Linear(g, in[0], in[1]), up = Linear(g, in[0], in[2]);
+  return {Concat(g, {gate, up}, Last(g, gate)), Swiglu(g, gate, up)};
+}
+
+Out PlainLinearDxSwiglu(GraphBuilder& g, In in, const FusedAttributes& a) {
+  return PlainSwigluPackedDx(g, Out{LinearDx(g, in[0], in[1]), in[2]}, a);
+}
+
 Out PlainRmsNormBwd(GraphBuilder& g, In in, const FusedAttributes&) {
   return {AddIf(g, RmsNormDx(g, in[0], in[1], in[2], in[3]), in, 4), RmsNormDw(g, in[0], in[1], in[3])};
 }
@@ -259,6 +268,8 @@ constexpr Kind kHeadsPacked = {"heads_packed", PlainHeadsPacked, 3, 3};
 constexpr Kind kHeadsUnpacked = {"heads_unpacked", PlainHeadsUnpacked, 1, 1};
 constexpr Kind kSwigluPacked = {"swiglu_packed", PlainSwigluPacked, 1, 1};
 constexpr Kind kSwigluPackedDx = {"swiglu_packed_dx", PlainSwigluPackedDx, 2, 2, 1};
+constexpr Kind kLinearSwiglu = {"linear_swiglu", PlainLinearSwiglu, 3, 3};
+constexpr Kind kLinearDxSwiglu = {"linear_dx_swiglu", PlainLinearDxSwiglu, 3, 3};
 constexpr Kind kRmsNormBwd = {"rms_norm_bwd", PlainRmsNormBwd, 4, 5, 4};
 constexpr Kind kLayerNormBwd = {"layer_norm_bwd", PlainLayerNormBwd, 5, 6, 5};
 constexpr Kind kSoftmaxNll = {"softmax_nll", PlainSoftmaxNll, 3, 3};
@@ -350,6 +361,13 @@ SplitHeads HeadsUnpacked(GraphBuilder& g, Value qkv, int64_t group, SourceLoc lo
 Value SwigluPacked(GraphBuilder& g, Value y, SourceLoc loc) { return Emit(g, kSwigluPacked, {y}, loc)[0]; }
 Value SwigluPackedDx(GraphBuilder& g, Value dh, Value y, SourceLoc loc) {
   return Emit(g, kSwigluPackedDx, {dh, y}, loc)[0];
+}
+GatedProduct LinearSwiglu(GraphBuilder& g, Value x, Value gate, Value up, SourceLoc loc) {
+  const Out out = Emit(g, kLinearSwiglu, {x, gate, up}, loc);
+  return {out[0], out[1]};
+}
+Value LinearDxSwiglu(GraphBuilder& g, Value dy, Value down, Value gu, SourceLoc loc) {
+  return Emit(g, kLinearDxSwiglu, {dy, down, gu}, loc)[0];
 }
 NormGrads RmsNormBwd(GraphBuilder& g, Value dy, Value x, Value w, Value rstd, Value r, SourceLoc loc) {
   const Out out = Emit(g, kRmsNormBwd, r.valid() ? Out{dy, x, w, rstd, r} : Out{dy, x, w, rstd}, loc);

@@ -68,6 +68,14 @@ SplitHeads HeadsUnpacked(GraphBuilder& g, Value qkv_BSTD, int64_t group, SourceL
 Value SwigluPacked(GraphBuilder& g, Value y_2F, SourceLoc loc = SourceLoc::Here());
 Value SwigluPackedDx(GraphBuilder& g, Value dh_F, Value y_2F, SourceLoc loc = SourceLoc::Here());
 
+// Both in the product beside them, bit for bit: gu[..., 2 F] = x (gate | up)^T and h = SwigluPacked(gu), of adjacent weights;
+// the gradient of gu where dh = dy w_down has no other use, and so is not stored.
+struct GatedProduct {
+  Value gu_2F, h_F;
+};
+GatedProduct LinearSwiglu(GraphBuilder& g, Value x_K, Value gate_FK, Value up_FK, SourceLoc loc = SourceLoc::Here());
+Value LinearDxSwiglu(GraphBuilder& g, Value dy_N, Value down_NF, Value gu_2F, SourceLoc loc = SourceLoc::Here());
+
 // All gradients of a norm in one reading of dy and x; r (or none), the gradient that reaches x by its other use, is added
 // to dx, which may be computed in r's storage.
 struct NormGrads {

@@ -150,7 +150,7 @@ absl::StatusOr<Graph> FuseOps(Graph g, const Mesh& mesh, const KernelTable& kern
     if (has({"rope_packed", "attention_packed", "attention_packed_bwd"})) {
       ASSIGN_OR_RETURN(g, FuseAttention(g, mesh));
     }
-    if (has({"swiglu_packed", "swiglu_packed_dx"})) {
+    if (has({"linear_swiglu", "linear_dx_swiglu", "swiglu_packed", "swiglu_packed_dx"})) {
       ASSIGN_OR_RETURN(g, FuseSwiglu(g, mesh));
     }
   }

@@ -6,7 +6,9 @@
 //   linear of one x by adjacent wq, wk, wv (and biases); rope; attention
 //                                                                   -> linear_packed(_bias), rope_packed, attention_packed
 //   attention of other operands                                     -> heads_packed, attention_packed, heads_unpacked
-//   linear of one x by adjacent gate, up; swiglu                    -> linear_packed, swiglu_packed
+//   linear of one x by adjacent gate, up; swiglu                    -> linear_swiglu
+//   its gradient; linear_dx before it that has no other reader      -> linear_dx_swiglu; or swiglu_packed_dx
+//   swiglu that backward recomputes from what forward kept          -> swiglu_packed
 //   gradients of those weights                                      -> one linear_dw_acc; or one linear_dw, one part of pack
 //   add(r, linear), bias_add(linear), add(r, bias_add(linear))      -> linear_add, linear_bias, linear_bias_add
 //   add(r, linear_dx), add(r, linear_packed_dx)                     -> linear_dx_add

@@ -18,7 +18,7 @@ absl::StatusOr<Graph> FuseAttention(const Graph& old, const Mesh& mesh);
 // and v are put side by side. Models with norms of single heads.
 absl::StatusOr<Graph> FuseHeads(const Graph& old, const KernelTable& kernels);
 
-// gate | up, swiglu, and their gradients.
+// gate | up, swiglu, and their gradients: in the products beside them.
 absl::StatusOr<Graph> FuseSwiglu(const Graph& old, const Mesh& mesh);
 
 }  // namespace strata

@@ -11,9 +11,9 @@ namespace {
 
 // Rows of the first dim of outputs come of the same rows of those inputs that have them; other inputs are weights.
 bool MapsRows(const Step& s) {
-  constexpr const char* kOps[] = {"linear",          "linear_add",    "linear_bias",
-                                  "linear_bias_add", "linear_packed", "linear_packed_bias",
-                                  "linear_dx",       "linear_dx_add", "linear_packed_dx"};
+  constexpr const char* kOps[] = {"linear",           "linear_add",         "linear_bias",     "linear_bias_add",
+                                  "linear_packed",    "linear_packed_bias", "linear_dx",       "linear_dx_add",
+                                  "linear_packed_dx", "linear_swiglu",      "linear_dx_swiglu"};
   return s.kind == Step::kLaunch &&
          std::any_of(std::begin(kOps), std::end(kOps), [&](const char* op) { return s.op->name() == op; });
 }
@@ -131,17 +131,20 @@ class Splitter {
   bool Fits(const Pair& p) const {
     const int64_t rows = Rows(p);
     const Step &first = steps_[p.first], &second = steps_[p.second];
-    if (rows < 2 || GroupsOf(rows) < 2 || first.out.size() != 1 || second.out.size() != 1) return false;
-    if (!HasRows(first.out[0], rows) || !HasRows(second.out[0], rows) || !HasRows(second.in[0], rows)) return false;
-    // The first groups of the second step are written before the last ones of the first step are read.
-    for (const Operand& in : first.in) {
-      if (Meet(in, second.out[0])) return false;
+    if (rows < 2 || GroupsOf(rows) < 2 || first.out.size() != 1) return false;
+    if (!HasRows(first.out[0], rows) || !HasRows(second.in[0], rows)) return false;
+    for (const Operand& out : second.out) {
+      // The first groups of the second step are written before the last ones of the first step are read.
+      const auto meets = [&](const Operand& in) { return Meet(in, out); };
+      if (!HasRows(out, rows) || std::any_of(first.in.begin(), first.in.end(), meets)) return false;
     }
     for (size_t k = p.first + 1; k < p.second; ++k) {  // these come after both
       for (const Operand& out : steps_[k].out) {
         if (Touches(first, out) || Touches(second, out)) return false;
       }
-      if (Touches(steps_[k], second.out[0])) return false;
+      for (const Operand& out : second.out) {
+        if (Touches(steps_[k], out)) return false;
+      }
     }
     return true;
   }

@@ -1,6 +1,9 @@
 #include "parallel/shard/early_reductions.h"
 
+#include <algorithm>
+#include <iterator>
 #include <map>
+#include <string_view>
 
 #include "core/graph/op.h"
 #include "core/ops/collective.h"
@@ -8,6 +11,8 @@
 
 namespace strata {
 namespace {
+
+constexpr std::string_view kInputGradients[] = {"linear_dx", "linear_packed_dx", "linear_dx_add", "linear_dx_swiglu"};
 
 bool SameStage(const Node& a, const Node& b) { return a.stage == b.stage && a.replica == b.replica; }
 
@@ -35,7 +40,9 @@ absl::StatusOr<Graph> EarlyReductions(const Graph& local) {
     HoistReduction(r, id);
     const Node& n = local.nodes[id];
     const std::string_view op = n.op->name();
-    if (op == "linear_dx" || op == "linear_packed_dx" || op == "linear_dx_add") dx[n.inputs[0]] = id;
+    if (std::find(std::begin(kInputGradients), std::end(kInputGradients), op) != std::end(kInputGradients)) {
+      dx[n.inputs[0]] = id;
+    }
     if (op != "linear_dw" && op != "linear_dw_acc") continue;
     const Value x = n.inputs.back(), dy = n.inputs[n.inputs.size() - 2];
     const CollectiveOp* call = AsCollective(local.nodes[x.node]);

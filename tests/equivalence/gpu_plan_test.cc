@@ -219,7 +219,9 @@ TEST(GpuPlan, ProductsPackHoweverStatesAreSharded) {
       EXPECT_EQ(got["attention_packed"], again ? 2 : 1);
       EXPECT_EQ(got["attention_packed_bwd"], 1);
       EXPECT_EQ(got["attention"] + got["attention_bwd"] + got["rope"], 0);
-      EXPECT_EQ(got["linear_packed"] + got["linear_packed_bias"], again ? 4 : 2);
+      EXPECT_EQ(got["linear_packed"] + got["linear_packed_bias"], again ? 2 : 1);
+      EXPECT_EQ(got["linear_swiglu"], again ? 2 : 1);
+      EXPECT_EQ(got["linear_dx_swiglu"], 1);
       EXPECT_EQ(got["linear_packed_dx"], 2);
       EXPECT_EQ(got["linear_dw"], 4);
       EXPECT_EQ(got["slice"], 0);
@@ -237,7 +239,7 @@ TEST(GpuPlan, ForwardAlonePacksWhatTrainingDoes) {
     for (const Node& n : graph.nodes) ++ops[std::string(n.op->name())];
     EXPECT_EQ(ops["attention_packed"], c.model.layers);
     EXPECT_EQ(ops["attention"], 0);
-    EXPECT_EQ(ops["swiglu_packed"], c.model.arch == ModelArch::kLlama ? c.model.layers : 0);
+    EXPECT_EQ(ops["linear_swiglu"], c.model.arch == ModelArch::kLlama ? c.model.layers : 0);
   };
   for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kGpt2, ModelArch::kBert}) {
     SCOPED_TRACE(kModelArchNames[static_cast<size_t>(arch)]);
@@ -265,7 +267,7 @@ void ExpectInputGradientsFirst(const Graph& g) {
   for (NodeId id = 0; id < static_cast<NodeId>(g.nodes.size()); ++id) {
     const Node& n = g.nodes[id];
     const std::string_view op = n.op->name();
-    if (op == "linear_dx" || op == "linear_packed_dx" || op == "linear_dx_add") dx[n.inputs[0]] = id;
+    if (op.starts_with("linear_dx") || op == "linear_packed_dx") dx[n.inputs[0]] = id;
     if (op != "linear_dw" && op != "linear_dw_acc") continue;
     ++weight_gradients;
     const Value x = n.inputs.back(), dy = n.inputs[n.inputs.size() - 2];

@@ -1,5 +1,8 @@
 #include "core/ops/linear.h"
 
+#include <cmath>
+
+#include "absl/strings/str_format.h"
 #include "core/ops/fused.h"
 #include "core/ops/move.h"
 #include "tests/testing/gpu.h"
@@ -70,6 +73,42 @@ TEST(CudaLinear, WeightGradientsAddUp) {
             return LinearDwAcc(g, std::vector{Acc(g, in[0]), Acc(g, in[1])}, in[2], in[3], always);
           },
           {a, b, dy, x}, {.overwrite = overwrite});
+    }
+  }
+}
+
+// On the GPU and on the CPU, which round at the same places, in the operands' dtype. Widths of rows that are no multiple of 16
+// bytes too; K such that gate and up are adjacent.
+TEST(CudaLinear, SwigluInTheProduct) {
+  STRATA_NEEDS_GPU();
+  struct Case {
+    int64_t b, s, k, f, n;
+  };
+  for (const auto& [b, s, k, f, n] : {Case{2, 64, 128, 192, 128}, Case{3, 43, 256, 344, 72}, Case{1, 5, 128, 7, 24},
+                                      Case{2, 100, 384, 513, 200}, Case{2, 256, 512, 1408, 512}}) {
+    for (const DType t : {DType::kF32, DType::kBF16}) {
+      SCOPED_TRACE(absl::StrFormat("%d x %d, K %d, F %d, %s", b, s, k, f, Name(t)));
+      const auto random = [t](Shape shape, uint64_t seed, double scale) {
+        return Converted(Tensor::Random(DType::kF64, shape, seed, scale), t);
+      };
+      const double scale = 1 / std::sqrt(static_cast<double>(k));
+      const Tensor x = random({b, s, k}, 1, 1), gate = random({f, k}, 2, 2 * scale), up = random({f, k}, 3, 2 * scale),
+                   dy = random({b, s, n}, 4, 1), down = random({n, f}, 5, 1 / std::sqrt(static_cast<double>(n))),
+                   gu = random({b, s, 2 * f}, 6, 2);
+      const auto forward = GpuKernelErrors(
+          [](GraphBuilder& g, const Values& in) {
+            const GatedProduct p = LinearSwiglu(g, in[0], in[1], in[2]);
+            return Values{p.gu_2F, p.h_F};
+          },
+          {x, gate, up});
+      const auto backward = GpuKernelErrors(
+          [](GraphBuilder& g, const Values& in) { return Values{LinearDxSwiglu(g, in[0], in[1], in[2])}; },
+          {dy, down, gu});
+      for (const auto& errors : {forward, backward}) {
+        ASSERT_TRUE(errors.ok()) << errors.status();
+        // A gate that rounds the other way is a unit in its last place off, and so may be what is made of it.
+        for (double e : *errors) EXPECT_LE(e, GpuTolerance(t));
+      }
     }
   }
 }

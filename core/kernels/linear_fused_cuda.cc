@@ -1,0 +1,95 @@
+// Products with element-wise work on their results (core/ops/fused.h), with M rows: gu[M, 2 F] = x (gate | up)^T and
+// h = silu(gate) up; dh = dy W_down and the gradient of gu. A product of cuBLASLt, then a kernel over its result, which is rounded
+// to its dtype in between.
+
+#include "core/kernels/cuda_kernels.h"
+#include "core/kernels/linear_cuda.h"
+#include "core/kernels/product_cost.h"
+#include "core/kernels/swiglu_cuda.h"
+
+namespace strata {
+namespace {
+
+int64_t Rows(const TensorRef& x) { return x.shape.back() > 0 ? x.shape.elements() / x.shape.back() : 0; }
+
+struct Product {
+  GemmShape shape;
+  const void *x, *w;
+  void* y;
+};
+using Describe = absl::StatusOr<Product> (*)(const KernelArgs&);
+
+absl::StatusOr<Product> GateUp(const KernelArgs& a) {  // x, gate, up -> gu, h
+  ASSIGN_OR_RETURN(const int64_t n, RowsOfPacked(a.in.subspan(1)));
+  const TensorRef &x = a.in[0], &w = a.in[1], &gu = a.out[0];
+  return Product{{Rows(x), n, x.shape.back(), false, true, x.dtype, gu.dtype}, x.data, w.data, gu.data};
+}
+
+absl::StatusOr<Product> DxInDgu(
+    const KernelArgs& a) {  // dy, down, gu -> dgu: dh where the gradient of up takes its place
+  const TensorRef &dy = a.in[0], &down = a.in[1], &dgu = a.out[0];
+  const int64_t F = down.shape[1];
+  Product p{{Rows(dy), F, down.shape[0], false, false, dy.dtype, dgu.dtype}, dy.data, down.data, nullptr};
+  p.shape.ldd = 2 * F;
+  p.y = dgu.as<std::byte>() + F * SizeOf(dgu.dtype);
+  return p;
+}
+
+GemmPlans::Operands OperandsOf(const Product& p, const KernelArgs& a) {
+  return {p.x, p.w, nullptr, nullptr, p.y, 0, a.workspace, StreamOf(a)};
+}
+
+template <Describe kDescribe>
+absl::StatusOr<Product> Described(const KernelArgs& a) {
+  ASSIGN_OR_RETURN(Product p, kDescribe(a));
+  p.shape.align = AlignmentOf({p.x, p.w, p.y});
+  return p;
+}
+
+template <Describe kDescribe, GemmPlans::Search kSearch>
+absl::Status Prepare(const KernelArgs& a) {
+  ASSIGN_OR_RETURN(const Product p, Described<kDescribe>(a));
+  ASSIGN_OR_RETURN(GemmPlans* const gemms, GemmPlansOf(a));
+  return gemms->Prepare(p.shape, OperandsOf(p, a), kSearch);
+}
+
+template <Describe kDescribe>
+absl::StatusOr<Product> Multiply(const KernelArgs& a) {
+  ASSIGN_OR_RETURN(const Product p, Described<kDescribe>(a));
+  ASSIGN_OR_RETURN(GemmPlans* const gemms, GemmPlansOf(a));
+  RETURN_IF_ERROR(gemms->Run(p.shape, OperandsOf(p, a)));
+  return p;
+}
+
+absl::Status RunSwiglu(const KernelArgs& a) {
+  ASSIGN_OR_RETURN(const Product p, Multiply<GateUp>(a));
+  return SwigluForward({p.shape.out, p.shape.m, p.shape.n / 2, p.y, a.out[1].data}, StreamOf(a));
+}
+
+absl::Status RunDxSwiglu(const KernelArgs& a) {
+  ASSIGN_OR_RETURN(const Product p, Multiply<DxInDgu>(a));
+  return SwigluBackward({p.shape.out, p.shape.m, p.shape.n, a.in[2].data, p.y, p.shape.ldd, a.out[0].data},
+                        StreamOf(a));
+}
+
+int64_t Workspace(const Op&, std::span<const TensorRef>) { return kGemmWorkspaceBytes; }
+
+template <Describe kDescribe>
+Kernel Make(absl::Status (*run)(const KernelArgs&), Determinism determinism) {
+  return {.run = run,
+          .workspace = Workspace,
+          .cost = OpCost,
+          .prepare = determinism == Determinism::kBitExact ? Prepare<kDescribe, GemmPlans::Search::kFirst>
+                                                           : Prepare<kDescribe, GemmPlans::Search::kTimed>};
+}
+
+}  // namespace
+
+void AddCudaLinearFusedKernels(KernelTable& table, Determinism determinism) {
+  for (const DType t : {DType::kF32, DType::kBF16}) {
+    table.Add("linear_swiglu", t, Make<GateUp>(RunSwiglu, determinism));
+    table.Add("linear_dx_swiglu", t, Make<DxInDgu>(RunDxSwiglu, determinism));
+  }
+}
+
+}  // namespace strata
