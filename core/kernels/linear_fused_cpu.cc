@@ -1,5 +1,6 @@
 // Products with element-wise work on their results (core/ops/fused.h), with M rows: gu[M, 2 F] = x (gate | up)^T and
-// h = silu(gate) up; dh = dy W_down and the gradient of gu. The element-wise part reads the product rounded to its dtype.
+// h = silu(gate) up; dh = dy W_down and the gradient of gu; qkv[M, T D] = x (q | k | v)^T with the heads of q and k turned. The
+// element-wise part reads the product rounded to its dtype.
 
 #include <algorithm>
 
@@ -7,6 +8,7 @@
 #include "core/kernels/cpu_util.h"
 #include "core/kernels/gemm.h"
 #include "core/kernels/product_cost.h"
+#include "core/kernels/rope_cpu.h"
 #include "core/kernels/swiglu_cpu.h"
 #include "core/ops/fused.h"
 
@@ -57,6 +59,42 @@ absl::Status RunDxSwiglu(const KernelArgs& a) {  // dy, down, gu -> dgu
   return absl::OkStatus();
 }
 
+// Tables of angles before what the product needs.
+template <typename T>
+int64_t TableBytes(const Op& op, std::span<const TensorRef> in) {
+  return RopeTableBytes<ComputeType<T>>(in[1].shape.elements(), FusedAttributesOf(op).head_dim);
+}
+
+template <typename T>
+absl::Status RunRope(const KernelArgs& a) {  // x, positions, q, k, v -> qkv
+  using C = ComputeType<T>;
+  const FusedAttributes& attributes = FusedAttributesOf(a.op);
+  const int64_t width = a.out[0].shape[2] * a.out[0].shape[3];
+  const int64_t turned = (a.in[2].shape[0] + a.in[3].shape[0]) / attributes.head_dim;
+  const RopeTable<C> table =
+      MakeRopeTable<C>(attributes.rope, a.in[1], attributes.head_dim, a.workspace.data(), a.pool);
+  KernelArgs product = a;
+  product.workspace = a.workspace.subspan(TableBytes<T>(a.op, a.in));
+  T* const qkv = a.out[0].as<T>();
+  T* at = qkv;
+  for (const TensorRef& w : a.in.subspan(2)) {
+    Multiply(product, a.in[0], w, Transpose::kYes, at, width);
+    at += w.shape[0];
+  }
+  ParallelFor(a.pool, Rows(a.in[0]),
+              [&](int64_t token) { TurnHeads(table, token, turned, qkv + token * width, qkv + token * width); });
+  return absl::OkStatus();
+}
+
+template <typename T>
+int64_t RopeWorkspace(const Op& op, std::span<const TensorRef> in) {
+  int64_t product = 0;
+  for (const TensorRef& w : in.subspan(2)) {
+    product = std::max(product, GemmWorkspace(in[0].dtype, Rows(in[0]), w.shape[0], w.shape[1]));
+  }
+  return TableBytes<T>(op, in) + product;
+}
+
 template <int kWeight>  // of a weight [N, K] whose other dim the product has
 int64_t Workspace(const Op&, std::span<const TensorRef> in) {
   const Shape& w = in[1].shape;
@@ -68,6 +106,7 @@ int64_t Workspace(const Op&, std::span<const TensorRef> in) {
 void AddLinearFusedKernels(KernelTable& table) {
   AddForFloats(table, "linear_swiglu", []<typename T>() { return Kernel{RunSwiglu<T>, Workspace<0>, OpCost}; });
   AddForFloats(table, "linear_dx_swiglu", []<typename T>() { return Kernel{RunDxSwiglu<T>, Workspace<1>, OpCost}; });
+  AddForFloats(table, "linear_rope", []<typename T>() { return Kernel{RunRope<T>, RopeWorkspace<T>, OpCost}; });
 }
 
 }  // namespace strata

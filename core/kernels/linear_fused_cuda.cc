@@ -1,11 +1,13 @@
 // Products with element-wise work on their results (core/ops/fused.h), with M rows: gu[M, 2 F] = x (gate | up)^T and
-// h = silu(gate) up; dh = dy W_down and the gradient of gu. A product of cuBLASLt, then a kernel over its result, which is rounded
+// h = silu(gate) up; dh = dy W_down and the gradient of gu; qkv[M, T D] = x (q | k | v)^T with the heads of q and k turned. A product of cuBLASLt, then a kernel over its result, which is rounded
 // to its dtype in between.
 
 #include "core/kernels/cuda_kernels.h"
 #include "core/kernels/linear_cuda.h"
 #include "core/kernels/product_cost.h"
+#include "core/kernels/rope_cuda.h"
 #include "core/kernels/swiglu_cuda.h"
+#include "core/ops/fused.h"
 
 namespace strata {
 namespace {
@@ -16,27 +18,43 @@ struct Product {
   GemmShape shape;
   const void *x, *w;
   void* y;
+  std::span<std::byte> workspace;
 };
 using Describe = absl::StatusOr<Product> (*)(const KernelArgs&);
 
 absl::StatusOr<Product> GateUp(const KernelArgs& a) {  // x, gate, up -> gu, h
   ASSIGN_OR_RETURN(const int64_t n, RowsOfPacked(a.in.subspan(1)));
   const TensorRef &x = a.in[0], &w = a.in[1], &gu = a.out[0];
-  return Product{{Rows(x), n, x.shape.back(), false, true, x.dtype, gu.dtype}, x.data, w.data, gu.data};
+  return Product{{Rows(x), n, x.shape.back(), false, true, x.dtype, gu.dtype}, x.data, w.data, gu.data, a.workspace};
 }
 
 absl::StatusOr<Product> DxInDgu(
     const KernelArgs& a) {  // dy, down, gu -> dgu: dh where the gradient of up takes its place
   const TensorRef &dy = a.in[0], &down = a.in[1], &dgu = a.out[0];
   const int64_t F = down.shape[1];
-  Product p{{Rows(dy), F, down.shape[0], false, false, dy.dtype, dgu.dtype}, dy.data, down.data, nullptr};
+  Product p{{Rows(dy), F, down.shape[0], false, false, dy.dtype, dgu.dtype}, dy.data, down.data, nullptr, a.workspace};
   p.shape.ldd = 2 * F;
   p.y = dgu.as<std::byte>() + F * SizeOf(dgu.dtype);
   return p;
 }
 
+int64_t TableBytes(const Op& op, std::span<const TensorRef> in) {
+  return RopeTableBytes(in[1].shape.elements(), FusedAttributesOf(op).head_dim);
+}
+
+// The table of angles lies before what the product needs.
+absl::StatusOr<Product> Qkv(const KernelArgs& a) {  // x, positions, q, k, v -> qkv
+  ASSIGN_OR_RETURN(const int64_t n, RowsOfPacked(a.in.subspan(2)));
+  const TensorRef &x = a.in[0], &w = a.in[2], &qkv = a.out[0];
+  return Product{{Rows(x), n, x.shape.back(), false, true, x.dtype, qkv.dtype},
+                 x.data,
+                 w.data,
+                 qkv.data,
+                 a.workspace.subspan(TableBytes(a.op, a.in))};
+}
+
 GemmPlans::Operands OperandsOf(const Product& p, const KernelArgs& a) {
-  return {p.x, p.w, nullptr, nullptr, p.y, 0, a.workspace, StreamOf(a)};
+  return {p.x, p.w, nullptr, nullptr, p.y, 0, p.workspace, StreamOf(a)};
 }
 
 template <Describe kDescribe>
@@ -72,12 +90,27 @@ absl::Status RunDxSwiglu(const KernelArgs& a) {
                         StreamOf(a));
 }
 
+absl::Status RunRope(const KernelArgs& a) {
+  if (a.out[0].shape.elements() == 0) return absl::OkStatus();
+  const TensorRef& positions = a.in[1];
+  const FusedAttributes& attributes = FusedAttributesOf(a.op);
+  const int64_t D = attributes.head_dim;
+  const RopeTableCall table{attributes.rope, positions.as<const int32_t>(), positions.shape.elements(), D / 2,
+                            reinterpret_cast<float*>(a.workspace.data())};
+  RETURN_IF_ERROR(MakeRopeTable(table, StreamOf(a)));
+  ASSIGN_OR_RETURN(const Product p, Multiply<Qkv>(a));
+  const int64_t turned = (a.in[2].shape[0] + a.in[3].shape[0]) / D;
+  return TurnHeads(table, {p.shape.out, p.shape.m, p.shape.n / D, turned, p.y, p.y}, StreamOf(a));
+}
+
+int64_t RopeWorkspace(const Op& op, std::span<const TensorRef> in) { return TableBytes(op, in) + kGemmWorkspaceBytes; }
 int64_t Workspace(const Op&, std::span<const TensorRef>) { return kGemmWorkspaceBytes; }
 
 template <Describe kDescribe>
-Kernel Make(absl::Status (*run)(const KernelArgs&), Determinism determinism) {
+Kernel Make(absl::Status (*run)(const KernelArgs&), Determinism determinism,
+            int64_t (*workspace)(const Op&, std::span<const TensorRef>) = Workspace) {
   return {.run = run,
-          .workspace = Workspace,
+          .workspace = workspace,
           .cost = OpCost,
           .prepare = determinism == Determinism::kBitExact ? Prepare<kDescribe, GemmPlans::Search::kFirst>
                                                            : Prepare<kDescribe, GemmPlans::Search::kTimed>};
@@ -89,6 +122,7 @@ void AddCudaLinearFusedKernels(KernelTable& table, Determinism determinism) {
   for (const DType t : {DType::kF32, DType::kBF16}) {
     table.Add("linear_swiglu", t, Make<GateUp>(RunSwiglu, determinism));
     table.Add("linear_dx_swiglu", t, Make<DxInDgu>(RunDxSwiglu, determinism));
+    table.Add("linear_rope", t, Make<Qkv>(RunRope, determinism, RopeWorkspace));
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include "core/kernels/cost.h"
 #include "core/kernels/cuda_util.cuh"
+#include "core/kernels/rope_cuda.h"
 #include "core/ops/fused.h"
 #include "core/ops/rope.h"
 
@@ -60,52 +61,59 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <typename T>
-absl::Status Launch(const KernelArgs& a, const RopeAttributes& rope, int64_t turned) {
-  const TensorRef &x = a.in[0], &positions = a.in[1];
-  const int64_t tokens = x.shape[0] * x.shape[1], heads = x.shape[2], half = x.shape[3] / 2,
-                count = positions.shape.elements();
-  if (x.shape.elements() == 0) return absl::OkStatus();
-  float* const cosine = reinterpret_cast<float*>(a.workspace.data());
-  float* const sine = cosine + count * half;
-  const cudaStream_t stream = StreamOf(a);
-  Angles<<<static_cast<unsigned>(std::min<int64_t>(count, 1024)), 64, 0, stream>>>(
-      positions.as<const int32_t>(), count, static_cast<int>(half), rope, cosine, sine);
+void Launch(const RopeTableCall& table, const TurnCall& c, cudaStream_t stream) {
   const auto turn = [&](auto kernel, int64_t groups) {
     const auto across = static_cast<unsigned>(std::min<int64_t>(groups, kThreads));
-    kernel<<<static_cast<unsigned>(tokens), dim3(across, kThreads / across), 0, stream>>>(
-        x.as<const T>(), a.out[0].as<T>(), cosine, sine, count, static_cast<int>(heads), static_cast<int>(turned),
-        static_cast<int>(half));
+    kernel<<<static_cast<unsigned>(c.tokens), dim3(across, kThreads / across), 0, stream>>>(
+        static_cast<const T*>(c.x), static_cast<T*>(c.y), table.table, table.table + table.count * table.half,
+        table.count, static_cast<int>(c.heads), static_cast<int>(c.turned), static_cast<int>(table.half));
   };
-  if (half % kWidth == 0 && Aligned16({x.data, a.out[0].data})) {
-    turn(Turn<kWidth, T>, half / kWidth);
+  if (table.half % kWidth == 0 && Aligned16({c.x, c.y})) {
+    turn(Turn<kWidth, T>, table.half / kWidth);
   } else {
-    turn(Turn<1, T>, half);
+    turn(Turn<1, T>, table.half);
   }
-  return Launched("rope");
 }
 
-template <typename T>
-absl::Status Run(const KernelArgs& a) {
-  return Launch<T>(a, RopeAttributesOf(a.op), a.in[0].shape[2]);
+absl::Status Rotate(const KernelArgs& a, const RopeAttributes& rope, int64_t turned) {
+  const TensorRef &x = a.in[0], &positions = a.in[1];
+  if (x.shape.elements() == 0) return absl::OkStatus();
+  const RopeTableCall table{rope, positions.as<const int32_t>(), positions.shape.elements(), x.shape[3] / 2,
+                            reinterpret_cast<float*>(a.workspace.data())};
+  const absl::Status made = MakeRopeTable(table, StreamOf(a));
+  if (!made.ok()) return made;
+  return TurnHeads(table, {x.dtype, x.shape[0] * x.shape[1], x.shape[2], turned, x.data, a.out[0].data}, StreamOf(a));
 }
 
-template <typename T>
+absl::Status Run(const KernelArgs& a) { return Rotate(a, RopeAttributesOf(a.op), a.in[0].shape[2]); }
+
 absl::Status RunPacked(const KernelArgs& a) {
   const FusedAttributes& packed = FusedAttributesOf(a.op);
-  return Launch<T>(a, packed.rope, a.in[0].shape[2] / (packed.group + 2) * (packed.group + 1));
+  return Rotate(a, packed.rope, a.in[0].shape[2] / (packed.group + 2) * (packed.group + 1));
 }
 
 int64_t Workspace(const Op&, std::span<const TensorRef> in) {
-  return in[1].shape.elements() * in[0].shape[3] * static_cast<int64_t>(sizeof(float));
+  return RopeTableBytes(in[1].shape.elements(), in[0].shape[3]);
 }
 
 }  // namespace
 
+absl::Status MakeRopeTable(const RopeTableCall& c, cudaStream_t stream) {
+  Angles<<<static_cast<unsigned>(std::min<int64_t>(c.count, 1024)), 64, 0, stream>>>(
+      c.positions, c.count, static_cast<int>(c.half), c.rope, c.table, c.table + c.count * c.half);
+  return Launched("the angles of rope");
+}
+
+absl::Status TurnHeads(const RopeTableCall& table, const TurnCall& call, cudaStream_t stream) {
+  call.dtype == DType::kBF16 ? Launch<CudaBF16>(table, call, stream) : Launch<float>(table, call, stream);
+  return Launched("rope");
+}
+
 void AddCudaRopeKernels(KernelTable& table) {
-  table.Add("rope", DType::kF32, {.run = Run<float>, .workspace = Workspace, .cost = StreamingCost});
-  table.Add("rope", DType::kBF16, {.run = Run<CudaBF16>, .workspace = Workspace, .cost = StreamingCost});
-  table.Add("rope_packed", DType::kF32, {.run = RunPacked<float>, .workspace = Workspace, .cost = StreamingCost});
-  table.Add("rope_packed", DType::kBF16, {.run = RunPacked<CudaBF16>, .workspace = Workspace, .cost = StreamingCost});
+  for (const DType t : {DType::kF32, DType::kBF16}) {
+    table.Add("rope", t, {.run = Run, .workspace = Workspace, .cost = StreamingCost});
+    table.Add("rope_packed", t, {.run = RunPacked, .workspace = Workspace, .cost = StreamingCost});
+  }
 }
 
 }  // namespace strata

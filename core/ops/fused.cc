@@ -38,6 +38,7 @@ class FusedOp final : public Op {
     std::string s;
     if (attributes_.always_add) s += "always_add ";
     if (attributes_.mask == AttentionMask::kFull) s += "full ";
+    if (attributes_.head_dim > 0) s += absl::StrFormat("head_dim=%d ", attributes_.head_dim);
     if (attributes_.group > 1) s += absl::StrFormat("group=%d ", attributes_.group);
     if (!s.empty()) s.pop_back();
     return s;
@@ -198,6 +199,13 @@ Out PlainRopePacked(GraphBuilder& g, In in, const FusedAttributes& a) {
   return {Pack(g, {turn(h.q_BSHD), turn(h.k_BSHD), h.v_BSHD}, 2)};
 }
 
+Out PlainLinearRope(GraphBuilder& g, In in, const FusedAttributes& a) {  // x, positions, q, k, v
+  Out heads;
+  for (Value w : in.subspan(2)) heads.push_back(SplitDim(g, Linear(g, in[0], w), Last(g, in[0]), a.head_dim));
+  for (int i = 0; i < 2; ++i) heads[i] = Rope(g, heads[i], in[1], a.rope);
+  return {Pack(g, heads, 2)};
+}
+
 Out PlainAttentionPacked(GraphBuilder& g, In in, const FusedAttributes& a) {
   const SplitHeads h = Unpack(g, in[0], a.group);
   const Value o = Attention(g, h.q_BSHD, h.k_BSHD, h.v_BSHD, in[1], in[1], a.mask, At(in, 2));
@@ -262,6 +270,7 @@ constexpr Kind kLinearDxAdd = {"linear_dx_add", PlainLinearDxAdd, 3, 2 + kMany, 
 constexpr Kind kLinearDwAcc = {"linear_dw_acc", PlainLinearDwAcc, 3, 2 + kMany, -1, true};
 constexpr Kind kEmbeddingDwAcc = {"embedding_dw_acc", PlainEmbeddingDwAcc, 3, 3, -1, true};
 constexpr Kind kRopePacked = {"rope_packed", PlainRopePacked, 2, 2, 0};
+constexpr Kind kLinearRope = {"linear_rope", PlainLinearRope, 5, 5};
 constexpr Kind kAttentionPacked = {"attention_packed", PlainAttentionPacked, 2, 3};
 constexpr Kind kAttentionPackedBwd = {"attention_packed_bwd", PlainAttentionPackedBwd, 5, 6};
 constexpr Kind kHeadsPacked = {"heads_packed", PlainHeadsPacked, 3, 3};
@@ -341,6 +350,12 @@ Value EmbeddingDwAcc(GraphBuilder& g, Value acc, Value tokens, Value dy, bool al
 Value RopePacked(GraphBuilder& g, Value qkv, Value positions, const RopeAttributes& rope, int64_t group,
                  SourceLoc loc) {
   return Emit(g, kRopePacked, {qkv, positions}, loc, Turned(group, rope))[0];
+}
+Value LinearRope(GraphBuilder& g, Value x, Value positions, In w, const RopeAttributes& rope, int64_t group,
+                 int64_t head_dim, SourceLoc loc) {
+  FusedAttributes a = Turned(group, rope);
+  a.head_dim = head_dim;
+  return Emit(g, kLinearRope, Join({x, positions}, w), loc, a)[0];
 }
 PackedAttention AttentionPacked(GraphBuilder& g, Value qkv, Value positions, AttentionMask mask, int64_t group,
                                 Value starts, SourceLoc loc) {

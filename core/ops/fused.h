@@ -16,6 +16,7 @@ namespace strata {
 struct FusedAttributes {
   bool always_add = false;  // an accumulation that adds even where KernelArgs::overwrite is set
   int64_t group = 1;        // query heads a key/value head: T = (group + 2) Hk heads are packed as q | k | v
+  int64_t head_dim = 0;     // of heads that a product makes
   RopeAttributes rope;
   AttentionMask mask = AttentionMask::kCausal;
 };
@@ -46,6 +47,10 @@ Value EmbeddingDwAcc(GraphBuilder& g, Value acc_VE, Value tokens_BS, Value dy_BS
 // qkv[B, S, T, D]: q's and k's heads are turned, v's are copied. May be computed in qkv's storage.
 Value RopePacked(GraphBuilder& g, Value qkv_BSTD, Value positions_S, const RopeAttributes& rope, int64_t group,
                  SourceLoc loc = SourceLoc::Here());
+
+// RopePacked of x (wq | wk | wv)^T, adjacent weights, seen as heads of head_dim, bit for bit: qkv[B, S, T, D].
+Value LinearRope(GraphBuilder& g, Value x_BSK, Value positions_S, std::span<const Value> w_NK,
+                 const RopeAttributes& rope, int64_t group, int64_t head_dim, SourceLoc loc = SourceLoc::Here());
 
 // o[B, S, H, D] and lse[B, S, H] of q | k | v; keys and queries have the same positions, rising along S. `starts` [B, S] as
 // in core/ops/attention.h, or none.

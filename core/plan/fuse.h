@@ -3,8 +3,9 @@
 // the back end has kernels for them. Which groups:
 //   accumulate(g, linear_dw) and embedding_dw, also through adds    -> linear_dw_acc, embedding_dw_acc
 //   pack of sums of several linear_dw, embedding_dw                 -> the same, into the part
-//   linear of one x by adjacent wq, wk, wv (and biases); rope; attention
-//                                                                   -> linear_packed(_bias), rope_packed, attention_packed
+//   linear of one x by adjacent wq, wk, wv; rope; attention         -> linear_rope, attention_packed
+//   the same with biases                                            -> linear_packed_bias, rope_packed, attention_packed
+//   the same without rope                                           -> linear_packed(_bias), attention_packed
 //   attention of other operands                                     -> heads_packed, attention_packed, heads_unpacked
 //   linear of one x by adjacent gate, up; swiglu                    -> linear_swiglu
 //   its gradient; linear_dx before it that has no other reader      -> linear_dx_swiglu; or swiglu_packed_dx

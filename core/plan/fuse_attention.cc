@@ -94,9 +94,15 @@ absl::StatusOr<Graph> FuseAttention(const Graph& old, const Mesh& mesh) {
       return x;
     };
     r.At(id, [&r, a = match, qkv, turn, heads, head_dim, mask, group, id = id](GraphBuilder& g) {
-      const Value split = SplitDim(g, EmitForward(r, g, a.p), 2, head_dim);
-      r.SetLayout(split, heads);
-      *qkv = turn(g, split, a.rope);
+      if (a.rope != nullptr && a.p.biases.empty()) {
+        *qkv = LinearRope(g, r.New(a.p.x), r.New(a.rope->inputs[1]), r.New(a.p.weights), RopeAttributesOf(*a.rope->op),
+                          group, head_dim);
+        r.SetLayout(*qkv, heads);
+      } else {
+        const Value split = SplitDim(g, EmitForward(r, g, a.p), 2, head_dim);
+        r.SetLayout(split, heads);
+        *qkv = turn(g, split, a.rope);
+      }
       const PackedAttention out = AttentionPacked(g, *qkv, r.New(a.positions), mask, group, r.New(a.starts));
       r.Replace({id, 0}, out.o_BSHD);
       r.Replace({id, 1}, out.lse_BSH);

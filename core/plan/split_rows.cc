@@ -11,14 +11,18 @@ namespace {
 
 // Rows of the first dim of outputs come of the same rows of those inputs that have them; other inputs are weights.
 bool MapsRows(const Step& s) {
-  constexpr const char* kOps[] = {"linear",           "linear_add",         "linear_bias",     "linear_bias_add",
-                                  "linear_packed",    "linear_packed_bias", "linear_dx",       "linear_dx_add",
-                                  "linear_packed_dx", "linear_swiglu",      "linear_dx_swiglu"};
+  constexpr const char* kOps[] = {"linear",           "linear_add",         "linear_bias",      "linear_bias_add",
+                                  "linear_packed",    "linear_packed_bias", "linear_dx",        "linear_dx_add",
+                                  "linear_packed_dx", "linear_swiglu",      "linear_dx_swiglu", "linear_rope"};
   return s.kind == Step::kLaunch &&
          std::any_of(std::begin(kOps), std::end(kOps), [&](const char* op) { return s.op->name() == op; });
 }
 
-bool HasRows(const Operand& o, int64_t rows) { return o.view.shape.rank == 3 && o.view.shape[0] == rows; }
+// Of the operands of such a step: activations [rows, S, ...], and positions where rows have their own; not weights.
+bool HasRows(const Operand& o, int64_t rows) {
+  const TensorRef& t = o.view;
+  return t.shape[0] == rows && (t.shape.rank >= 3 || (t.shape.rank == 2 && t.dtype == DType::kI32));
+}
 
 bool Meet(const Operand& a, const Operand& b) {
   return a.ref.region == b.ref.region && a.ref.offset < b.ref.offset + b.view.bytes() &&

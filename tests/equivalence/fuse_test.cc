@@ -84,12 +84,27 @@ void ExpectEqualRuns(
 }
 
 // Two layers, one chunk of the loss.
-const Counts kLlama = {
-    {"attention_packed", 2}, {"attention_packed_bwd", 2},  {"rope_packed", 4},       {"rope", 0},
-    {"linear_packed", 2},    {"linear_packed_dx", 4},      {"linear_swiglu", 2},     {"linear_dx_swiglu", 2},
-    {"swiglu_packed", 0},    {"swiglu_packed_dx", 0},      {"linear_dw", 0},         {"rms_norm_bwd", 5},
-    {"rms_norm_dx", 0},      {"softmax_nll_grad", 1},      {"vocab_max", 0},         {"embedding_dw_acc", 1},
-    {"linear_dw_acc", 9},    {"eval attention_packed", 2}, {"eval linear_swiglu", 2}};
+const Counts kLlama = {{"attention_packed", 2},
+                       {"attention_packed_bwd", 2},
+                       {"linear_rope", 2},
+                       {"rope_packed", 2},
+                       {"rope", 0},
+                       {"linear_packed", 0},
+                       {"linear_packed_dx", 4},
+                       {"linear_swiglu", 2},
+                       {"swiglu_packed", 0},
+                       {"linear_dx_swiglu", 2},
+                       {"swiglu_packed_dx", 0},
+                       {"linear_dw", 0},
+                       {"rms_norm_bwd", 5},
+                       {"rms_norm_dx", 0},
+                       {"softmax_nll_grad", 1},
+                       {"vocab_max", 0},
+                       {"embedding_dw_acc", 1},
+                       {"linear_dw_acc", 9},
+                       {"eval linear_rope", 2},
+                       {"eval attention_packed", 2},
+                       {"eval linear_swiglu", 2}};
 
 JobConfig Recomputing(JobConfig config, Recompute level) {
   config.memory.recompute = level;
@@ -269,12 +284,19 @@ TEST(FuseOps, ModelsWithBiases) {
 
 // Clones are fused as their originals are, so that their bits are the same.
 TEST(FuseOps, RecomputedBlocksAreFusedTwice) {
-  Counts expected = {{"attention_packed", 4}, {"attention_packed_bwd", 2},
-                     {"rope_packed", 6},      {"linear_packed", 4},
-                     {"linear_packed_dx", 4}, {"linear_swiglu", 4},
-                     {"linear_dx_swiglu", 2}, {"rms_norm_bwd", 5},
-                     {"swiglu", 0},           {"rope", 0},
-                     {"linear_dw", 0},        {"linear_dw_acc", 9},
+  Counts expected = {{"attention_packed", 4},
+                     {"attention_packed_bwd", 2},
+                     {"linear_rope", 4},
+                     {"rope_packed", 2},
+                     {"linear_packed", 0},
+                     {"linear_packed_dx", 4},
+                     {"linear_swiglu", 4},
+                     {"linear_dx_swiglu", 2},
+                     {"rms_norm_bwd", 5},
+                     {"swiglu", 0},
+                     {"rope", 0},
+                     {"linear_dw", 0},
+                     {"linear_dw_acc", 9},
                      {"linear_add", 6}};
   ExpectEqualRuns(Recomputing(SmallJob(1, 1, 2), Recompute::kBlock), expected);
 }
@@ -333,6 +355,35 @@ TEST(FuseOps, SequenceParallelFusesProductsOfGatheredInputs) {
                              {"linear_swiglu", 2},
                              {"linear_dx_swiglu", 2},
                              {"linear_dw", 0}});
+  }
+}
+
+// A gather of rows and the product behind it, in groups: also products with several results, and with positions that rows have
+// for themselves.
+TEST(FuseOps, ProductsOfGatheredRowsAreSplit) {
+  for (const Packing packing : {Packing::kConcat, Packing::kIsolate}) {
+    JobConfig config = SmallJob(1, 2, 2);
+    config.parallel.sequence_parallel = true;
+    config.parallel.overlap = Overlap::kOn;
+    config.data.packing = packing;
+    ExpectEqualRuns(config, {{"linear_rope", 2}, {"linear_swiglu", 2}, {"linear_dx_swiglu", 2}});
+    const KernelTable kernels = WithFusedOps(2);
+    for (const int64_t groups : {1, 2, 4}) {
+      config.parallel.overlap_groups = groups;
+      const auto job = CompileTraining(config, kernels);
+      ASSERT_TRUE(job.ok()) << job.status();
+      const auto plan = PlanRank(*job, 0, kernels);
+      ASSERT_TRUE(plan.ok()) << plan.status();
+      Counts launches;
+      for (const Segment& segment : plan->programs[0].segments) {
+        for (const Step& step : segment.steps) {
+          if (step.kind == Step::kLaunch) ++launches[std::string(step.op->name())];
+        }
+      }
+      for (const char* op : {"linear_rope", "linear_swiglu", "linear_dx_swiglu"}) {
+        EXPECT_EQ(launches[op], 2 * groups) << op;
+      }
+    }
   }
 }
 

@@ -113,5 +113,33 @@ TEST(CudaLinear, SwigluInTheProduct) {
   }
 }
 
+TEST(CudaLinear, RopeInTheProduct) {
+  STRATA_NEEDS_GPU();
+  struct Case {
+    int64_t b, s, k, kv, group, d;
+  };
+  for (const auto& [b, s, k, kv, group, d] :
+       {Case{2, 64, 256, 4, 1, 128}, Case{3, 43, 128, 2, 4, 64}, Case{1, 5, 128, 1, 2, 6}, Case{2, 9, 384, 3, 1, 2}}) {
+    for (const Shape& positions : {Shape{s}, Shape{b, s}}) {
+      for (const DType t : {DType::kF32, DType::kBF16}) {
+        SCOPED_TRACE(absl::StrFormat("%d x %d, K %d, %d x %d heads of %d, positions %s, %s", b, s, k, kv, group + 2, d,
+                                     ToString(positions), Name(t)));
+        const auto weight = [&, k = k](int64_t rows, uint64_t seed) {
+          return Converted(Tensor::Random(DType::kF64, {rows, k}, seed, 1 / std::sqrt(static_cast<double>(k))), t);
+        };
+        const auto errors = GpuKernelErrors(
+            [group = group, d = d](GraphBuilder& g, const Values& in) {
+              return Values{
+                  LinearRope(g, in[0], in[1], std::vector{in[2], in[3], in[4]}, RopeAttributes{10000}, group, d)};
+            },
+            {Converted(Random({b, s, k}, 1), t), Tensor::RandomInts(positions, 0, 8192, 2), weight(kv * group * d, 3),
+             weight(kv * d, 4), weight(kv * d, 5)});
+        ASSERT_TRUE(errors.ok()) << errors.status();
+        EXPECT_LE((*errors)[0], GpuTolerance(t));
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace strata::testing
