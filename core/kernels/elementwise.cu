@@ -1,7 +1,8 @@
 // s(x) = 1 / (1 + e^-x);  silu = x s;  silu' = s (1 + x (1 - s));  swiglu = silu(gate) up.
-// gelu (core/kernels/gelu_cpu.cc): x c(x), gradient c + x c'; kErf with c = (1 + erf(x / sqrt 2)) / 2 and
+// gelu (core/kernels/gelu_cpu.h): x c(x), gradient c + x c'; kErf with c = (1 + erf(x / sqrt 2)) / 2 and
 // c' = exp(-x^2 / 2) / sqrt(2 pi); kTanh with c = s(u), u = 2 sqrt(2 / pi) (x + 0.044715 x^3) and c' = c (1 - c) u'.
 #include "core/kernels/cost.h"
+#include "core/kernels/gelu_cuda.h"
 #include "core/kernels/map.cuh"
 #include "core/kernels/swiglu_cuda.h"
 #include "core/ops/elementwise.h"
@@ -121,15 +122,24 @@ absl::Status RunAccumulate(const KernelArgs& a) {  // acc f32, x f32 or bf16
   return narrow ? MapFlat<float, 1, float, CudaBF16>(a, AddFn{}) : MapFlat<float, 1, float, float>(a, AddFn{});
 }
 
-template <typename T>
-absl::Status RunGelu(const KernelArgs& a) {
-  return GeluKindOf(a.op) == GeluKind::kErf ? Unary<T, GeluFn<T, GeluKind::kErf>>(a)
-                                            : Unary<T, GeluFn<T, GeluKind::kTanh>>(a);
+template <typename T, GeluKind kKind>
+void LaunchGelu(const GeluCall& c, cudaStream_t stream) {
+  const PitchedOut<T, 1> y{{{static_cast<T*>(c.y), 0}}};
+  const Pitched<const T> x{static_cast<const T*>(c.x), 0}, dy{static_cast<const T*>(c.dy), 0};
+  if (c.dy == nullptr) {
+    Map<1>(stream, GeluFn<T, kKind>{}, 1, c.count, y, x);
+  } else {
+    Map<1>(stream, GeluDxFn<T, kKind>{}, 1, c.count, y, dy, x);
+  }
 }
-template <typename T>
-absl::Status RunGeluDx(const KernelArgs& a) {
-  return GeluKindOf(a.op) == GeluKind::kErf ? Binary<T, GeluDxFn<T, GeluKind::kErf>>(a)
-                                            : Binary<T, GeluDxFn<T, GeluKind::kTanh>>(a);
+
+absl::Status RunGeluForward(const KernelArgs& a) {
+  const TensorRef& x = a.in[0];
+  return RunGelu({x.dtype, GeluKindOf(a.op), x.shape.elements(), x.data, nullptr, a.out[0].data}, StreamOf(a));
+}
+absl::Status RunGeluDx(const KernelArgs& a) {  // dy, x
+  const TensorRef& x = a.in[1];
+  return RunGelu({x.dtype, GeluKindOf(a.op), x.shape.elements(), x.data, a.in[0].data, a.out[0].data}, StreamOf(a));
 }
 
 template <typename T>
@@ -146,8 +156,8 @@ void AddFor(KernelTable& table, DType dtype) {
   add("swiglu_dx", RunSwigluDx<T>);
   add("swiglu_packed", RunSwigluPacked);
   add("swiglu_packed_dx", RunSwigluPackedDx);
-  add("gelu", RunGelu<T>);
-  add("gelu_dx", RunGeluDx<T>);
+  add("gelu", RunGeluForward);
+  add("gelu_dx", RunGeluDx);
 }
 
 }  // namespace
@@ -159,6 +169,16 @@ absl::Status SwigluForward(const SwigluCall& call, cudaStream_t stream) {
 absl::Status SwigluBackward(const SwigluDxCall& call, cudaStream_t stream) {
   call.dtype == DType::kBF16 ? LaunchSwigluDx<CudaBF16>(call, stream) : LaunchSwigluDx<float>(call, stream);
   return Launched("swiglu_packed_dx");
+}
+
+absl::Status RunGelu(const GeluCall& call, cudaStream_t stream) {
+  const bool narrow = call.dtype == DType::kBF16;
+  if (call.kind == GeluKind::kErf) {
+    narrow ? LaunchGelu<CudaBF16, GeluKind::kErf>(call, stream) : LaunchGelu<float, GeluKind::kErf>(call, stream);
+  } else {
+    narrow ? LaunchGelu<CudaBF16, GeluKind::kTanh>(call, stream) : LaunchGelu<float, GeluKind::kTanh>(call, stream);
+  }
+  return Launched("gelu");
 }
 
 void AddCudaElementwiseKernels(KernelTable& table) {

@@ -1,11 +1,12 @@
 // Products with element-wise work on their results (core/ops/fused.h), with M rows: gu[M, 2 F] = x (gate | up)^T and
-// h = silu(gate) up; dh = dy W_down and the gradient of gu; qkv[M, T D] = x (q | k | v)^T with the heads of q and k turned. The
-// element-wise part reads the product rounded to its dtype.
+// h = silu(gate) up; dh = dy W_down and the gradient of gu; qkv[M, T D] = x (q | k | v)^T with the heads of q and k turned; pre[M, F] =
+// x W^T + b and h = gelu(pre), and the gradient of pre. The element-wise part reads the product rounded to its dtype.
 
 #include <algorithm>
 
 #include "core/kernels/cpu_kernels.h"
 #include "core/kernels/cpu_util.h"
+#include "core/kernels/gelu_cpu.h"
 #include "core/kernels/gemm.h"
 #include "core/kernels/product_cost.h"
 #include "core/kernels/rope_cpu.h"
@@ -59,6 +60,34 @@ absl::Status RunDxSwiglu(const KernelArgs& a) {  // dy, down, gu -> dgu
   return absl::OkStatus();
 }
 
+template <typename T>
+absl::Status RunBiasGelu(const KernelArgs& a) {  // x, w, bias -> pre, h
+  using C = ComputeType<T>;
+  const int64_t F = a.out[0].shape.back();
+  T *const pre = a.out[0].as<T>(), *const h = a.out[1].as<T>();
+  const T* const bias = a.in[2].as<const T>();
+  Multiply(a, a.in[0], a.in[1], Transpose::kYes, pre, F);
+  const GeluKind kind = FusedAttributesOf(a.op).gelu;
+  ForRows(a.pool, Rows(a.in[0]), F, [=](int64_t row) {
+    T* const y = pre + row * F;
+    for (int64_t i = 0; i < F; ++i) y[i] = static_cast<T>(static_cast<C>(y[i]) + static_cast<C>(bias[i]));
+    GeluSpan(kind, y, h + row * F, F);
+  });
+  return absl::OkStatus();
+}
+
+template <typename T>
+absl::Status RunDxGelu(const KernelArgs& a) {  // dy, w, pre -> dpre
+  const int64_t F = a.in[1].shape[1];
+  const T* const pre = a.in[2].as<const T>();
+  T* const dpre = a.out[0].as<T>();
+  Multiply(a, a.in[0], a.in[1], Transpose::kNo, dpre, F);
+  const GeluKind kind = FusedAttributesOf(a.op).gelu;
+  ForTiles(a.pool, a.out[0].shape.elements(), kFlatTile,
+           [=](int64_t begin, int64_t end) { GeluDxSpan(kind, dpre + begin, pre + begin, dpre + begin, end - begin); });
+  return absl::OkStatus();
+}
+
 // Tables of angles before what the product needs.
 template <typename T>
 int64_t TableBytes(const Op& op, std::span<const TensorRef> in) {
@@ -106,6 +135,8 @@ int64_t Workspace(const Op&, std::span<const TensorRef> in) {
 void AddLinearFusedKernels(KernelTable& table) {
   AddForFloats(table, "linear_swiglu", []<typename T>() { return Kernel{RunSwiglu<T>, Workspace<0>, OpCost}; });
   AddForFloats(table, "linear_dx_swiglu", []<typename T>() { return Kernel{RunDxSwiglu<T>, Workspace<1>, OpCost}; });
+  AddForFloats(table, "linear_bias_gelu", []<typename T>() { return Kernel{RunBiasGelu<T>, Workspace<0>, OpCost}; });
+  AddForFloats(table, "linear_dx_gelu", []<typename T>() { return Kernel{RunDxGelu<T>, Workspace<1>, OpCost}; });
   AddForFloats(table, "linear_rope", []<typename T>() { return Kernel{RunRope<T>, RopeWorkspace<T>, OpCost}; });
 }
 

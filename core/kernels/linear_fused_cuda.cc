@@ -1,8 +1,10 @@
 // Products with element-wise work on their results (core/ops/fused.h), with M rows: gu[M, 2 F] = x (gate | up)^T and
-// h = silu(gate) up; dh = dy W_down and the gradient of gu; qkv[M, T D] = x (q | k | v)^T with the heads of q and k turned. A product of cuBLASLt, then a kernel over its result, which is rounded
-// to its dtype in between.
+// h = silu(gate) up; dh = dy W_down and the gradient of gu; qkv[M, T D] = x (q | k | v)^T with the heads of q and k turned;
+// pre[M, F] = x W^T + b and h = gelu(pre); dh = dy W and the gradient of pre. A product of cuBLASLt, then a kernel over its
+// result, which is rounded to its dtype in between.
 
 #include "core/kernels/cuda_kernels.h"
+#include "core/kernels/gelu_cuda.h"
 #include "core/kernels/linear_cuda.h"
 #include "core/kernels/product_cost.h"
 #include "core/kernels/rope_cuda.h"
@@ -19,6 +21,7 @@ struct Product {
   const void *x, *w;
   void* y;
   std::span<std::byte> workspace;
+  const void* bias = nullptr;
 };
 using Describe = absl::StatusOr<Product> (*)(const KernelArgs&);
 
@@ -38,6 +41,25 @@ absl::StatusOr<Product> DxInDgu(
   return p;
 }
 
+absl::StatusOr<Product> Affine(const KernelArgs& a) {  // x, w, bias -> pre, h
+  const TensorRef &x = a.in[0], &w = a.in[1], &pre = a.out[0];
+  Product p{{Rows(x), w.shape[0], x.shape.back(), false, true, x.dtype, pre.dtype},
+            x.data,
+            w.data,
+            pre.data,
+            a.workspace,
+            a.in[2].data};
+  p.shape.bias = true;
+  return p;
+}
+
+absl::StatusOr<Product> DxInDpre(
+    const KernelArgs& a) {  // dy, w, pre -> dpre: dh, where the gradient of pre takes its place
+  const TensorRef &dy = a.in[0], &w = a.in[1], &dpre = a.out[0];
+  return Product{
+      {Rows(dy), w.shape[1], w.shape[0], false, false, dy.dtype, dpre.dtype}, dy.data, w.data, dpre.data, a.workspace};
+}
+
 int64_t TableBytes(const Op& op, std::span<const TensorRef> in) {
   return RopeTableBytes(in[1].shape.elements(), FusedAttributesOf(op).head_dim);
 }
@@ -54,13 +76,13 @@ absl::StatusOr<Product> Qkv(const KernelArgs& a) {  // x, positions, q, k, v -> 
 }
 
 GemmPlans::Operands OperandsOf(const Product& p, const KernelArgs& a) {
-  return {p.x, p.w, nullptr, nullptr, p.y, 0, p.workspace, StreamOf(a)};
+  return {p.x, p.w, nullptr, p.bias, p.y, 0, p.workspace, StreamOf(a)};
 }
 
 template <Describe kDescribe>
 absl::StatusOr<Product> Described(const KernelArgs& a) {
   ASSIGN_OR_RETURN(Product p, kDescribe(a));
-  p.shape.align = AlignmentOf({p.x, p.w, p.y});
+  p.shape.align = AlignmentOf({p.x, p.w, p.y, p.bias});
   return p;
 }
 
@@ -88,6 +110,18 @@ absl::Status RunDxSwiglu(const KernelArgs& a) {
   ASSIGN_OR_RETURN(const Product p, Multiply<DxInDgu>(a));
   return SwigluBackward({p.shape.out, p.shape.m, p.shape.n, a.in[2].data, p.y, p.shape.ldd, a.out[0].data},
                         StreamOf(a));
+}
+
+absl::Status RunBiasGelu(const KernelArgs& a) {
+  ASSIGN_OR_RETURN(const Product p, Multiply<Affine>(a));
+  return RunGelu({p.shape.out, FusedAttributesOf(a.op).gelu, p.shape.m * p.shape.n, p.y, nullptr, a.out[1].data},
+                 StreamOf(a));
+}
+
+absl::Status RunDxGelu(const KernelArgs& a) {
+  ASSIGN_OR_RETURN(const Product p, Multiply<DxInDpre>(a));
+  return RunGelu({p.shape.out, FusedAttributesOf(a.op).gelu, p.shape.m * p.shape.n, a.in[2].data, p.y, p.y},
+                 StreamOf(a));
 }
 
 absl::Status RunRope(const KernelArgs& a) {
@@ -122,6 +156,8 @@ void AddCudaLinearFusedKernels(KernelTable& table, Determinism determinism) {
   for (const DType t : {DType::kF32, DType::kBF16}) {
     table.Add("linear_swiglu", t, Make<GateUp>(RunSwiglu, determinism));
     table.Add("linear_dx_swiglu", t, Make<DxInDgu>(RunDxSwiglu, determinism));
+    table.Add("linear_bias_gelu", t, Make<Affine>(RunBiasGelu, determinism));
+    table.Add("linear_dx_gelu", t, Make<DxInDpre>(RunDxGelu, determinism));
     table.Add("linear_rope", t, Make<Qkv>(RunRope, determinism, RopeWorkspace));
   }
 }

@@ -39,6 +39,7 @@ class FusedOp final : public Op {
     if (attributes_.always_add) s += "always_add ";
     if (attributes_.mask == AttentionMask::kFull) s += "full ";
     if (attributes_.head_dim > 0) s += absl::StrFormat("head_dim=%d ", attributes_.head_dim);
+    if (attributes_.gelu == GeluKind::kErf) s += "erf ";
     if (attributes_.group > 1) s += absl::StrFormat("group=%d ", attributes_.group);
     if (!s.empty()) s.pop_back();
     return s;
@@ -239,6 +240,15 @@ Out PlainLinearDxSwiglu(GraphBuilder& g, In in, const FusedAttributes& a) {
   return PlainSwigluPackedDx(g, Out{LinearDx(g, in[0], in[1]), in[2]}, a);
 }
 
+Out PlainLinearBiasGelu(GraphBuilder& g, In in, const FusedAttributes& a) {
+  const Value pre = BiasAdd(g, Linear(g, in[0], in[1]), in[2]);
+  return {pre, Gelu(g, pre, a.gelu)};
+}
+
+Out PlainLinearDxGelu(GraphBuilder& g, In in, const FusedAttributes& a) {
+  return {GeluDx(g, LinearDx(g, in[0], in[1]), in[2], a.gelu)};
+}
+
 Out PlainRmsNormBwd(GraphBuilder& g, In in, const FusedAttributes&) {
   return {AddIf(g, RmsNormDx(g, in[0], in[1], in[2], in[3]), in, 4), RmsNormDw(g, in[0], in[1], in[3])};
 }
@@ -279,6 +289,8 @@ constexpr Kind kSwigluPacked = {"swiglu_packed", PlainSwigluPacked, 1, 1};
 constexpr Kind kSwigluPackedDx = {"swiglu_packed_dx", PlainSwigluPackedDx, 2, 2, 1};
 constexpr Kind kLinearSwiglu = {"linear_swiglu", PlainLinearSwiglu, 3, 3};
 constexpr Kind kLinearDxSwiglu = {"linear_dx_swiglu", PlainLinearDxSwiglu, 3, 3};
+constexpr Kind kLinearBiasGelu = {"linear_bias_gelu", PlainLinearBiasGelu, 3, 3};
+constexpr Kind kLinearDxGelu = {"linear_dx_gelu", PlainLinearDxGelu, 3, 3};
 constexpr Kind kRmsNormBwd = {"rms_norm_bwd", PlainRmsNormBwd, 4, 5, 4};
 constexpr Kind kLayerNormBwd = {"layer_norm_bwd", PlainLayerNormBwd, 5, 6, 5};
 constexpr Kind kSoftmaxNll = {"softmax_nll", PlainSoftmaxNll, 3, 3};
@@ -303,6 +315,11 @@ FusedAttributes Turned(int64_t group, const RopeAttributes& rope) {
   FusedAttributes a;
   a.group = group;
   a.rope = rope;
+  return a;
+}
+FusedAttributes Curved(GeluKind gelu) {
+  FusedAttributes a;
+  a.gelu = gelu;
   return a;
 }
 
@@ -383,6 +400,13 @@ GatedProduct LinearSwiglu(GraphBuilder& g, Value x, Value gate, Value up, Source
 }
 Value LinearDxSwiglu(GraphBuilder& g, Value dy, Value down, Value gu, SourceLoc loc) {
   return Emit(g, kLinearDxSwiglu, {dy, down, gu}, loc)[0];
+}
+GeluProduct LinearBiasGelu(GraphBuilder& g, Value x, Value w, Value bias, GeluKind kind, SourceLoc loc) {
+  const Out out = Emit(g, kLinearBiasGelu, {x, w, bias}, loc, Curved(kind));
+  return {out[0], out[1]};
+}
+Value LinearDxGelu(GraphBuilder& g, Value dy, Value w, Value pre, GeluKind kind, SourceLoc loc) {
+  return Emit(g, kLinearDxGelu, {dy, w, pre}, loc, Curved(kind))[0];
 }
 NormGrads RmsNormBwd(GraphBuilder& g, Value dy, Value x, Value w, Value rstd, Value r, SourceLoc loc) {
   const Out out = Emit(g, kRmsNormBwd, r.valid() ? Out{dy, x, w, rstd, r} : Out{dy, x, w, rstd}, loc);

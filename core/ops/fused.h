@@ -9,6 +9,7 @@
 
 #include "core/graph/builder.h"
 #include "core/ops/attention.h"
+#include "core/ops/gelu.h"
 #include "core/ops/rope.h"
 
 namespace strata {
@@ -19,6 +20,7 @@ struct FusedAttributes {
   int64_t head_dim = 0;     // of heads that a product makes
   RopeAttributes rope;
   AttentionMask mask = AttentionMask::kCausal;
+  GeluKind gelu = GeluKind::kTanh;
 };
 const FusedAttributes& FusedAttributesOf(const Op& op);  // of any op below
 
@@ -80,6 +82,16 @@ struct GatedProduct {
 };
 GatedProduct LinearSwiglu(GraphBuilder& g, Value x_K, Value gate_FK, Value up_FK, SourceLoc loc = SourceLoc::Here());
 Value LinearDxSwiglu(GraphBuilder& g, Value dy_N, Value down_NF, Value gu_2F, SourceLoc loc = SourceLoc::Here());
+
+// pre[..., F] = LinearBias(x, w, bias) and h = gelu(pre); the gradient of pre where dh = dy w has no other use, and so is not
+// stored.
+struct GeluProduct {
+  Value pre_F, h_F;
+};
+GeluProduct LinearBiasGelu(GraphBuilder& g, Value x_K, Value w_FK, Value bias_F, GeluKind kind,
+                           SourceLoc loc = SourceLoc::Here());
+Value LinearDxGelu(GraphBuilder& g, Value dy_N, Value w_NF, Value pre_F, GeluKind kind,
+                   SourceLoc loc = SourceLoc::Here());
 
 // All gradients of a norm in one reading of dy and x; r (or none), the gradient that reaches x by its other use, is added
 // to dx, which may be computed in r's storage.

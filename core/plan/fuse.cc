@@ -157,6 +157,9 @@ absl::StatusOr<Graph> FuseOps(Graph g, const Mesh& mesh, const KernelTable& kern
   if (has({"attention_packed", "attention_packed_bwd", "heads_packed", "heads_unpacked"})) {
     ASSIGN_OR_RETURN(g, FuseHeads(g, kernels));
   }
+  if (has({"linear_bias", "linear_bias_gelu", "linear_dx_gelu"})) {
+    ASSIGN_OR_RETURN(g, FuseGelu(g));
+  }
   if (has({"linear_add"})) {
     ASSIGN_OR_RETURN(g, FuseResiduals(g, has({"linear_bias_add"})));
   }

@@ -21,4 +21,7 @@ absl::StatusOr<Graph> FuseHeads(const Graph& old, const KernelTable& kernels);
 // gate | up, swiglu, and their gradients: in the products beside them.
 absl::StatusOr<Graph> FuseSwiglu(const Graph& old, const Mesh& mesh);
 
+// gelu of an affine map, and its gradient: in the products beside them.
+absl::StatusOr<Graph> FuseGelu(const Graph& old);
+
 }  // namespace strata

@@ -13,7 +13,8 @@ namespace {
 bool MapsRows(const Step& s) {
   constexpr const char* kOps[] = {"linear",           "linear_add",         "linear_bias",      "linear_bias_add",
                                   "linear_packed",    "linear_packed_bias", "linear_dx",        "linear_dx_add",
-                                  "linear_packed_dx", "linear_swiglu",      "linear_dx_swiglu", "linear_rope"};
+                                  "linear_packed_dx", "linear_swiglu",      "linear_dx_swiglu", "linear_rope",
+                                  "linear_bias_gelu", "linear_dx_gelu"};
   return s.kind == Step::kLaunch &&
          std::any_of(std::begin(kOps), std::end(kOps), [&](const char* op) { return s.op->name() == op; });
 }

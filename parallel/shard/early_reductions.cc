@@ -12,7 +12,8 @@
 namespace strata {
 namespace {
 
-constexpr std::string_view kInputGradients[] = {"linear_dx", "linear_packed_dx", "linear_dx_add", "linear_dx_swiglu"};
+constexpr std::string_view kInputGradients[] = {"linear_dx", "linear_packed_dx", "linear_dx_add", "linear_dx_swiglu",
+                                                "linear_dx_gelu"};
 
 bool SameStage(const Node& a, const Node& b) { return a.stage == b.stage && a.replica == b.replica; }
 

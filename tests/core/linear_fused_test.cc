@@ -9,9 +9,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/graph/autograd.h"
+#include "core/ops/bias.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/flat.h"
 #include "core/ops/fused.h"
+#include "core/ops/gelu.h"
 #include "core/ops/linear.h"
 #include "core/ops/move.h"
 #include "core/ops/rope.h"
@@ -63,6 +65,32 @@ std::vector<Tensor> RopeInputs(const Shape& positions, int64_t rows, int64_t wid
           Random({2 * D, width}, 4), Random({2 * D, width}, 5)};
 }
 
+template <GeluKind kKind>
+Values BiasGelu(GraphBuilder& g, const Values& in) {
+  const GeluProduct p = LinearBiasGelu(g, in[0], in[1], in[2], kKind);
+  return {p.pre_F, p.h_F};
+}
+template <GeluKind kKind>
+Values BiasGeluApart(GraphBuilder& g, const Values& in) {
+  const Value pre = BiasAdd(g, Linear(g, in[0], in[1]), in[2]);
+  return {pre, Gelu(g, pre, kKind)};
+}
+template <GeluKind kKind>
+Values DxGelu(GraphBuilder& g, const Values& in) {
+  return {LinearDxGelu(g, in[0], in[1], in[2], kKind)};
+}
+template <GeluKind kKind>
+Values DxGeluApart(GraphBuilder& g, const Values& in) {
+  return {GeluDx(g, LinearDx(g, in[0], in[1]), in[2], kKind)};
+}
+std::vector<Tensor> BiasGeluInputs(int64_t rows, int64_t width, int64_t F) {
+  return {Random({2, rows, width}, 1), Random({F, width}, 2), Random({F}, 3)};
+}
+std::vector<Tensor> DxGeluInputs(int64_t rows, int64_t width, int64_t F) {
+  return {Random({2, rows, width}, 1), Random({width, F}, 2), Random({2, rows, F}, 3)};
+}
+int64_t Columns(int64_t F) { return F; }
+
 struct Case {
   const char* name;
   GraphFn fused, apart;
@@ -79,7 +107,11 @@ const Case kCases[] = {
      [](int64_t rows, int64_t width, int64_t F) {
        return std::vector{Random({2, rows, width}, 1), Random({width, F}, 2), Random({2, rows, 2 * F}, 3)};
      },
-     [](int64_t F) { return F; }},
+     Columns},
+    {"linear_bias_gelu", BiasGelu<GeluKind::kTanh>, BiasGeluApart<GeluKind::kTanh>, BiasGeluInputs, Columns},
+    {"linear_bias_gelu erf", BiasGelu<GeluKind::kErf>, BiasGeluApart<GeluKind::kErf>, BiasGeluInputs, Columns},
+    {"linear_dx_gelu", DxGelu<GeluKind::kTanh>, DxGeluApart<GeluKind::kTanh>, DxGeluInputs, Columns},
+    {"linear_dx_gelu erf", DxGelu<GeluKind::kErf>, DxGeluApart<GeluKind::kErf>, DxGeluInputs, Columns},
     {"linear_rope", kLinearRope, kLinearRopeApart,
      [](int64_t rows, int64_t width, int64_t F) { return RopeInputs({rows}, rows, width, F); },
      [](int64_t F) { return 8 * HeadDimOf(F); }},

@@ -208,7 +208,7 @@ TEST(FuseOps, WeightGradientsOfPackedProductsAreWork) {
       const auto look = [&](const Job& job) {
         for (const Node& n : job.programs[0][0].graph.nodes) {
           const std::string_view op = n.op->name();
-          if (op == "linear_dx" || op == "linear_packed_dx" || op == "linear_dx_swiglu") {
+          if (op.starts_with("linear_dx") || op == "linear_packed_dx") {
             EXPECT_EQ(n.phase, Phase::kInputGrad) << n.scope;
           }
           if (op != "linear_dw" && op != "linear_dw_acc") continue;
@@ -259,12 +259,21 @@ TEST(FuseOps, ModelsWithBiases) {
   gpt2.model.dim = bert.model.dim = 64;  // buckets align tensors to 64 elements: shorter biases are not adjacent
   Counts expected = {{"layer_norm_bwd", 5},     {"softmax_nll_grad", 1},     {"attention_packed", 2},
                      {"linear_packed_bias", 2}, {"attention_packed_bwd", 2}, {"linear_dw", 0}};
-  expected["linear_bias"] = 6;  // dropout lies before the residual adds
+  expected["linear_bias_gelu"] = expected["linear_dx_gelu"] = expected["eval linear_bias_gelu"] = 2;
+  expected["gelu"] = expected["gelu_dx"] = expected["eval gelu"] = 0;
+  expected["linear_bias"] = 4;  // dropout lies before the residual adds
   ExpectEqualRuns(gpt2, expected);
   gpt2.model.dropout = 0;
-  expected["linear_bias"] = 2;
+  expected["linear_bias"] = 0;
   expected["linear_bias_add"] = 4;
   ExpectEqualRuns(gpt2, expected);
+  Counts again = expected;
+  again["gelu"] = 2;  // of what the product made
+  ExpectEqualRuns(Recomputing(gpt2, Recompute::kSelective), again);
+  again = expected;
+  again["linear_bias_gelu"] = again["attention_packed"] = again["linear_packed_bias"] = 4;
+  again.erase("linear_bias_add");
+  ExpectEqualRuns(Recomputing(gpt2, Recompute::kBlock), again);
   for (const int64_t stage : {0, 1, 3}) {
     bert.parallel.dp = stage > 0 ? 2 : 1;
     bert.batch.micro = 8 / bert.parallel.dp;
@@ -275,11 +284,18 @@ TEST(FuseOps, ModelsWithBiases) {
                            {"linear_dx_add", 4},  // into q, k, v and into the feed-forward
                            {"linear_packed_bias", 2},
                            {"layer_norm_bwd", 6},
+                           {"linear_bias_gelu", 3},  // one in the head
+                           {"linear_dx_gelu", 2},    // the norm of the head makes the gradient of its gelu
+                           {"gelu_dx", 1},
                            {"eval attention_packed", 2}});
   }
   bert = SmallJobOf(ModelArch::kBert, 1, 2, 1);
   bert.model.dim = 128;
-  ExpectEqualRuns(bert, {{"layer_norm_dx", 0}, {"attention_packed", 2}, {"linear_packed_dx", 2}});
+  ExpectEqualRuns(bert, {{"layer_norm_dx", 0},
+                         {"attention_packed", 2},
+                         {"linear_packed_dx", 2},
+                         {"linear_bias_gelu", 3},
+                         {"linear_dx_gelu", 2}});
 }
 
 // Clones are fused as their originals are, so that their bits are the same.
@@ -335,8 +351,9 @@ TEST(FuseOps, RecomputeLaunchesNothingElse) {
       const std::set<std::string> without = LaunchesOf(config);
       for (const Recompute level : {Recompute::kSelective, Recompute::kBlock}) {
         for (const std::string& launch : LaunchesOf(Recomputing(config, level))) {
-          // Of what linear_swiglu made, with its bits (core/ops/fused.h).
-          const bool again = level == Recompute::kSelective && launch.starts_with("swiglu_packed ");
+          // Of what linear_swiglu and linear_bias_gelu made, with its bits (core/ops/fused.h).
+          const bool again =
+              level == Recompute::kSelective && (launch.starts_with("swiglu_packed ") || launch.starts_with("gelu "));
           EXPECT_TRUE(again || without.contains(launch)) << kModelArchNames[static_cast<int>(arch)] << " dp " << dp
                                                          << " tp " << tp << " zero " << zero << ": " << launch;
         }
@@ -361,6 +378,11 @@ TEST(FuseOps, SequenceParallelFusesProductsOfGatheredInputs) {
 // A gather of rows and the product behind it, in groups: also products with several results, and with positions that rows have
 // for themselves.
 TEST(FuseOps, ProductsOfGatheredRowsAreSplit) {
+  JobConfig gpt2 = SmallJobOf(ModelArch::kGpt2, 1, 2, 2);
+  gpt2.parallel.sequence_parallel = true;
+  gpt2.parallel.overlap = Overlap::kOn;
+  gpt2.model.dim = 128;
+  ExpectEqualRuns(gpt2, {{"linear_packed_bias", 2}, {"linear_bias_gelu", 2}, {"linear_dx_gelu", 2}});
   for (const Packing packing : {Packing::kConcat, Packing::kIsolate}) {
     JobConfig config = SmallJob(1, 2, 2);
     config.parallel.sequence_parallel = true;

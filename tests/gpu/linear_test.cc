@@ -141,5 +141,39 @@ TEST(CudaLinear, RopeInTheProduct) {
   }
 }
 
+TEST(CudaLinear, GeluInTheProduct) {
+  STRATA_NEEDS_GPU();
+  struct Case {
+    int64_t b, s, k, f;
+  };
+  for (const auto& [b, s, k, f] :
+       {Case{2, 64, 128, 192}, Case{3, 43, 72, 344}, Case{1, 5, 33, 7}, Case{2, 256, 512, 2048}}) {
+    for (const GeluKind kind : {GeluKind::kTanh, GeluKind::kErf}) {
+      for (const DType t : {DType::kF32, DType::kBF16}) {
+        SCOPED_TRACE(absl::StrFormat("%d x %d, K %d, F %d, %s, %d", b, s, k, f, Name(t), static_cast<int>(kind)));
+        const double scale = 1 / std::sqrt(static_cast<double>(k));
+        const Tensor x = Converted(Random({b, s, k}, 1), t),
+                     w = Converted(Tensor::Random(DType::kF64, {f, k}, 2, 2 * scale), t),
+                     bias = Converted(Random({f}, 3), t),
+                     down = Converted(Tensor::Random(DType::kF64, {k, f}, 4, scale), t),
+                     pre = Converted(Tensor::Random(DType::kF64, {b, s, f}, 5, 2), t);
+        const auto forward = GpuKernelErrors(
+            [kind](GraphBuilder& g, const Values& in) {
+              const GeluProduct p = LinearBiasGelu(g, in[0], in[1], in[2], kind);
+              return Values{p.pre_F, p.h_F};
+            },
+            {x, w, bias});
+        const auto backward = GpuKernelErrors(
+            [kind](GraphBuilder& g, const Values& in) { return Values{LinearDxGelu(g, in[0], in[1], in[2], kind)}; },
+            {x, down, pre});
+        for (const auto& errors : {forward, backward}) {
+          ASSERT_TRUE(errors.ok()) << errors.status();
+          for (double e : *errors) EXPECT_LE(e, GpuTolerance(t));
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace strata::testing
