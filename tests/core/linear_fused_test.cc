@@ -1,23 +1,18 @@
-// Products with element-wise work on their results: the bits of the ops that they stand for, and when they do.
+// Products with element-wise work on their results: the bits of the ops that they stand for.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <functional>
-#include <map>
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
-#include "core/graph/autograd.h"
 #include "core/ops/bias.h"
 #include "core/ops/elementwise.h"
-#include "core/ops/flat.h"
 #include "core/ops/fused.h"
 #include "core/ops/gelu.h"
 #include "core/ops/linear.h"
 #include "core/ops/move.h"
 #include "core/ops/rope.h"
-#include "core/plan/fuse.h"
 #include "tests/testing/op_checks.h"
 
 namespace strata {
@@ -181,112 +176,6 @@ TEST(LinearFusedTest, ErrorsNameShapesAndPlace) {
   EXPECT_FALSE(testing::BuildError(
                    kDxSwiglu, {{DType::kF32, {2, 3, 5}, {}}, {DType::kF32, {5, 7}, {}}, {DType::kF32, {2, 3, 7}, {}}})
                    .ok());
-}
-
-// A feed-forward layer and its gradients, with weights whose storage is adjacent; `also` reads more of it.
-struct Layer {
-  Value gate, up, h, dh;
-};
-Graph LayerGraph(const std::function<void(GraphBuilder&, const Layer&)>& also) {
-  constexpr int64_t K = 4, F = 6;
-  GraphBuilder g;
-  const auto weight = [&](const char* name, Shape shape, StateId storage, int64_t offset) {
-    State s{name, Role::kParam, {DType::kF64, shape, {}}};
-    s.storage = storage;
-    s.storage_offset = offset;
-    return g.Read(g.Declare(s));
-  };
-  const StateId flat = g.Declare({"flat", Role::kParam, {DType::kF64, {2 * F * K}, {}}});
-  const Value x = g.Input("x", {DType::kF64, {2, 3, K}, {}}), dy = g.Input("dy", {DType::kF64, {2, 3, K}, {}});
-  const Value w_gate = weight("gate", {F, K}, flat, 0), w_up = weight("up", {F, K}, flat, F * K);
-  const Value w_down = g.Read(g.Declare({"down", Role::kParam, {DType::kF64, {K, F}, {}}}));
-  const Value gate = Linear(g, x, w_gate), up = Linear(g, x, w_up), h = Swiglu(g, gate, up);
-  g.Output("y", Linear(g, h, w_down));
-  const Value dh = LinearDx(g, dy, w_down);
-  const SwigluGrads d = SwigluDx(g, dh, gate, up);
-  g.Output("dx", Add(g, LinearDx(g, d.gate, w_gate), LinearDx(g, d.up, w_up)));
-  g.Output("dw", Pack(g, {LinearDw(g, d.gate, x), LinearDw(g, d.up, x)}, {0, F * K}, 2 * F * K));
-  also(g, {gate, up, h, dh});
-  auto graph = std::move(g).Build();
-  EXPECT_TRUE(graph.ok()) << graph.status();
-  return *std::move(graph);
-}
-
-KernelTable WithPackedOps() {  // of which the fusion asks only whether they are there
-  KernelTable kernels = CpuKernels();
-  for (const char* op : {"linear_packed", "linear_packed_bias", "linear_packed_dx", "linear_dw_acc", "swiglu_packed",
-                         "swiglu_packed_dx"}) {
-    kernels.Add(op, DType::kF64, {});
-  }
-  return kernels;
-}
-
-// The ops after fusion, which gives the same numbers.
-std::map<std::string, int> Fused(const std::function<void(GraphBuilder&, const Layer&)>& also) {
-  const Graph plain = LayerGraph(also);
-  const auto mesh = Mesh::Make({}, 1, 0);
-  EXPECT_TRUE(mesh.ok()) << mesh.status();
-  const auto fused = FuseOps(plain, *mesh, WithPackedOps());
-  EXPECT_TRUE(fused.ok()) << fused.status();
-  const auto run = [](const Graph& whole) {
-    const KernelTable kernels = CpuKernels();
-    const auto runs = [&](const Op& op) {
-      return op.IsView() || op.name() == "input" || op.name() == "read" || kernels.Has(op.name());
-    };
-    const auto graph = DecomposeOps(whole, [&](const Op& op) { return !runs(op); });
-    EXPECT_TRUE(graph.ok()) << graph.status();
-    std::map<std::string, Tensor> bindings = {{"x", Random({2, 3, 4}, 1)},
-                                              {"dy", Random({2, 3, 4}, 2)},
-                                              {"flat", Random({48}, 3)},
-                                              {"down", Random({4, 6}, 4)}};
-    const auto values = testing::Evaluate(*graph, bindings);
-    EXPECT_TRUE(values.ok()) << values.status();
-    std::map<std::string, Tensor> out;
-    for (const auto& [name, v] : graph->outputs) out[name] = (*values)[v.node][v.output];
-    return out;
-  };
-  const auto want = run(plain), got = run(*fused);
-  for (const auto& [name, tensor] : want) EXPECT_LE(MaxAbsDiff(got.at(name), tensor), 1e-13) << name;
-  std::map<std::string, int> ops;
-  for (const Node& n : fused->nodes) ++ops[std::string(n.op->name())];
-  return ops;
-}
-
-TEST(FuseSwiglu, TakesTheGradientThatNothingElseReads) {
-  auto ops = Fused([](GraphBuilder&, const Layer&) {});
-  EXPECT_EQ(ops["linear_swiglu"], 1);
-  EXPECT_EQ(ops["linear_dx_swiglu"], 1);
-  EXPECT_EQ(ops["linear_dx"] + ops["swiglu_packed"] + ops["swiglu_packed_dx"], 0);
-}
-
-TEST(FuseSwiglu, KeepsAGradientThatOthersRead) {
-  for (const bool output : {false, true}) {
-    auto ops =
-        Fused([output](GraphBuilder& g, const Layer& l) { g.Output("more", output ? l.dh : Scale(g, l.dh, 2)); });
-    EXPECT_EQ(ops["linear_swiglu"], 1);
-    EXPECT_EQ(ops["linear_dx_swiglu"], 0);
-    EXPECT_EQ(ops["linear_dx"], 1);
-    EXPECT_EQ(ops["swiglu_packed_dx"], 1);
-  }
-}
-
-TEST(FuseSwiglu, AResultMayHaveManyReaders) {
-  auto ops = Fused([](GraphBuilder& g, const Layer& l) { g.Output("more", Scale(g, l.h, 2)); });
-  EXPECT_EQ(ops["linear_swiglu"], 1);
-  EXPECT_EQ(ops["linear_dx_swiglu"], 1);
-}
-
-TEST(FuseSwiglu, ComputesAgainWhatBackwardWantsAgain) {
-  auto ops = Fused([](GraphBuilder& g, const Layer& l) { g.Output("again", Swiglu(g, l.gate, l.up)); });
-  EXPECT_EQ(ops["linear_swiglu"], 1);
-  EXPECT_EQ(ops["swiglu_packed"], 1);
-  EXPECT_EQ(ops["linear_dx_swiglu"], 1);
-}
-
-TEST(FuseSwiglu, LeavesAGateThatOthersRead) {
-  auto ops = Fused([](GraphBuilder& g, const Layer& l) { g.Output("more", Scale(g, l.gate, 2)); });
-  EXPECT_EQ(ops["linear_swiglu"] + ops["linear_dx_swiglu"], 0);
-  EXPECT_EQ(ops["swiglu"], 1);
 }
 
 }  // namespace
