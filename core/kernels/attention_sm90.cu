@@ -1,0 +1,377 @@
+// Forward attention on Hopper. A block is one warpgroup that only fetches and kConsumers that compute, 64 queries each. Blocks stay
+// and take tile after tile; the fetching thread takes the number of the next from a counter while the others compute.
+//   s = q k^T;  m' = max(m, rowmax s);  p = exp2(c s - c m');  l = l exp2(c m - c m') + rowsum p;  o = o exp2(c m - c m') + p v
+// with c = log2(e) / sqrt(d). The products s of a tile of keys are issued before p v of the tile before, so that its softmax runs
+// beside p v; a token goes around the warpgroups, so that one issues products while another is in its softmax.
+#include <algorithm>
+#include <cmath>
+
+#include "core/base/status.h"
+#include "core/exec/cuda_context.h"
+#include "core/kernels/attention_sm90.cuh"
+#include "core/kernels/attention_sm90.h"
+#include "core/kernels/attention_sm90_host.h"
+
+namespace strata {
+namespace sm90 {
+namespace {
+
+struct ForwardArgs {
+  TileOrder order;
+  int hq, group, s, t;  // group: query heads a kv head
+  bool causal;
+  float scale;
+  float* lse;    // [b, s, hq]
+  int* counter;  // tiles taken beyond the first of each block
+};
+
+template <int kHeadDim, int kConsumerGroups, int kKeys, int kRingStages>
+struct ForwardShape {
+  static constexpr int kD = kHeadDim, kConsumers = kConsumerGroups, kN = kKeys, kStages = kRingStages;
+  static constexpr int kM = 64 * kConsumers, kThreads = 128 * (kConsumers + 1), kBoxes = kD / kBoxColumns;
+  static constexpr int kOwnRegisters = kConsumers == 2 ? 240 : 160, kFetchRegisters = kConsumers == 2 ? 24 : 32;
+  struct Shared {
+    alignas(1024) uint16_t q[kM * kD];
+    alignas(1024) uint16_t k[kStages][kN * kD];
+    alignas(1024) uint16_t v[kStages][kN * kD];
+    alignas(1024) uint16_t o[kConsumers][64 * kD];
+    uint64_t q_full, q_empty, k_full[kStages], k_empty[kStages], v_full[kStages], v_empty[kStages];
+    int tile;  // guarded by q_full and q_empty
+  };
+};
+
+struct Tile {
+  int b, h, q0;  // first query
+};
+__device__ __forceinline__ Tile TileAt(const ForwardArgs& a, int number, int rows) {  // late queries see most keys
+  const Place place = PlaceOf(a.order, number);
+  return {place.head / a.hq, place.head % a.hq, (a.order.tiles - 1 - place.tile) * rows};
+}
+
+__device__ __forceinline__ int KeyTiles(const ForwardArgs& a, int q0, int rows, int keys) {
+  const int seen = a.causal ? min(a.t, q0 + rows) : a.t;
+  return (seen + keys - 1) / keys;
+}
+
+// The fetching thread.
+template <typename Z>
+__device__ __forceinline__ void Fetch(const ForwardArgs& a, typename Z::Shared& sh, const CUtensorMap& q,
+                                      const CUtensorMap& k, const CUtensorMap& v) {
+  const int total = a.order.tiles * a.order.heads;
+  Ring<1> qs;
+  Ring<Z::kStages> ks, vs;
+  for (int number = blockIdx.x;;) {
+    if (number >= total) {
+      Wait(sh.q_empty, qs.parity ^ 1);
+      sh.tile = -1;
+      Arrive(sh.q_full);
+      return;
+    }
+    const Tile tile = TileAt(a, number, Z::kM);
+    const int next = static_cast<int>(gridDim.x) + atomicAdd(a.counter, 1), kv = tile.h / a.group;
+    const auto load_k = [&](int n) {
+      Wait(sh.k_empty[ks.slot], ks.parity ^ 1);
+      ArriveExpecting(sh.k_full[ks.slot], Z::kN * Z::kD * 2);
+#pragma unroll
+      for (int x = 0; x < Z::kBoxes; ++x) {
+        LoadBox(sh.k[ks.slot] + x * Z::kN * kBoxColumns, k, sh.k_full[ks.slot], x * kBoxColumns, kv, n * Z::kN, tile.b);
+      }
+      ks.Next();
+    };
+    int n = KeyTiles(a, tile.q0, Z::kM, Z::kN) - 1;
+    load_k(n);
+    Wait(sh.q_empty, qs.parity ^ 1);
+    sh.tile = number;
+    ArriveExpecting(sh.q_full, Z::kM * Z::kD * 2);
+#pragma unroll
+    for (int x = 0; x < Z::kBoxes; ++x) {
+      LoadBox(sh.q + x * Z::kM * kBoxColumns, q, sh.q_full, x * kBoxColumns, tile.h, tile.q0, tile.b);
+    }
+    qs.Next();
+    for (; n >= 0; --n) {
+      if (n > 0) load_k(n - 1);
+      Wait(sh.v_empty[vs.slot], vs.parity ^ 1);
+      ArriveExpecting(sh.v_full[vs.slot], Z::kN * Z::kD * 2);
+#pragma unroll
+      for (int x = 0; x < Z::kBoxes; ++x) {
+        LoadBox(sh.v[vs.slot] + x * Z::kN * kBoxColumns, v, sh.v_full[vs.slot], x * kBoxColumns, kv, n * Z::kN, tile.b);
+      }
+      vs.Next();
+    }
+    number = next;
+  }
+}
+
+// What a thread has of the rows lane / 4 and lane / 4 + 8 of its warp's 16.
+template <typename Z>
+struct Rows {
+  float s[Z::kN / 2], o[Z::kD / 2], max[2], sum[2], decay[2];
+  uint32_t p[Z::kN / 4];
+};
+
+// s := p of the tile of keys from k0, max, sum and decay with it.
+template <bool kMasked, typename Z>
+__device__ __forceinline__ void Softmax(const ForwardArgs& a, float c, int row, int k0, Rows<Z>& x) {
+  if constexpr (kMasked) {
+    const int column = k0 + static_cast<int>(threadIdx.x) % 4 * 2;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int end = (a.causal ? min(a.t, row + 8 * r + 1) : a.t) - column;  // of what the row sees
+#pragma unroll
+      for (int j = 0; j < Z::kN / 8; ++j) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          if (8 * j + e >= end) x.s[4 * j + 2 * r + e] = -INFINITY;
+        }
+      }
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    float m0 = fmaxf(x.s[2 * r], x.s[2 * r + 1]), m1 = fmaxf(x.s[4 + 2 * r], x.s[4 + 2 * r + 1]);
+#pragma unroll
+    for (int j = 2; j < Z::kN / 8; j += 2) {
+      m0 = fmaxf(m0, fmaxf(x.s[4 * j + 2 * r], x.s[4 * j + 2 * r + 1]));
+      m1 = fmaxf(m1, fmaxf(x.s[4 * j + 4 + 2 * r], x.s[4 * j + 4 + 2 * r + 1]));
+    }
+    float m = fmaxf(x.max[r], fmaxf(m0, m1));
+    m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 1));
+    m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 2));
+    const float shift = kMasked && m == -INFINITY ? 0.0f : m * c;
+    x.decay[r] = Exp2(x.max[r] * c - shift);
+    x.max[r] = m;
+    float s0 = 0, s1 = 0;
+#pragma unroll
+    for (int j = 0; j < Z::kN / 8; ++j) {
+      float& p0 = x.s[4 * j + 2 * r];
+      float& p1 = x.s[4 * j + 2 * r + 1];
+      p0 = Exp2(p0 * c - shift);
+      p1 = Exp2(p1 * c - shift);
+      s0 += p0;
+      s1 += p1;
+    }
+    x.sum[r] = x.sum[r] * x.decay[r] + (s0 + s1);
+  }
+}
+
+template <typename Z>
+__device__ __forceinline__ void Round(Rows<Z>& x) {
+#pragma unroll
+  for (int i = 0; i < Z::kN / 4; ++i) x.p[i] = Pack(x.s[2 * i], x.s[2 * i + 1]);
+}
+
+// Issue s = q k^T, o += p v. Descriptors of the whole operands.
+template <typename Z>
+__device__ __forceinline__ void Scores(Rows<Z>& x, uint64_t q, uint64_t k) {
+#pragma unroll
+  for (int i = 0; i < Z::kD / 16; ++i) {
+    Wgmma<kKMajor, kKMajor>(x.s, q + StepK<kKMajor>(i, Z::kM * kBoxRowBytes),
+                            k + StepK<kKMajor>(i, Z::kN * kBoxRowBytes), i > 0);
+  }
+  WgmmaCommit();
+}
+template <typename Z>
+__device__ __forceinline__ void Values(Rows<Z>& x, uint64_t v) {
+#pragma unroll
+  for (int i = 0; i < Z::kN / 16; ++i) {
+    WgmmaRegisters<kMnMajor>(x.o, x.p + 4 * i, v + StepK<kMnMajor>(i, 0), 1);
+  }
+  WgmmaCommit();
+}
+
+// One tile of queries: o and lse of a warpgroup's 64.
+template <typename Z>
+struct Consumer {
+  const ForwardArgs& a;
+  typename Z::Shared& sh;
+  const int group;  // of the consumers
+  const float c;
+  Ring<1> qs;
+  Ring<Z::kStages> ks, vs;
+  Rows<Z> x;
+
+  __device__ __forceinline__ uint64_t DescriptorOf(const uint16_t* tile) {
+    return Descriptor(tile, Z::kN * kBoxRowBytes);
+  }
+  __device__ __forceinline__ void Release(uint64_t& bar) {
+    if (threadIdx.x % 32 == 0) Arrive(bar);
+  }
+  static constexpr int kFirstToken = 1, kFirstOwn = kFirstToken + Z::kConsumers;  // named barriers
+
+  template <bool kMasked>
+  __device__ __forceinline__ void Step(uint64_t q, int row, int n) {
+    Wait(sh.k_full[ks.slot], ks.parity);
+    SyncNamed(kFirstToken + group, 256);
+    Forget(x.s), Pin(x.o), Pin(x.p);
+    WgmmaFence();
+    Scores(x, q, DescriptorOf(sh.k[ks.slot]));
+    Wait(sh.v_full[vs.slot], vs.parity);
+    WgmmaFence();
+    Values(x, DescriptorOf(sh.v[vs.slot]));
+    ArriveNamed(kFirstToken + (group + 1) % Z::kConsumers, 256);
+    WgmmaWait<1>();
+    Pin(x.s);
+    Release(sh.k_empty[ks.slot]);
+    ks.Next();
+    Softmax<kMasked>(a, c, row, n * Z::kN, x);
+    WgmmaWait<0>();
+    Pin(x.o), Pin(x.p);
+    Release(sh.v_empty[vs.slot]);
+    vs.Next();
+    Round(x);
+#pragma unroll
+    for (int i = 0; i < Z::kD / 2; ++i) x.o[i] *= x.decay[i / 2 % 2];
+  }
+
+  __device__ __forceinline__ void Compute(const Tile& tile) {
+    const int own = static_cast<int>(threadIdx.x) % 128, row0 = tile.q0 + 64 * group;
+    const int row = row0 + own / 32 * 16 + own % 32 / 4;
+    const uint64_t q = Descriptor(sh.q + group * 64 * kBoxColumns, 0);
+    int n = KeyTiles(a, tile.q0, Z::kM, Z::kN) - 1;
+    const int whole = (a.causal ? min(a.t, row0 + 1) : a.t) / Z::kN;  // tiles before need no mask
+
+    x.max[0] = x.max[1] = -INFINITY;
+    x.sum[0] = x.sum[1] = 0;
+#pragma unroll
+    for (int i = 0; i < Z::kD / 2; ++i) x.o[i] = 0;
+    Wait(sh.k_full[ks.slot], ks.parity);
+    Forget(x.s);
+    WgmmaFence();
+    Scores(x, q, DescriptorOf(sh.k[ks.slot]));
+    WgmmaWait<0>();
+    Pin(x.s);
+    Release(sh.k_empty[ks.slot]);
+    ks.Next();
+    Softmax<true>(a, c, row, n * Z::kN, x);
+    Round(x);
+    for (--n; n >= whole; --n) Step<true>(q, row, n);
+    for (; n >= 0; --n) Step<false>(q, row, n);
+    Release(sh.q_empty);
+    qs.Next();
+    Wait(sh.v_full[vs.slot], vs.parity);
+    Pin(x.o), Pin(x.p);
+    WgmmaFence();
+    Values(x, DescriptorOf(sh.v[vs.slot]));
+    WgmmaWait<0>();
+    Pin(x.o);
+    Release(sh.v_empty[vs.slot]);
+    vs.Next();
+  }
+
+  __device__ __forceinline__ void Store(const Tile& tile, const CUtensorMap& o) {
+    const int own = static_cast<int>(threadIdx.x) % 128, warp = own / 32, lane = own % 32;
+    const int row0 = tile.q0 + 64 * group, row = row0 + warp * 16 + lane / 4;
+    float over[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float l = x.sum[r];
+      l += __shfl_xor_sync(0xffffffffu, l, 1);
+      l += __shfl_xor_sync(0xffffffffu, l, 2);
+      over[r] = 1 / l;
+      const int i = row + 8 * r;
+      if (lane % 4 == 0 && i < a.s) a.lse[(int64_t{tile.b} * a.s + i) * a.hq + tile.h] = x.max[r] * a.scale + logf(l);
+    }
+    if (own == 0) WaitStoresRead();  // of the tile before
+    SyncNamed(kFirstOwn + group, 128);
+    const uint32_t to = SharedAddress(sh.o[group]);
+    const int at = warp * 16 + lane % 16, chunk = lane / 16;
+#pragma unroll
+    for (int j = 0; j < Z::kD / 8; j += 2) {
+      const uint32_t box = to + j / 8 * 64 * kBoxRowBytes;
+      StoreMatrices(box + ChunkAt(at, j % 8 + chunk), Pack(x.o[4 * j] * over[0], x.o[4 * j + 1] * over[0]),
+                    Pack(x.o[4 * j + 2] * over[1], x.o[4 * j + 3] * over[1]),
+                    Pack(x.o[4 * j + 4] * over[0], x.o[4 * j + 5] * over[0]),
+                    Pack(x.o[4 * j + 6] * over[1], x.o[4 * j + 7] * over[1]));
+    }
+    FenceAsync();
+    SyncNamed(kFirstOwn + group, 128);
+    if (own == 0 && row0 < a.s) {
+#pragma unroll
+      for (int b = 0; b < Z::kBoxes; ++b) {
+        StoreBox(sh.o[group] + b * 64 * kBoxColumns, o, b * kBoxColumns, tile.h, row0, tile.b);
+      }
+      CommitStores();
+    }
+  }
+
+  __device__ __forceinline__ void Run(const CUtensorMap& o) {
+    if (group == Z::kConsumers - 1) ArriveNamed(kFirstToken, 256);  // the first holds the token
+    for (;;) {
+      Wait(sh.q_full, qs.parity);
+      const int number = sh.tile;
+      if (number < 0) break;
+      const Tile tile = TileAt(a, number, Z::kM);
+      Compute(tile);
+      Store(tile, o);
+    }
+    if (group == 0) SyncNamed(kFirstToken, 256);  // takes the token out
+    if (threadIdx.x % 128 == 0) WaitStoresRead();
+  }
+};
+
+template <typename Z>
+__global__ void __launch_bounds__(Z::kThreads, 1)
+    Forward(const ForwardArgs a, const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorMap k,
+            const __grid_constant__ CUtensorMap v, const __grid_constant__ CUtensorMap o) {
+  extern __shared__ uint8_t raw[];
+  auto& sh = *reinterpret_cast<typename Z::Shared*>(raw + (1024 - SharedAddress(raw) % 1024) % 1024);
+  if (threadIdx.x == 0) {
+    InitBarrier(sh.q_full, 1), InitBarrier(sh.q_empty, 4 * Z::kConsumers);
+    for (int i = 0; i < Z::kStages; ++i) {
+      InitBarrier(sh.k_full[i], 1), InitBarrier(sh.k_empty[i], 4 * Z::kConsumers);
+      InitBarrier(sh.v_full[i], 1), InitBarrier(sh.v_empty[i], 4 * Z::kConsumers);
+    }
+    FenceBarrierInit();
+    PrefetchMap(q), PrefetchMap(k), PrefetchMap(v), PrefetchMap(o);
+  }
+  __syncthreads();
+  const int group = static_cast<int>(threadIdx.x) / 128;
+  if (group == 0) {
+    GiveRegisters<Z::kFetchRegisters>();
+    if (threadIdx.x == 0) Fetch<Z>(a, sh, q, k, v);
+  } else {
+    TakeRegisters<Z::kOwnRegisters>();
+    Consumer<Z>{a, sh, group - 1, a.scale * 1.4426950408889634f}.Run(o);
+  }
+}
+
+template <typename Z>
+absl::Status LaunchForward(const AttentionCall& c, int* counter, cudaStream_t stream) {
+  ASSIGN_OR_RETURN(const CUtensorMap q, HeadsMap(c.q, c.b, c.s, c.hq, c.d, c.q_row, Z::kM));
+  ASSIGN_OR_RETURN(const CUtensorMap k, HeadsMap(c.k, c.b, c.t, c.hk, c.d, c.kv_row, Z::kN));
+  ASSIGN_OR_RETURN(const CUtensorMap v, HeadsMap(c.v, c.b, c.t, c.hk, c.d, c.kv_row, Z::kN));
+  ASSIGN_OR_RETURN(const CUtensorMap o, HeadsMap(c.o, c.b, c.s, c.hq, c.d, c.hq * c.d, 64));
+  int device = 0, processors = 0;
+  RETURN_IF_ERROR(CudaStatus(cudaGetDevice(&device), "cudaGetDevice"));
+  RETURN_IF_ERROR(CudaStatus(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "attention"));
+  const TileOrder order = OrderOf((c.s + Z::kM - 1) / Z::kM, c.b * c.hq, c.group, c.t * c.d * 4);
+  const ForwardArgs args{order,
+                         static_cast<int>(c.hq),
+                         static_cast<int>(c.group),
+                         static_cast<int>(c.s),
+                         static_cast<int>(c.t),
+                         c.mask == AttentionMask::kCausal,
+                         static_cast<float>(1 / std::sqrt(static_cast<double>(c.d))),
+                         c.lse,
+                         counter};
+  constexpr int kBytes = sizeof(typename Z::Shared) + 1024;
+  RETURN_IF_ERROR(CudaStatus(cudaMemsetAsync(counter, 0, sizeof(int), stream), "attention"));
+  RETURN_IF_ERROR(
+      CudaStatus(cudaFuncSetAttribute(Forward<Z>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), "attention"));
+  const int blocks = std::min(order.tiles * order.heads, processors);
+  Forward<Z><<<blocks, Z::kThreads, kBytes, stream>>>(args, q, k, v, o);
+  return Launched("attention on wgmma");
+}
+
+}  // namespace
+}  // namespace sm90
+
+int64_t Sm90AttentionForwardWorkspace(const AttentionCall&) { return 256; }
+
+absl::Status Sm90AttentionForward(const AttentionCall& c, void* workspace, cudaStream_t stream) {
+  int* const counter = static_cast<int*>(workspace);
+  if (c.d == 64) return sm90::LaunchForward<sm90::ForwardShape<64, 3, 128, 2>>(c, counter, stream);
+  return sm90::LaunchForward<sm90::ForwardShape<128, 2, 128, 2>>(c, counter, stream);
+}
+
+}  // namespace strata

@@ -1,0 +1,23 @@
+#pragma once
+// Attention of our own for Hopper (sm_90a): bf16, head dims 64 and 128, causal or full, grouped heads, any length; no documents.
+// Tiles come by bulk copies that one warp issues, products are wgmma of whole warpgroups, the softmax of one warpgroup runs beside
+// the products of another. All sums are float32; probabilities and their gradients are rounded to bf16 for the products.
+// Source: Shah et al., "FlashAttention-3" (2024), algorithms 2 and 3. CUDA sources only.
+
+#include "core/kernels/attention_cuda.h"
+
+namespace strata {
+
+// Whether the kernels take a call of this shape, on a GPU of this compute capability; addresses are not looked at.
+bool Sm90AttentionTakes(const AttentionCall& call, int compute_major);
+
+// Bytes of workspace, aligned to 256.
+int64_t Sm90AttentionForwardWorkspace(const AttentionCall& call);
+int64_t Sm90AttentionBackwardWorkspace(const AttentionCall& call);
+
+// Launch only. FailedPrecondition where the driver has no tensor maps or an operand is not aligned to 16 bytes. The backward pass
+// sums dq in any order: its last bits differ from run to run.
+absl::Status Sm90AttentionForward(const AttentionCall& call, void* workspace, cudaStream_t stream);
+absl::Status Sm90AttentionBackward(const AttentionCall& call, void* workspace, cudaStream_t stream);
+
+}  // namespace strata

@@ -1,0 +1,487 @@
+// Backward attention on Hopper. A block owns 128 keys of a kv head, 64 each of two warpgroups, and walks the queries that see them,
+// of every query head of its kv head; a third warpgroup only fetches. Scores are computed transposed, so that p^T and ds^T leave the
+// accumulators as register operands of the next products:
+//   p^T = exp2(c k q^T - lse2);  dv += p^T do;  ds^T = p^T (v do^T - delta);  dk += ds^T q;  dq += ds k
+// with c = log2(e) / sqrt(d), lse2 = log2(e) lse, delta = rowsum(do * o). dk and dv stay in registers; ds goes through shared memory
+// and dq into float32 sums by vectors of atomic additions. A kernel before makes lse2, delta and zeros, one after rounds dq.
+// Of a tile of queries, `it`: while dq runs, p of it + 1 is made; while dk runs, ds of it + 1.
+#include <algorithm>
+#include <cmath>
+
+#include "core/base/status.h"
+#include "core/exec/cuda_context.h"
+#include "core/kernels/attention_sm90.cuh"
+#include "core/kernels/attention_sm90.h"
+#include "core/kernels/attention_sm90_host.h"
+
+namespace strata {
+namespace sm90 {
+namespace {
+
+constexpr int kKeys = 128, kConsumers = 2, kBackwardThreads = 128 * (kConsumers + 1);
+constexpr int kRowUnit = 128;  // queries are padded to a multiple of it
+constexpr float kLog2E = 1.4426950408889634f;
+
+struct BackwardArgs {
+  TileOrder order;
+  int hq, hk, group, s, t;
+  bool causal;
+  float scale;
+  int padded;                                     // queries
+  const float *lse2 = nullptr, *delta = nullptr;  // [b, hq, padded]
+  float* dq = nullptr;  // [b, hq, padded * d], each tile of queries in the order of the accumulators
+};
+
+template <int kHeadDim, int kQueries>
+struct BackwardShape {
+  static constexpr int kD = kHeadDim, kM = kQueries, kBoxes = kD / kBoxColumns;
+  static_assert(kM * kD == kConsumers * 64 * 64);  // a warpgroup has 64 x 64 of dq
+  static constexpr int kQStages = 3, kDoStages = 2;
+  static constexpr bool kRoundBesideDk = true;
+  struct Shared {
+    alignas(1024) uint16_t k[kKeys * kD];
+    alignas(1024) uint16_t v[kKeys * kD];
+    alignas(1024) uint16_t q[kQStages][kM * kD];
+    alignas(1024) uint16_t d_o[kDoStages][kM * kD];
+    alignas(1024) uint16_t ds[2][kKeys * kM];  // boxes of 64 queries: [keys, 64]
+    alignas(16) float lse2[kQStages][kM];
+    alignas(16) float delta[kDoStages][kM];
+    uint64_t k_full, v_full, q_full[kQStages], q_empty[kQStages], do_full[kDoStages], do_empty[kDoStages], ds_full[2];
+  };
+};
+
+// The block's work: queries of tiles [first, end) of heads [head, head + group) of row b.
+struct Work {
+  int b, kv, k0, first, end;
+};
+template <typename Z>
+__device__ __forceinline__ Work WorkOf(const BackwardArgs& a) {
+  const Place place = PlaceOf(a.order, static_cast<int>(blockIdx.x));  // early keys are seen by most queries
+  const int k0 = place.tile * kKeys;
+  return {place.head / a.hk, place.head % a.hk, k0, a.causal ? k0 / Z::kM : 0, (a.s + Z::kM - 1) / Z::kM};
+}
+
+template <typename Z>
+__device__ __forceinline__ void FetchBackward(const BackwardArgs& a, const Work& w, typename Z::Shared& sh,
+                                              const CUtensorMap& q, const CUtensorMap& k, const CUtensorMap& v,
+                                              const CUtensorMap& d_o) {
+  const auto load_own = [&](uint16_t* to, const CUtensorMap& map, uint64_t& full) {
+    ArriveExpecting(full, kKeys * Z::kD * 2);
+#pragma unroll
+    for (int x = 0; x < Z::kBoxes; ++x) {
+      LoadBox(to + x * kKeys * kBoxColumns, map, full, x * kBoxColumns, w.kv, w.k0, w.b);
+    }
+  };
+  const auto load = [&](uint16_t* to, const CUtensorMap& map, float* to_row, const float* row, uint64_t& full, int head,
+                        int m) {
+    ArriveExpecting(full, Z::kM * (Z::kD * 2 + 4));
+#pragma unroll
+    for (int x = 0; x < Z::kBoxes; ++x) {
+      LoadBox(to + x * Z::kM * kBoxColumns, map, full, x * kBoxColumns, head, m * Z::kM, w.b);
+    }
+    LoadBytes(to_row, row + (int64_t{w.b} * a.hq + head) * a.padded + m * Z::kM, Z::kM * 4, full);
+  };
+  Ring<Z::kQStages> qs;
+  Ring<Z::kDoStages> dos;
+  load_own(sh.k, k, sh.k_full);
+  bool own = true;
+  for (int head = w.kv * a.group; head < (w.kv + 1) * a.group; ++head) {
+    for (int m = w.first; m < w.end; ++m) {
+      Wait(sh.q_empty[qs.slot], qs.parity ^ 1);
+      load(sh.q[qs.slot], q, sh.lse2[qs.slot], a.lse2, sh.q_full[qs.slot], head, m);
+      qs.Next();
+      if (own) load_own(sh.v, v, sh.v_full);
+      own = false;
+      Wait(sh.do_empty[dos.slot], dos.parity ^ 1);
+      load(sh.d_o[dos.slot], d_o, sh.delta[dos.slot], a.delta, sh.do_full[dos.slot], head, m);
+      dos.Next();
+    }
+  }
+}
+
+template <typename Z>
+struct BackwardConsumer {
+  const BackwardArgs& a;
+  const Work& w;
+  typename Z::Shared& sh;
+  const int group;  // of the consumers
+  static constexpr int kQBox = Z::kM * kBoxRowBytes, kKBox = kKeys * kBoxRowBytes;
+
+  Ring<Z::kQStages> qs;    // of the next scores
+  Ring<Z::kDoStages> dos;  // of the next dp
+  float dk[Z::kD / 2], dv[Z::kD / 2], s[Z::kM / 2], dp[Z::kM / 2], dq[32];
+  uint32_t p[Z::kM / 4];
+
+  __device__ __forceinline__ static int Own() { return static_cast<int>(threadIdx.x) % 128; }
+  __device__ __forceinline__ static void Release(uint64_t& bar) {
+    if (threadIdx.x % 32 == 0) Arrive(bar);
+  }
+
+  // to = own keys of `keys` times `queries`, transposed scores. Issues.
+  __device__ __forceinline__ void Scores(float (&to)[Z::kM / 2], const uint16_t* keys, const uint16_t* queries) {
+    const uint64_t x = Descriptor(keys + group * 64 * kBoxColumns, 0), y = Descriptor(queries, 0);
+    Forget(to);
+    WgmmaFence();
+#pragma unroll
+    for (int i = 0; i < Z::kD / 16; ++i) {
+      Wgmma<kKMajor, kKMajor>(to, x + StepK<kKMajor>(i, kKBox), y + StepK<kKMajor>(i, kQBox), i > 0);
+    }
+    WgmmaCommit();
+  }
+  // dv += p^T times `queries`.
+  __device__ __forceinline__ void ValueGradient(const uint16_t* queries) {
+    const uint64_t y = Descriptor(queries, kQBox);
+    Pin(dv), Pin(p);
+    WgmmaFence();
+#pragma unroll
+    for (int i = 0; i < Z::kM / 16; ++i) WgmmaRegisters<kMnMajor>(dv, p + 4 * i, y + StepK<kMnMajor>(i, 0), 1);
+    WgmmaCommit();
+  }
+  // dk += own rows of `weights`, ds^T, times `queries`.
+  __device__ __forceinline__ void KeyGradient(const uint16_t* weights, const uint16_t* queries) {
+    const uint64_t x = Descriptor(weights + group * 64 * kBoxColumns, 0), y = Descriptor(queries, kQBox);
+    Pin(dk);
+    WgmmaFence();
+#pragma unroll
+    for (int i = 0; i < Z::kM / 16; ++i) {
+      Wgmma<kKMajor, kMnMajor>(dk, x + StepK<kKMajor>(i, kKBox), y + StepK<kMnMajor>(i, 0), 1);
+    }
+    WgmmaCommit();
+  }
+  // The warpgroup's part of dq: 64 columns of all queries, or all columns of 64 queries.
+  __device__ __forceinline__ void QueryGradient(const uint16_t* weights) {
+    const int rows = Z::kM == 64 ? 0 : group, columns = Z::kM == 64 ? group : 0;
+    const uint64_t x = Descriptor(weights + rows * kKeys * kBoxColumns, 0),
+                   y = Descriptor(sh.k + columns * kKeys * kBoxColumns, 0);
+    Forget(dq);
+    WgmmaFence();
+#pragma unroll
+    for (int i = 0; i < kKeys / 16; ++i) {
+      Wgmma<kMnMajor, kMnMajor>(dq, x + StepK<kMnMajor>(i, 0), y + StepK<kMnMajor>(i, 0), i > 0);
+    }
+    WgmmaCommit();
+  }
+
+  // s := p^T of the tile of queries from q0.
+  __device__ __forceinline__ void Probabilities(int q0, const float* lse2) {
+    const int column = static_cast<int>(threadIdx.x) % 4 * 2;
+    if ((a.causal && w.k0 + kKeys - 1 > q0) || w.k0 + kKeys > a.t) {
+      const int key = w.k0 + 64 * group + Own() / 32 * 16 + Own() % 32 / 4;
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const int first = key + 8 * r >= a.t ? Z::kM : a.causal ? key + 8 * r - q0 - column : 0;  // that sees the key
+#pragma unroll
+        for (int j = 0; j < Z::kM / 8; ++j) {
+#pragma unroll
+          for (int e = 0; e < 2; ++e) {
+            if (8 * j + e < first) s[4 * j + 2 * r + e] = -INFINITY;
+          }
+        }
+      }
+    }
+    const float c = a.scale * kLog2E;
+#pragma unroll
+    for (int j = 0; j < Z::kM / 8; ++j) {
+      const float2 l = *reinterpret_cast<const float2*>(lse2 + 8 * j + column);
+      s[4 * j] = Exp2(s[4 * j] * c - l.x);
+      s[4 * j + 1] = Exp2(s[4 * j + 1] * c - l.y);
+      s[4 * j + 2] = Exp2(s[4 * j + 2] * c - l.x);
+      s[4 * j + 3] = Exp2(s[4 * j + 3] * c - l.y);
+    }
+  }
+
+  // dp := ds^T.
+  __device__ __forceinline__ void ScoreGradient(const float* delta) {
+    const int column = static_cast<int>(threadIdx.x) % 4 * 2;
+#pragma unroll
+    for (int j = 0; j < Z::kM / 8; ++j) {
+      const float2 d = *reinterpret_cast<const float2*>(delta + 8 * j + column);
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        dp[4 * j + 2 * r] = s[4 * j + 2 * r] * (dp[4 * j + 2 * r] - d.x);
+        dp[4 * j + 2 * r + 1] = s[4 * j + 2 * r + 1] * (dp[4 * j + 2 * r + 1] - d.y);
+      }
+    }
+  }
+
+  // ds^T, rounded, to shared memory.
+  __device__ __forceinline__ void Share(uint16_t* to) {
+    const int row = 64 * group + Own() / 32 * 16 + Own() % 16, chunk = Own() % 32 / 16;
+#pragma unroll
+    for (int j = 0; j < Z::kM / 8; j += 2) {
+      StoreMatrices(SharedAddress(to) + j / 8 * kKBox + ChunkAt(row, j % 8 + chunk), Pack(dp[4 * j], dp[4 * j + 1]),
+                    Pack(dp[4 * j + 2], dp[4 * j + 3]), Pack(dp[4 * j + 4], dp[4 * j + 5]),
+                    Pack(dp[4 * j + 6], dp[4 * j + 7]));
+    }
+    FenceAsync();
+  }
+  // p := p^T, rounded.
+  __device__ __forceinline__ void Round() {
+#pragma unroll
+    for (int i = 0; i < Z::kM / 4; ++i) p[i] = Pack(s[2 * i], s[2 * i + 1]);
+  }
+
+  __device__ __forceinline__ void AddQueryGradient(float* tile) {
+    float* const to = tile + group * 64 * 64 + Own() * 4;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) AddToGlobal(to + i * 512, dq[4 * i], dq[4 * i + 1], dq[4 * i + 2], dq[4 * i + 3]);
+  }
+
+  // ds of the tile of queries whose dp is done, in dp and `buffer`.
+  __device__ __forceinline__ void Weights(int do_slot, int buffer) {
+    ScoreGradient(sh.delta[do_slot]);
+    Share(sh.ds[buffer]);
+    __syncwarp();
+    Release(sh.ds_full[buffer]);
+  }
+
+  // The products with tile `it` of queries, and p and ds of the next, whose first query is `next_q0`.
+  template <bool kMore>
+  __device__ __forceinline__ void Step(int it, int next_q0, float* dq_tile) {
+    const int q_slot = qs.slot, do_slot = dos.slot, buffer = it & 1;
+    qs.Next(), dos.Next();
+    if constexpr (kMore) Wait(sh.q_full[qs.slot], qs.parity);
+    ValueGradient(sh.d_o[do_slot]);
+    if constexpr (kMore) Scores(s, sh.k, sh.q[qs.slot]);
+    Wait(sh.ds_full[buffer], it >> 1 & 1);
+    WgmmaWait<kMore ? 1 : 0>();
+    Pin(dv), Pin(p);
+    Release(sh.do_empty[do_slot]);
+    QueryGradient(sh.ds[buffer]);
+    if constexpr (kMore) {
+      WgmmaWait<1>();
+      Pin(s);
+      Probabilities(next_q0, sh.lse2[qs.slot]);
+    }
+    WgmmaWait<0>();
+    Pin(dq);
+    AddQueryGradient(dq_tile);
+    if constexpr (kMore) {
+      Wait(sh.do_full[dos.slot], dos.parity);
+      Scores(dp, sh.v, sh.d_o[dos.slot]);
+    }
+    KeyGradient(sh.ds[buffer], sh.q[q_slot]);
+    if constexpr (kMore) {
+      WgmmaWait<Z::kRoundBesideDk ? 1 : 0>();
+      Pin(dp);
+      Weights(dos.slot, buffer ^ 1);
+    }
+    WgmmaWait<0>();
+    Pin(dk);
+    Release(sh.q_empty[q_slot]);
+    if constexpr (kMore) {
+      Pin(s);
+      Round();
+    }
+  }
+
+  __device__ __forceinline__ void Walk() {
+    constexpr int64_t kTile = Z::kM * Z::kD;
+    const int total = (w.end - w.first) * a.group;
+    const int64_t head_size = int64_t{a.padded} * Z::kD;
+    float* dq_head = a.dq + (int64_t{w.b} * a.hq + w.kv * a.group) * head_size;
+#pragma unroll
+    for (int i = 0; i < Z::kD / 2; ++i) dk[i] = dv[i] = 0;
+
+    Wait(sh.k_full, 0);
+    Wait(sh.q_full[0], 0);
+    Scores(s, sh.k, sh.q[0]);
+    WgmmaWait<0>();
+    Pin(s);
+    Probabilities(w.first * Z::kM, sh.lse2[0]);
+    Wait(sh.v_full, 0);
+    Wait(sh.do_full[0], 0);
+    Scores(dp, sh.v, sh.d_o[0]);
+    WgmmaWait<0>();
+    Pin(dp);
+    Weights(0, 0);
+    Round();
+    int m = w.first;
+    for (int it = 0; it < total - 1; ++it) {
+      const int next = m + 1 == w.end ? w.first : m + 1;
+      Step<true>(it, next * Z::kM, dq_head + m * kTile);
+      m = next;
+      if (m == w.first) dq_head += head_size;
+    }
+    Step<false>(total - 1, 0, dq_head + m * kTile);
+  }
+
+  // Through the rows of shared memory that hold the warpgroup's keys or values.
+  __device__ __forceinline__ void Store(const float (&x)[Z::kD / 2], float factor, uint16_t* through,
+                                        const CUtensorMap& map) {
+    const int row = 64 * group + Own() / 32 * 16 + Own() % 16, chunk = Own() % 32 / 16;
+#pragma unroll
+    for (int j = 0; j < Z::kD / 8; j += 2) {
+      StoreMatrices(SharedAddress(through) + j / 8 * kKBox + ChunkAt(row, j % 8 + chunk),
+                    Pack(x[4 * j] * factor, x[4 * j + 1] * factor), Pack(x[4 * j + 2] * factor, x[4 * j + 3] * factor),
+                    Pack(x[4 * j + 4] * factor, x[4 * j + 5] * factor),
+                    Pack(x[4 * j + 6] * factor, x[4 * j + 7] * factor));
+    }
+    FenceAsync();
+    SyncNamed(2 + group, 128);
+    if (Own() == 0 && w.k0 + 64 * group < a.t) {
+#pragma unroll
+      for (int b = 0; b < Z::kBoxes; ++b) {
+        StoreBox(through + b * kKeys * kBoxColumns + group * 64 * kBoxColumns, map, b * kBoxColumns, w.kv,
+                 w.k0 + 64 * group, w.b);
+      }
+      CommitStores();
+    }
+  }
+
+  __device__ __forceinline__ void Run(const CUtensorMap& dk_map, const CUtensorMap& dv_map) {
+    Walk();
+    Store(dv, 1, sh.v, dv_map);  // only this warpgroup reads them
+    SyncNamed(1, 256);           // both are done with the keys
+    Store(dk, a.scale, sh.k, dk_map);
+    if (Own() == 0) WaitStoresRead();
+  }
+};
+
+template <typename Z>
+__global__ void __launch_bounds__(kBackwardThreads, 1)
+    Backward(const BackwardArgs a, const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorMap k,
+             const __grid_constant__ CUtensorMap v, const __grid_constant__ CUtensorMap d_o,
+             const __grid_constant__ CUtensorMap dk, const __grid_constant__ CUtensorMap dv) {
+  extern __shared__ uint8_t raw[];
+  auto& sh = *reinterpret_cast<typename Z::Shared*>(raw + (1024 - SharedAddress(raw) % 1024) % 1024);
+  if (threadIdx.x == 0) {
+    InitBarrier(sh.k_full, 1), InitBarrier(sh.v_full, 1);
+    for (int i = 0; i < Z::kQStages; ++i) InitBarrier(sh.q_full[i], 1), InitBarrier(sh.q_empty[i], 4 * kConsumers);
+    for (int i = 0; i < Z::kDoStages; ++i) InitBarrier(sh.do_full[i], 1), InitBarrier(sh.do_empty[i], 4 * kConsumers);
+    for (int i = 0; i < 2; ++i) InitBarrier(sh.ds_full[i], 4 * kConsumers);
+    FenceBarrierInit();
+  }
+  __syncthreads();
+  const Work w = WorkOf<Z>(a);
+  const int group = static_cast<int>(threadIdx.x) / 128;
+  if (group == 0) {
+    GiveRegisters<24>();
+    if (threadIdx.x == 0) FetchBackward<Z>(a, w, sh, q, k, v, d_o);
+  } else {
+    TakeRegisters<240>();
+    BackwardConsumer<Z>{a, w, sh, group - 1}.Run(dk, dv);
+  }
+}
+
+// Before: lse2 and delta of 64 queries of a head, and zeros in their dq.
+constexpr int kRowThreads = 256, kRowsABlock = 64;
+template <int kD>
+__global__ void __launch_bounds__(kRowThreads)
+    PrepareRows(const BackwardArgs a, const __nv_bfloat16* o, const __nv_bfloat16* d_o, const float* lse, float* lse2,
+                float* delta) {
+  constexpr int kLanes = kD / 8, kRows = kRowThreads / kLanes;  // threads a row, rows at a time
+  const int i0 = static_cast<int>(blockIdx.x) * kRowsABlock, h = static_cast<int>(blockIdx.y),
+            b = static_cast<int>(blockIdx.z);
+  const int64_t head = int64_t{b} * a.hq + h;
+  const int lane = static_cast<int>(threadIdx.x) % kLanes;
+  for (int i = i0 + static_cast<int>(threadIdx.x) / kLanes; i < i0 + kRowsABlock; i += kRows) {
+    float sum = 0;
+    const int64_t row = (int64_t{b} * a.s + i) * a.hq + h;
+    if (i < a.s) {
+      const uint4 x = *reinterpret_cast<const uint4*>(o + row * kD + lane * 8),
+                  y = *reinterpret_cast<const uint4*>(d_o + row * kD + lane * 8);
+      const uint32_t xs[] = {x.x, x.y, x.z, x.w}, ys[] = {y.x, y.y, y.z, y.w};
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        sum += __uint_as_float(xs[e] << 16) * __uint_as_float(ys[e] << 16);
+        sum += __uint_as_float(xs[e] & 0xffff0000u) * __uint_as_float(ys[e] & 0xffff0000u);
+      }
+    }
+#pragma unroll
+    for (int x = kLanes / 2; x > 0; x /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, x);
+    if (lane == 0) {
+      const float l = i < a.s ? lse[row] : -INFINITY;
+      lse2[head * a.padded + i] = l == -INFINITY ? INFINITY : l * kLog2E;  // no key: p is nothing
+      delta[head * a.padded + i] = sum;
+    }
+  }
+  float4* const dq = reinterpret_cast<float4*>(a.dq + (head * a.padded + i0) * kD);
+#pragma unroll
+  for (int i = 0; i < kRowsABlock * kD / 4 / kRowThreads; ++i)
+    dq[i * kRowThreads + threadIdx.x] = make_float4(0, 0, 0, 0);
+}
+
+// After: dq of a tile of queries, rounded. A warp has 16 rows of 64 columns.
+template <typename Z>
+__global__ void __launch_bounds__(256) RoundQueryGradient(const BackwardArgs a, __nv_bfloat16* dq, int64_t row) {
+  constexpr int kPitch = 64 + 8;
+  __shared__ alignas(16) uint16_t tiles[8][16 * kPitch];
+  const int m = static_cast<int>(blockIdx.x), h = static_cast<int>(blockIdx.y), b = static_cast<int>(blockIdx.z);
+  const int group = static_cast<int>(threadIdx.x) / 128, own = static_cast<int>(threadIdx.x) % 128, warp = own / 32,
+            lane = own % 32;
+  uint16_t* const tile = tiles[threadIdx.x / 32];
+  const float* from =
+      a.dq + (int64_t{b} * a.hq + h) * a.padded * Z::kD + int64_t{m} * (Z::kM * Z::kD) + group * 64 * 64 + own * 4;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const float4 x = *reinterpret_cast<const float4*>(from + i * 512);
+    uint16_t* const to = tile + lane / 4 * kPitch + 8 * i + lane % 4 * 2;
+    *reinterpret_cast<uint32_t*>(to) = Pack(x.x * a.scale, x.y * a.scale);
+    *reinterpret_cast<uint32_t*>(to + 8 * kPitch) = Pack(x.z * a.scale, x.w * a.scale);
+  }
+  __syncwarp();
+  const int column = (Z::kM == 64 ? group * 64 : 0) + lane % 8 * 8;
+  const int q0 = m * Z::kM + (Z::kM == 64 ? 0 : group * 64) + warp * 16;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int r = i * 4 + lane / 8;
+    if (q0 + r < a.s) {
+      *reinterpret_cast<uint4*>(dq + (int64_t{b} * a.s + q0 + r) * row + h * Z::kD + column) =
+          *reinterpret_cast<const uint4*>(tile + r * kPitch + lane % 8 * 8);
+    }
+  }
+}
+
+int64_t Padded(int64_t queries) { return (queries + kRowUnit - 1) / kRowUnit * kRowUnit; }
+
+template <typename Z>
+absl::Status LaunchBackward(const AttentionCall& c, void* workspace, cudaStream_t stream) {
+  ASSIGN_OR_RETURN(const CUtensorMap q, HeadsMap(c.q, c.b, c.s, c.hq, c.d, c.q_row, Z::kM));
+  ASSIGN_OR_RETURN(const CUtensorMap k, HeadsMap(c.k, c.b, c.t, c.hk, c.d, c.kv_row, kKeys));
+  ASSIGN_OR_RETURN(const CUtensorMap v, HeadsMap(c.v, c.b, c.t, c.hk, c.d, c.kv_row, kKeys));
+  ASSIGN_OR_RETURN(const CUtensorMap d_o, HeadsMap(c.d_o, c.b, c.s, c.hq, c.d, c.hq * c.d, Z::kM));
+  ASSIGN_OR_RETURN(const CUtensorMap dk, HeadsMap(c.dk, c.b, c.t, c.hk, c.d, c.kv_row, 64));
+  ASSIGN_OR_RETURN(const CUtensorMap dv, HeadsMap(c.dv, c.b, c.t, c.hk, c.d, c.kv_row, 64));
+  const int64_t padded = Padded(c.s), rows = c.b * c.hq * padded;
+  float* const lse2 = static_cast<float*>(workspace);
+  float* const delta = lse2 + rows;
+  BackwardArgs a{.order = OrderOf((c.t + kKeys - 1) / kKeys, c.b * c.hk, 1, c.s * c.group * c.d * 8),
+                 .hq = static_cast<int>(c.hq),
+                 .hk = static_cast<int>(c.hk),
+                 .group = static_cast<int>(c.group),
+                 .s = static_cast<int>(c.s),
+                 .t = static_cast<int>(c.t),
+                 .causal = c.mask == AttentionMask::kCausal,
+                 .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(c.d))),
+                 .padded = static_cast<int>(padded),
+                 .lse2 = lse2,
+                 .delta = delta,
+                 .dq = delta + rows};
+  const auto u = [](int64_t n) { return static_cast<unsigned>(n); };
+  PrepareRows<Z::kD><<<dim3(u(padded / kRowsABlock), u(c.hq), u(c.b)), kRowThreads, 0, stream>>>(
+      a, static_cast<const __nv_bfloat16*>(c.o), static_cast<const __nv_bfloat16*>(c.d_o), c.lse, lse2, delta);
+  RETURN_IF_ERROR(Launched("attention on wgmma: rows"));
+  constexpr int kBytes = sizeof(typename Z::Shared) + 1024;
+  RETURN_IF_ERROR(
+      CudaStatus(cudaFuncSetAttribute(Backward<Z>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), "attention"));
+  Backward<Z><<<u(int64_t{a.order.tiles} * a.order.heads), kBackwardThreads, kBytes, stream>>>(a, q, k, v, d_o, dk, dv);
+  RETURN_IF_ERROR(Launched("attention on wgmma, backward"));
+  RoundQueryGradient<Z><<<dim3(u((c.s + Z::kM - 1) / Z::kM), u(c.hq), u(c.b)), 256, 0, stream>>>(
+      a, static_cast<__nv_bfloat16*>(c.dq), c.q_row);
+  return Launched("attention on wgmma: dq");
+}
+
+}  // namespace
+}  // namespace sm90
+
+int64_t Sm90AttentionBackwardWorkspace(const AttentionCall& c) {
+  return c.b * c.hq * sm90::Padded(c.s) * (c.d + 2) * static_cast<int64_t>(sizeof(float));
+}
+
+absl::Status Sm90AttentionBackward(const AttentionCall& c, void* workspace, cudaStream_t stream) {
+  if (c.d == 64) return sm90::LaunchBackward<sm90::BackwardShape<64, 128>>(c, workspace, stream);
+  return sm90::LaunchBackward<sm90::BackwardShape<128, 64>>(c, workspace, stream);
+}
+
+}  // namespace strata

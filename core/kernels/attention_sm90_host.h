@@ -1,0 +1,22 @@
+#pragma once
+// The host's side of the Hopper kernels: tensor maps, and the order in which tiles are taken. CUDA sources only.
+
+#include <cuda.h>
+
+#include "absl/status/statusor.h"
+#include "core/kernels/attention_cuda.h"
+
+namespace strata::sm90 {
+
+// x[b, rows, heads, d], rows `row_stride` elements apart, in boxes of `box_rows` x 64 columns; what lies outside reads as zero and
+// is not written.
+absl::StatusOr<CUtensorMap> HeadsMap(const void* x, int64_t b, int64_t rows, int64_t heads, int64_t d,
+                                     int64_t row_stride, int box_rows);
+
+// Heads are taken in groups whose keys and values stay in the L2 cache together, of a group's tiles the heaviest first.
+struct TileOrder {
+  int tiles = 0, heads = 0, group = 0;  // tiles a head, (batch, head) pairs, of which `group` together
+};
+TileOrder OrderOf(int64_t tiles, int64_t heads, int64_t heads_per_kv, int64_t kv_head_bytes);
+
+}  // namespace strata::sm90
