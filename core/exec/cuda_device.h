@@ -21,7 +21,9 @@ class CudaDevice : public Device {
   virtual std::string description() const = 0;  // "NVIDIA H200, 132 SMs, 139.7 GiB, CUDA 13.0, cuDNN 9.19.0"
   virtual int64_t total_bytes() const = 0;
   virtual int64_t used_bytes() const = 0;  // of all programs on it, by the driver
-  virtual CudaContext& context() = 0;      // for kernels: core/exec/cuda_context.h
+  // Which of several implementations computes what, a line each, for people; as far as kernels have chosen.
+  virtual std::string kernel_choices() const = 0;
+  virtual CudaContext& context() = 0;  // for kernels: core/exec/cuda_context.h
 };
 
 // GPUs that can be opened; 0 where there is no driver or Strata was built without CUDA. Never an error.

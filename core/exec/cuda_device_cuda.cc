@@ -7,6 +7,7 @@
 #include "core/base/status.h"
 #include "core/exec/cuda_context.h"
 #include "core/exec/device_memory.h"
+#include "core/kernels/attention_cudnn.h"
 #include "core/kernels/cudnn_library.h"
 
 namespace strata {
@@ -156,6 +157,9 @@ class Gpu final : public CudaDevice {
     return CudaStatus(cudaGraphLaunch(static_cast<cudaGraphExec_t>(captured.native), Native(s)), "cudaGraphLaunch");
   }
 
+  std::string kernel_choices() const override {
+    return context_.attention == nullptr ? "" : context_.attention->Choices();
+  }
   std::string description() const override {
     const cudaDeviceProp& p = context_.properties;
     int runtime = 0;

@@ -1,10 +1,14 @@
-// The attention ops (core/ops/attention.h, core/ops/fused.h) on the GPU: cuDNN where it takes the shape, plain kernels elsewhere.
+// The attention ops (core/ops/attention.h, core/ops/fused.h) on the GPU: cuDNN or our Hopper kernels, whichever is faster, where
+// they take the shape, plain kernels elsewhere.
 #include "core/kernels/attention_cuda.h"
+
+#include <algorithm>
 
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
 #include "core/exec/cuda_context.h"
 #include "core/kernels/attention_cudnn.h"
+#include "core/kernels/attention_sm90.h"
 #include "core/kernels/cost.h"
 #include "core/kernels/cuda_kernels.h"
 #include "core/kernels/gemm_cuda.h"
@@ -129,15 +133,28 @@ absl::Status Check(const AttentionCall& c) {
 
 // What documents are taken to be when kernels are timed, in tokens.
 constexpr int64_t kTypicalDocument = 512;
+constexpr int kSm90Major = 9;
 
 // One op's kernel: how it reads its operands, its pass, and how it runs.
 template <Describe kDescribe, AttentionPass kPass, Determinism kDeterminism>
 struct AttentionKernel {
+  // Where bits must repeat, the backward pass may not sum dq in any order.
+  static bool SuitsSm90(const AttentionCall& c, int compute_major) {
+    return (kPass == AttentionPass::kForward || kDeterminism == Determinism::kFast) &&
+           Sm90AttentionTakes(c, compute_major);
+  }
+
+  // Enough for whatever is chosen, on any GPU.
   static int64_t Workspace(const Op& op, Refs in) {
     const AttentionCall c = kDescribe(op, in, {});
     const AttentionShape shape = ShapeOf(c, kPass);
-    if (SuitsCudnn(c, shape, kDeterminism)) return AttentionWorkspaceOf(shape).total;  // begins with row_sum
-    return kPass == AttentionPass::kForward ? 0 : c.b * c.s * c.hq * static_cast<int64_t>(sizeof(float));
+    int64_t bytes = kPass == AttentionPass::kForward ? 0 : c.b * c.s * c.hq * static_cast<int64_t>(sizeof(float));
+    if (SuitsCudnn(c, shape, kDeterminism)) bytes = std::max(bytes, AttentionWorkspaceOf(shape).total);
+    if (SuitsSm90(c, kSm90Major)) {
+      bytes = std::max(bytes, kPass == AttentionPass::kForward ? Sm90AttentionForwardWorkspace(c)
+                                                               : Sm90AttentionBackwardWorkspace(c));
+    }
+    return bytes;
   }
 
   static AttentionOperands OperandsOf(const AttentionCall& c, const KernelArgs& a) {
@@ -162,9 +179,16 @@ struct AttentionKernel {
     const AttentionCall c = kDescribe(a.op, a.in, a.out);
     RETURN_IF_ERROR(Check(c));
     const AttentionShape shape = ShapeOf(c, kPass);
-    if (!SuitsCudnn(c, shape, kDeterminism)) return absl::OkStatus();
     CudaContext& context = CudaContextOf(a);
     if (context.attention == nullptr) context.attention = std::make_shared<AttentionPlans>();
+    AttentionPlans& plans = *context.attention;
+    if (plans.Chosen(shape)) return absl::OkStatus();
+    const bool sm90 = SuitsSm90(c, context.properties.major), fixed = kDeterminism == Determinism::kBitExact;
+    const char* const ours = sm90 ? "our Hopper kernels" : "our plain kernels";
+    if ((fixed && sm90) || !SuitsCudnn(c, shape, kDeterminism)) {
+      plans.Choose(shape, ours);
+      return absl::OkStatus();
+    }
     for (const TensorRef& t : a.in) {
       if (IsFloating(t.dtype)) RETURN_IF_ERROR(FillRandom(t.data, t.dtype, t.shape.elements(), 1, StreamOf(a)));
     }
@@ -172,28 +196,38 @@ struct AttentionKernel {
       RETURN_IF_ERROR(FillDocuments(c, kTypicalDocument, StreamOf(a)));
       RETURN_IF_ERROR(FirstKeys(c, FirstKeysIn(shape, OperandsOf(c, a)), StreamOf(a)));
     }
-    const bool known = context.attention->Has(shape);
-    const absl::Status s = context.attention->Prepare(shape, OperandsOf(c, a), kDeterminism);
-    if (absl::IsFailedPrecondition(s)) return absl::OkStatus();  // without cuDNN or an engine: the plain kernels
+    const absl::Status s = plans.Prepare(shape, OperandsOf(c, a), kDeterminism);
+    if (absl::IsFailedPrecondition(s)) {  // without cuDNN or an engine
+      plans.Choose(shape, ours);
+      return absl::OkStatus();
+    }
     RETURN_IF_ERROR(s);
-    if (known || !c.documents || c.s <= kTypicalDocument || kDeterminism != Determinism::kFast) return absl::OkStatus();
-    return TakeFaster(*context.attention, shape, c, a);
-  }
-
-  // cuDNN computes what lies between documents, and masks it; the plain kernels pass over it. Times them.
-  static absl::Status TakeFaster(AttentionPlans& plans, const AttentionShape& shape, const AttentionCall& c,
-                                 const KernelArgs& a) {
-    ASSIGN_OR_RETURN(const double library, SecondsOf([&] { return RunCudnn(plans, shape, c, a); }, a.stream.native));
-    ASSIGN_OR_RETURN(const double plain, SecondsOf([&] { return RunPlain(c, a); }, a.stream.native));
-    if (plain < library) plans.Leave(shape);
+    // cuDNN computes what lies between documents, and masks it; the plain kernels pass over it.
+    if (!fixed && (sm90 || (c.documents && c.s > kTypicalDocument))) return TakeFaster(plans, shape, c, a, ours);
+    plans.Choose(shape, "cuDNN");
     return absl::OkStatus();
   }
 
-  static absl::Status RunPlain(AttentionCall c, const KernelArgs& a) {
+  static absl::Status TakeFaster(AttentionPlans& plans, const AttentionShape& shape, const AttentionCall& c,
+                                 const KernelArgs& a, const char* ours) {
+    ASSIGN_OR_RETURN(const double library, SecondsOf([&] { return RunCudnn(plans, shape, c, a); }, a.stream.native));
+    ASSIGN_OR_RETURN(const double own, SecondsOf([&] { return RunOwn(c, a); }, a.stream.native));
+    if (own < library) plans.Leave(shape);
+    plans.Choose(shape, absl::StrFormat("%s: %s %.3f ms, cuDNN %.3f ms", own < library ? ours : "cuDNN", ours,
+                                        own * 1e3, library * 1e3));
+    return absl::OkStatus();
+  }
+
+  // By our kernels for Hopper or by those for every GPU.
+  static absl::Status RunOwn(AttentionCall c, const KernelArgs& a) {
+    constexpr bool kForward = kPass == AttentionPass::kForward;
+    if (SuitsSm90(c, CudaContextOf(a).properties.major)) {
+      return kForward ? Sm90AttentionForward(c, a.workspace.data(), StreamOf(a))
+                      : Sm90AttentionBackward(c, a.workspace.data(), StreamOf(a));
+    }
     RETURN_IF_ERROR(Check(c));
     c.row_sum = reinterpret_cast<float*>(a.workspace.data());
-    return kPass == AttentionPass::kForward ? PlainAttentionForward(c, StreamOf(a))
-                                            : PlainAttentionBackward(c, StreamOf(a));
+    return kForward ? PlainAttentionForward(c, StreamOf(a)) : PlainAttentionBackward(c, StreamOf(a));
   }
 
   static absl::Status Run(const KernelArgs& a) {
@@ -203,11 +237,11 @@ struct AttentionKernel {
     if (plans != nullptr && SuitsCudnn(c, shape, kDeterminism) && plans->Has(shape)) {
       return RunCudnn(*plans, shape, c, a);
     }
-    return RunPlain(c, a);
+    return RunOwn(c, a);
   }
 
   static Kernel Make(DType dtype) {
-    const bool atomics =  // of cuDNN's sums of dq
+    const bool atomics =  // of the sums of dq
         kPass == AttentionPass::kBackward && kDeterminism == Determinism::kFast && dtype == DType::kBF16;
     return {.run = Run, .workspace = Workspace, .cost = CostOf, .deterministic = !atomics, .prepare = Prepare};
   }

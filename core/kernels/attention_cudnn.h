@@ -8,7 +8,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <set>
 #include <span>
 #include <string>
 
@@ -81,8 +80,12 @@ class AttentionPlans {
   // same one. Blocks.
   absl::Status Prepare(const AttentionShape& shape, const AttentionOperands& operands, Determinism determinism);
   bool Has(const AttentionShape& shape) const { return plans_.contains(shape); }
-  // Drops the shape's plan for good: something else is faster. From then on Prepare() gives FailedPrecondition.
+  // Drops the shape's plan: something else is faster.
   void Leave(const AttentionShape& shape);
+  // What computes the shape, for people to read, once it is chosen for good.
+  void Choose(const AttentionShape& shape, std::string what) { chosen_[shape] = std::move(what); }
+  bool Chosen(const AttentionShape& shape) const { return chosen_.contains(shape); }
+  std::string Choices() const;  // a line a shape: "attention forward of bf16, b 8, ...: cuDNN"
   // Only launches; Prepare() made the plan.
   absl::Status Run(const AttentionShape& shape, const AttentionOperands& operands);
 
@@ -93,7 +96,7 @@ class AttentionPlans {
   void* handle_ = nullptr;  // cudnnHandle_t
   absl::Status usable_;
   std::map<AttentionShape, std::unique_ptr<CudnnGraph>> plans_;
-  std::set<AttentionShape> left_;
+  std::map<AttentionShape, std::string> chosen_;
 };
 
 // For tests: the operations of the shape, not yet built.

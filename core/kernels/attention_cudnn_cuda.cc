@@ -204,7 +204,6 @@ absl::Status AttentionPlans::Prepare(const AttentionShape& shape, const Attentio
                                      Determinism determinism) {
   RETURN_IF_ERROR(usable_);
   if (Has(shape)) return absl::OkStatus();
-  if (left_.contains(shape)) return absl::FailedPreconditionError("another kernel is faster: " + ToString(shape));
   ASSIGN_OR_RETURN(std::unique_ptr<CudnnGraph> graph, AttentionGraph(*library_, shape));
   const absl::Status built =
       graph->Build(static_cast<cudnnHandle_t>(handle_), AttentionWorkspaceOf(shape).library_bytes());
@@ -234,9 +233,12 @@ absl::Status AttentionPlans::ChooseFastest(const AttentionShape& shape, CudnnGra
   return absl::OkStatus();
 }
 
-void AttentionPlans::Leave(const AttentionShape& shape) {
-  plans_.erase(shape);
-  left_.insert(shape);
+void AttentionPlans::Leave(const AttentionShape& shape) { plans_.erase(shape); }
+
+std::string AttentionPlans::Choices() const {
+  std::string text;
+  for (const auto& [shape, what] : chosen_) text += ToString(shape) + ": " + what + "\n";
+  return text;
 }
 
 absl::Status AttentionPlans::Run(const AttentionShape& shape, const AttentionOperands& x) {

@@ -313,6 +313,7 @@ template <typename Z>
 __global__ void __launch_bounds__(Z::kThreads, 1)
     Forward(const ForwardArgs a, const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorMap k,
             const __grid_constant__ CUtensorMap v, const __grid_constant__ CUtensorMap o) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL  // a build for several architectures compiles this for all
   extern __shared__ uint8_t raw[];
   auto& sh = *reinterpret_cast<typename Z::Shared*>(raw + (1024 - SharedAddress(raw) % 1024) % 1024);
   if (threadIdx.x == 0) {
@@ -333,6 +334,7 @@ __global__ void __launch_bounds__(Z::kThreads, 1)
     TakeRegisters<Z::kOwnRegisters>();
     Consumer<Z>{a, sh, group - 1, a.scale * 1.4426950408889634f}.Run(o);
   }
+#endif
 }
 
 template <typename Z>

@@ -116,6 +116,12 @@ __device__ __forceinline__ void LoadBytes(void* to, const void* from, int bytes,
                "l"(from), "r"(bytes), "r"(SharedAddress(&bar))
                : "memory");
 }
+// to[i] += from[i], float32, `bytes` of them, a multiple of 16.
+__device__ __forceinline__ void AddBytes(float* to, const float* from, int bytes) {
+  asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to),
+               "r"(SharedAddress(from)), "r"(bytes)
+               : "memory");
+}
 __device__ __forceinline__ void CommitStores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 // Until shared memory that this thread's stores read may be written again.
 __device__ __forceinline__ void WaitStoresRead() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }

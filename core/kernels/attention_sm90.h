@@ -8,15 +8,16 @@
 
 namespace strata {
 
-// Whether the kernels take a call of this shape, on a GPU of this compute capability; addresses are not looked at.
+// Whether the kernels, if they were built for sm_90a, take the call on a GPU of this compute capability. Addresses that are known
+// must be multiples of 16.
 bool Sm90AttentionTakes(const AttentionCall& call, int compute_major);
 
 // Bytes of workspace, aligned to 256.
 int64_t Sm90AttentionForwardWorkspace(const AttentionCall& call);
 int64_t Sm90AttentionBackwardWorkspace(const AttentionCall& call);
 
-// Launch only. FailedPrecondition where the driver has no tensor maps or an operand is not aligned to 16 bytes. The backward pass
-// sums dq in any order: its last bits differ from run to run.
+// Launch only. FailedPrecondition where the driver has no tensor maps. The forward pass gives equal bits every time; the backward
+// pass sums dq in any order.
 absl::Status Sm90AttentionForward(const AttentionCall& call, void* workspace, cudaStream_t stream);
 absl::Status Sm90AttentionBackward(const AttentionCall& call, void* workspace, cudaStream_t stream);
 

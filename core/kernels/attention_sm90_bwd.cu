@@ -343,6 +343,7 @@ __global__ void __launch_bounds__(kBackwardThreads, 1)
     Backward(const BackwardArgs a, const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorMap k,
              const __grid_constant__ CUtensorMap v, const __grid_constant__ CUtensorMap d_o,
              const __grid_constant__ CUtensorMap dk, const __grid_constant__ CUtensorMap dv) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL  // a build for several architectures compiles this for all
   extern __shared__ uint8_t raw[];
   auto& sh = *reinterpret_cast<typename Z::Shared*>(raw + (1024 - SharedAddress(raw) % 1024) % 1024);
   if (threadIdx.x == 0) {
@@ -362,6 +363,7 @@ __global__ void __launch_bounds__(kBackwardThreads, 1)
     TakeRegisters<240>();
     BackwardConsumer<Z>{a, w, sh, group - 1}.Run(dk, dv);
   }
+#endif
 }
 
 // Before: lse2 and delta of 64 queries of a head, and zeros in their dq.

@@ -50,7 +50,7 @@ absl::StatusOr<CUtensorMap> HeadsMap(const void* x, int64_t b, int64_t rows, int
 }
 
 TileOrder OrderOf(int64_t tiles, int64_t heads, int64_t heads_per_kv, int64_t kv_head_bytes) {
-  constexpr int64_t kCacheBytes = 20 << 20;  // of the 50 MiB, whose halves mirror each other in part
+  constexpr int64_t kCacheBytes = 8 << 20;  // of the 50 MiB, whose halves mirror each other in part
   const int64_t group = std::clamp<int64_t>(kCacheBytes / kv_head_bytes, 1, heads) * heads_per_kv;
   return {static_cast<int>(tiles), static_cast<int>(heads), static_cast<int>(std::min(group, heads))};
 }
@@ -58,11 +58,19 @@ TileOrder OrderOf(int64_t tiles, int64_t heads, int64_t heads_per_kv, int64_t kv
 }  // namespace sm90
 
 bool Sm90AttentionTakes(const AttentionCall& c, int compute_major) {
+#ifndef STRATA_SM90A
+  return false;
+#endif
   constexpr int64_t kMaxRows = 1 << 20;  // coordinates and tile numbers are int32
-  return compute_major == 9 && c.dtype == DType::kBF16 && (c.d == 64 || c.d == 128) && !c.documents && c.by_index &&
-         c.hk > 0 && c.hq == c.hk * c.group && c.first_q == c.first_k * c.group && c.q_row % 8 == 0 &&
-         c.kv_row % 8 == 0 && c.b > 0 && c.s > 0 && c.t > 0 && (c.mask == AttentionMask::kFull || c.s == c.t) &&
-         c.s <= kMaxRows && c.t <= kMaxRows && c.b * c.hq < kMaxRows;
+  uintptr_t addresses = 0;
+  for (const void* p : {c.q, c.k, c.v, c.d_o, static_cast<const void*>(c.o), static_cast<const void*>(c.dq),
+                        static_cast<const void*>(c.dk), static_cast<const void*>(c.dv)}) {
+    addresses |= reinterpret_cast<uintptr_t>(p);
+  }
+  return compute_major == 9 && addresses % 16 == 0 && c.dtype == DType::kBF16 && (c.d == 64 || c.d == 128) &&
+         !c.documents && c.by_index && c.hk > 0 && c.hq == c.hk * c.group && c.first_q == c.first_k * c.group &&
+         c.q_row % 8 == 0 && c.kv_row % 8 == 0 && c.b > 0 && c.s > 0 && c.t > 0 &&
+         (c.mask == AttentionMask::kFull || c.s == c.t) && c.s <= kMaxRows && c.t <= kMaxRows && c.b * c.hq < kMaxRows;
 }
 
 }  // namespace strata

@@ -74,6 +74,7 @@ struct Measured {
   double first_loss = 0, last_loss = 0;
   int64_t device_bytes = 0;  // in use on the GPU, by the driver
   std::string device = "cpu";
+  std::string kernel_choices;         // CudaDevice's
   double one_rank = 0;                // tokens a second of one rank, for the scaling; 0: not asked for
   std::vector<StepProfile> profiles;  // of several steps
 
@@ -148,6 +149,7 @@ class Bench {
       RETURN_IF_ERROR(WriteTextAtomically(Env::Posix(), options_.timeline, GanttHtml(c.run.name, {&section, 1})));
     }
     if (options_.table || only != nullptr) std::fputs(ProfileTable(summary, only).c_str(), stdout);
+    if (only == nullptr ? options_.table : *only == Work::kAttention) std::fputs(m.kernel_choices.c_str(), stdout);
     if (only == nullptr) {
       std::string simulated;
       if (simulates()) {
@@ -219,6 +221,7 @@ class Bench {
     if (world.rank() == 0) {
       if (auto* gpu = dynamic_cast<CudaDevice*>(&device)) {
         m.device = gpu->description();
+        m.kernel_choices = gpu->kernel_choices();
         m.device_bytes = gpu->used_bytes();
       }
     }
