@@ -122,10 +122,16 @@ int32_t Alignment(const Product& p) {
   return static_cast<int32_t>(bits & (~bits + 1));
 }
 
-// Calls `use` with the plans of this GPU and the product of these operands.
-template <Describe kDescribe, typename Use>
+// Calls `use` with the plans of this GPU and the product of these operands. One algorithm rounds otherwise where the addend lies
+// in the place of the result than where it lies elsewhere (seen with cuBLASLt 13 on an H100), and that is the plan's choice: where
+// bits must repeat it is put there always.
+template <Describe kDescribe, Determinism kDeterminism, typename Use>
 absl::Status With(const KernelArgs& a, const Use& use) {
   ASSIGN_OR_RETURN(Product p, kDescribe(a));
+  if (kDeterminism == Determinism::kBitExact && p.c != nullptr && p.c != p.d) {
+    RETURN_IF_ERROR(a.device->Copy(p.d, p.c, a.out[0].bytes(), a.stream));
+    p.c = p.d;
+  }
   p.shape.align = Alignment(p);
   p.shape.bias = p.bias != nullptr;
   CudaContext& context = CudaContextOf(a);
@@ -136,14 +142,18 @@ absl::Status With(const KernelArgs& a, const Use& use) {
              GemmPlans::Operands{p.a, p.b, p.c, p.bias, p.d, p.beta, a.workspace, StreamOf(a)});
 }
 
-template <Describe kDescribe, GemmPlans::Search kSearch>
+// Which algorithm is fastest differs from run to run, and with it the last bits.
+template <Describe kDescribe, Determinism kDeterminism>
 absl::Status Prepare(const KernelArgs& a) {
-  return With<kDescribe>(
+  constexpr auto kSearch =
+      kDeterminism == Determinism::kBitExact ? GemmPlans::Search::kFirst : GemmPlans::Search::kTimed;
+  return With<kDescribe, kDeterminism>(
       a, [](GemmPlans& g, const GemmShape& s, const GemmPlans::Operands& o) { return g.Prepare(s, o, kSearch); });
 }
-template <Describe kDescribe>
+template <Describe kDescribe, Determinism kDeterminism>
 absl::Status Run(const KernelArgs& a) {
-  return With<kDescribe>(a, [](GemmPlans& g, const GemmShape& s, const GemmPlans::Operands& o) { return g.Run(s, o); });
+  return With<kDescribe, kDeterminism>(
+      a, [](GemmPlans& g, const GemmShape& s, const GemmPlans::Operands& o) { return g.Run(s, o); });
 }
 
 int64_t Workspace(const Op&, std::span<const TensorRef>) { return kGemmWorkspaceBytes; }
@@ -154,14 +164,15 @@ Cost ProductCost(const Op& op, std::span<const TensorRef> in, std::span<const Te
   return {op.Flops(specs), StreamingCost(op, in, out).bytes};
 }
 
-// Which algorithm is fastest differs from run to run, and with it the last bits.
+template <Describe kDescribe, Determinism kDeterminism>
+constexpr Kernel kKernel = {.run = Run<kDescribe, kDeterminism>,
+                            .workspace = Workspace,
+                            .cost = ProductCost,
+                            .prepare = Prepare<kDescribe, kDeterminism>};
 template <Describe kDescribe>
 Kernel Make(Determinism determinism) {
-  return {.run = Run<kDescribe>,
-          .workspace = Workspace,
-          .cost = ProductCost,
-          .prepare = determinism == Determinism::kBitExact ? Prepare<kDescribe, GemmPlans::Search::kFirst>
-                                                           : Prepare<kDescribe, GemmPlans::Search::kTimed>};
+  return determinism == Determinism::kBitExact ? kKernel<kDescribe, Determinism::kBitExact>
+                                               : kKernel<kDescribe, Determinism::kFast>;
 }
 
 }  // namespace
