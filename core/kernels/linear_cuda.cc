@@ -122,9 +122,9 @@ int32_t Alignment(const Product& p) {
   return static_cast<int32_t>(bits & (~bits + 1));
 }
 
-// Calls `use` with the plans of this GPU and the product of these operands. One algorithm rounds otherwise where the addend lies
-// in the place of the result than where it lies elsewhere (seen with cuBLASLt 13 on an H100), and that is the plan's choice: where
-// bits must repeat it is put there always.
+// Calls `use` with the plans of this GPU and the product of these operands. cuBLASLt 13.1 rounds a bf16 product before it adds it to
+// what lies in the place of the result, and only the sum where the addend lies elsewhere; which of them it is the plan chooses.
+// Where bits must repeat, the addend is put in place always.
 template <Describe kDescribe, Determinism kDeterminism, typename Use>
 absl::Status With(const KernelArgs& a, const Use& use) {
   ASSIGN_OR_RETURN(Product p, kDescribe(a));

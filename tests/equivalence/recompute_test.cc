@@ -88,11 +88,14 @@ TEST(StepTrace, NamesTheFirstKernelThatMakesOtherBytesOfTheSameOperands) {
   a.Add({.step = 1, .scope = "head", .what = "linear @0", .name = "linear", .in = 2, .out = 3});
   for (const Entry& e : a.entries()) b.Add(e);
   EXPECT_EQ(FirstDifferences(a, b), "");
-  b.Add({.step = 2, .scope = "head", .what = "linear @256", .name = "linear", .in = 2, .out = 4});
-  EXPECT_EQ(FirstDifferences(a, b), "kernel 2 of training step 2, head: linear @256 has operands of its own\n");
+  b.Add({.step = 1, .scope = "head", .what = "fused @256", .name = "fused", .in = 9, .out = 4});
+  b.Add({.step = 2, .scope = "head", .what = "linear @256", .name = "linear", .in = 9, .out = 4});
+  EXPECT_EQ(FirstDifferences(a, b), "");
+  b.Add({.step = 1, .scope = "head", .what = "linear @256", .name = "linear", .in = 9, .out = 4});
+  EXPECT_EQ(FirstDifferences(a, b), "kernel 4 of training step 1, head: linear @256 has operands of its own\n");
   b.Add({.step = 1, .scope = "head again", .what = "linear @256", .name = "linear", .in = 2, .out = 4});
   EXPECT_EQ(FirstDifferences(a, b),
-            "kernel 3 of training step 1, head again: linear @256\n"
+            "kernel 5 of training step 1, head again: linear @256\n"
             "  makes other bytes of the same operands than head: linear @0\n");
 }
 

@@ -3,6 +3,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string_view>
 #include <tuple>
 #include <utility>
@@ -120,14 +121,18 @@ Plan StepTrace::Watch(Plan plan) {
 std::string FirstDifferences(const StepTrace& a, const StepTrace& b, size_t most) {
   using Key = std::tuple<int, std::string, uint64_t>;
   std::map<Key, const StepTrace::Entry*> known;
-  for (const StepTrace::Entry& e : a.entries()) known.try_emplace({e.step, e.name, e.in}, &e);
+  std::set<std::pair<int, std::string>> names;
+  for (const StepTrace::Entry& e : a.entries()) {
+    known.try_emplace({e.step, e.name, e.in}, &e);
+    names.insert({e.step, e.name});
+  }
   std::vector<std::string> differ, fresh;
   for (size_t i = 0; i < b.entries().size(); ++i) {
     const StepTrace::Entry& e = b.entries()[i];
     const auto alike = known.find({e.step, e.name, e.in});
     const std::string line = absl::StrFormat("kernel %d of training step %d, %s: %s", i, e.step, e.scope, e.what);
     if (alike == known.end()) {
-      fresh.push_back(line + " has operands of its own\n");
+      if (names.contains({e.step, e.name})) fresh.push_back(line + " has operands of its own\n");
     } else if (alike->second->out != e.out) {
       differ.push_back(absl::StrFormat("%s\n  makes other bytes of the same operands than %s: %s\n", line,
                                        alike->second->scope, alike->second->what));

@@ -34,7 +34,8 @@ class StepTrace {
 };
 
 // The first entries of `b` that made other bytes than an alike one of `a` did from the same operands in the same training step; if
-// there are none, the first whose operands no entry of `a` had. Empty where every step of `b` is a repetition.
+// there are none, the first whose operands no entry of that name had. Empty where every step of `b` repeats one of `a`, or has a
+// name of its own: such as one that is fused in the other plan.
 std::string FirstDifferences(const StepTrace& a, const StepTrace& b, size_t most = 3);
 
 }  // namespace strata::testing
