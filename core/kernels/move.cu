@@ -45,37 +45,28 @@ absl::Status RunPadSlice(const KernelArgs& a) {
   return Launched("pad_slice");
 }
 
-absl::Status RunConcat(const KernelArgs& a) {
-  const int dim = DimOf(a.op);
-  const int64_t row = RowBytes(a.in[0], dim), outer = SplitAt(a.in[0].shape, dim).outer,
-                parts = static_cast<int64_t>(a.in.size());
-  for (int64_t p = 0; p < parts; ++p) {
-    CopyBox(StreamOf(a), a.in[p].as<const std::byte>(), a.out[0].as<std::byte>() + p * row,
-            {.counts = {1, outer}, .bytes = row, .from = {0, row}, .to = {0, row * parts}});
-  }
-  return Launched("concat");
-}
+constexpr int kHeadsDim = 2;
 
-// q | k | v along the heads, whose numbers differ.
-absl::Status RunHeadsPacked(const KernelArgs& a) {
-  constexpr int kHeads = 2;
-  const int64_t row = RowBytes(a.out[0], kHeads), outer = SplitAt(a.out[0].shape, kHeads).outer;
+// in[0] | in[1] | ... along `dim`, of any widths.
+absl::Status JoinParts(const KernelArgs& a, int dim, const char* kernel) {
+  const int64_t row = RowBytes(a.out[0], dim), outer = SplitAt(a.out[0].shape, dim).outer;
   int64_t at = 0;
   for (const TensorRef& part : a.in) {
-    const int64_t bytes = RowBytes(part, kHeads);
+    const int64_t bytes = RowBytes(part, dim);
     CopyBox(StreamOf(a), part.as<const std::byte>(), a.out[0].as<std::byte>() + at,
             {.counts = {1, outer}, .bytes = bytes, .from = {0, bytes}, .to = {0, row}});
     at += bytes;
   }
-  return Launched("heads_packed");
+  return Launched(kernel);
 }
+absl::Status RunConcat(const KernelArgs& a) { return JoinParts(a, DimOf(a.op), "concat"); }
+absl::Status RunHeadsPacked(const KernelArgs& a) { return JoinParts(a, kHeadsDim, "heads_packed"); }
 
 absl::Status RunHeadsUnpacked(const KernelArgs& a) {
-  constexpr int kHeads = 2;
-  const int64_t row = RowBytes(a.in[0], kHeads), outer = SplitAt(a.in[0].shape, kHeads).outer;
+  const int64_t row = RowBytes(a.in[0], kHeadsDim), outer = SplitAt(a.in[0].shape, kHeadsDim).outer;
   int64_t at = 0;
   for (const TensorRef& part : a.out) {
-    const int64_t bytes = RowBytes(part, kHeads);
+    const int64_t bytes = RowBytes(part, kHeadsDim);
     CopyBox(StreamOf(a), a.in[0].as<const std::byte>() + at, part.as<std::byte>(),
             {.counts = {1, outer}, .bytes = bytes, .from = {0, row}, .to = {0, bytes}});
     at += bytes;
