@@ -17,6 +17,7 @@
 #include "core/exec/device_memory.h"
 #include "parallel/comm/thread_world.h"
 #include "tests/testing/gpu.h"
+#include "tests/testing/gpu_rank.h"
 
 namespace strata::testing {
 namespace {
@@ -28,40 +29,16 @@ using ::testing::StartsWith;
 constexpr int kRanks = 2;
 constexpr int64_t kCount = 1024;  // elements of a buffer, f32
 
-// A rank with its GPU, a stream and two buffers.
-struct Rank {
-  std::unique_ptr<CudaDevice> device;
-  std::unique_ptr<World> world;
-  Stream stream;
-  float *in = nullptr, *out = nullptr;
-
-  static absl::StatusOr<Rank> Open(World& host, std::chrono::milliseconds deadline) {
-    return Open(host, NcclWorldOptions{.deadline = deadline});
-  }
-  static absl::StatusOr<Rank> Open(World& host, const NcclWorldOptions& options) {
-    Rank r;
-    ASSIGN_OR_RETURN(r.device, CudaDevice::Open(host.rank()));
-    ASSIGN_OR_RETURN(std::unique_ptr<NcclWorld> world, MakeNcclWorld(host, options));
-    SetMemory(*r.device, world->memory());
-    r.world = std::move(world);
-    ASSIGN_OR_RETURN(r.stream, r.device->NewStream("test", Priority::kNormal));
-    for (float** buffer : {&r.in, &r.out}) {
-      ASSIGN_OR_RETURN(std::byte* const bytes, r.device->Reserve(Tier::kDevice, kCount * 4));
-      *buffer = reinterpret_cast<float*>(bytes);
-    }
-    return r;
-  }
-  absl::Status Write(float* to, const std::vector<float>& values) {
-    RETURN_IF_ERROR(device->Copy(to, values.data(), static_cast<int64_t>(values.size()) * 4, stream));
-    return device->Drain();
-  }
-  absl::StatusOr<std::vector<float>> Read(const float* from, int64_t count) {
-    std::vector<float> values(count);
-    RETURN_IF_ERROR(device->Copy(values.data(), from, count * 4, stream));
-    RETURN_IF_ERROR(device->Drain());
-    return values;
-  }
-};
+absl::StatusOr<GpuRank> OpenRank(World& host, const NcclWorldOptions& options) {
+  return GpuRank::Open(host, kCount, [&](World& h, CudaDevice& device) -> absl::StatusOr<std::unique_ptr<World>> {
+    ASSIGN_OR_RETURN(std::unique_ptr<NcclWorld> world, MakeNcclWorld(h, options));
+    SetMemory(device, world->memory());
+    return world;
+  });
+}
+absl::StatusOr<GpuRank> OpenRank(World& host, std::chrono::milliseconds deadline) {
+  return OpenRank(host, NcclWorldOptions{.deadline = deadline});
+}
 
 // Why the communicator is of no use any more; OK after 30 s.
 absl::Status WaitForAbort(Communicator& comm) {
@@ -69,69 +46,34 @@ absl::Status WaitForAbort(Communicator& comm) {
   return comm.Poll();
 }
 
-std::vector<float> Input(int rank) {
-  std::vector<float> v(kCount);
-  for (int64_t i = 0; i < kCount; ++i) v[i] = static_cast<float>((i * 7 + rank * 13) % 101);
-  return v;
-}
-
-std::vector<float> Part(const std::vector<float>& v, int64_t first, int64_t count) {
-  return {v.begin() + first, v.begin() + first + count};
-}
-
-// What each kind gives rank `me`.
-std::vector<float> Expected(Collective::Kind kind, ReduceOp reduce, int me) {
-  const std::vector<float> mine = Input(me), other = Input(1 - me), first = Input(0), second = Input(1);
-  std::vector<float> all(kCount);
-  for (int64_t i = 0; i < kCount; ++i)
-    all[i] = reduce == ReduceOp::kMax ? std::max(mine[i], other[i]) : mine[i] + other[i];
-  const int64_t half = kCount / 2;
-  switch (kind) {
-    case Collective::kAllReduce: return all;
-    case Collective::kReduceScatter: return Part(all, me * half, half);
-    case Collective::kBroadcast: return second;
-    case Collective::kAllGather: {
-      std::vector<float> v = Part(first, 0, half);
-      v.insert(v.end(), second.begin(), second.begin() + half);
-      return v;
-    }
-    case Collective::kAllToAll: {
-      std::vector<float> v = Part(first, me * half, half);
-      v.insert(v.end(), second.begin() + me * half, second.begin() + (me + 1) * half);
-      return v;
-    }
-    default: return {};
-  }
-}
-
 TEST(Nccl, EveryCollective) {
   STRATA_NEEDS_GPUS(kRanks);
   const absl::Status status = RunRanks(kRanks, [](World& host) -> absl::Status {
-    ASSIGN_OR_RETURN(Rank r, Rank::Open(host, std::chrono::seconds(30)));
+    ASSIGN_OR_RETURN(GpuRank r, OpenRank(host, std::chrono::seconds(30)));
     const int me = host.rank();
     ASSIGN_OR_RETURN(const auto comm, r.world->Connect({"pair", {0, 1}}));
     for (const Collective::Kind kind : {Collective::kAllReduce, Collective::kReduceScatter, Collective::kAllGather,
                                         Collective::kAllToAll, Collective::kBroadcast}) {
       for (const ReduceOp reduce : {ReduceOp::kSum, ReduceOp::kMax}) {
         const int64_t count = kind == Collective::kAllGather ? kCount / 2 : kCount;
-        RETURN_IF_ERROR(r.Write(r.in, Input(me)));
+        RETURN_IF_ERROR(r.Write(r.in, RankInput(me, kCount)));
         RETURN_IF_ERROR(r.Write(r.out, std::vector<float>(kCount, -1)));
         const Collective call{.kind = kind, .reduce = reduce, .count = count, .peer = 1, .in = r.in, .out = r.out};
         RETURN_IF_ERROR(comm->Issue({&call, 1}, r.stream));
-        const std::vector<float> want = Expected(kind, reduce, me);
+        const std::vector<float> want = ExpectedOfTwo(call, me);
         ASSIGN_OR_RETURN(const std::vector<float> got, r.Read(r.out, static_cast<int64_t>(want.size())));
         EXPECT_EQ(got, want) << Name(kind) << " on rank " << me;
       }
     }
     // A send and a receive of one span start together.
-    RETURN_IF_ERROR(r.Write(r.in, Input(me)));
+    RETURN_IF_ERROR(r.Write(r.in, RankInput(me, kCount)));
     const Collective swap[] = {{.kind = Collective::kSend, .count = kCount, .peer = 1 - me, .in = r.in},
                                {.kind = Collective::kRecv, .count = kCount, .peer = 1 - me, .out = r.out}};
     RETURN_IF_ERROR(comm->Issue(swap, r.stream));
     const Collective barrier{.kind = Collective::kBarrier};
     RETURN_IF_ERROR(comm->Issue({&barrier, 1}, r.stream));
     ASSIGN_OR_RETURN(const std::vector<float> got, r.Read(r.out, kCount));
-    EXPECT_EQ(got, Input(1 - me));
+    EXPECT_EQ(got, RankInput(1 - me, kCount));
     RETURN_IF_ERROR(r.device->Drain());
     return comm->Close();
   });
@@ -141,18 +83,18 @@ TEST(Nccl, EveryCollective) {
 TEST(Nccl, ShardsInPlace) {
   STRATA_NEEDS_GPUS(kRanks);
   const absl::Status status = RunRanks(kRanks, [](World& host) -> absl::Status {
-    ASSIGN_OR_RETURN(Rank r, Rank::Open(host, std::chrono::seconds(30)));
+    ASSIGN_OR_RETURN(GpuRank r, OpenRank(host, std::chrono::seconds(30)));
     const int me = host.rank();
     const int64_t half = kCount / 2;
     ASSIGN_OR_RETURN(const auto comm, r.world->Connect({"pair", {0, 1}}));
-    RETURN_IF_ERROR(r.Write(r.in, Input(me)));
+    RETURN_IF_ERROR(r.Write(r.in, RankInput(me, kCount)));
     float* const shard = r.in + me * half;
     const Collective scatter{.kind = Collective::kReduceScatter, .count = kCount, .in = r.in, .out = shard};
     RETURN_IF_ERROR(comm->Issue({&scatter, 1}, r.stream));
     const Collective gather{.kind = Collective::kAllGather, .count = half, .in = shard, .out = r.in};
     RETURN_IF_ERROR(comm->Issue({&gather, 1}, r.stream));
     ASSIGN_OR_RETURN(const std::vector<float> got, r.Read(r.in, kCount));
-    EXPECT_EQ(got, Expected(Collective::kAllReduce, ReduceOp::kSum, me));
+    EXPECT_EQ(got, ExpectedOfTwo({.kind = Collective::kAllReduce, .count = kCount}, me));
     return comm->Close();
   });
   EXPECT_TRUE(status.ok()) << status;
@@ -161,7 +103,7 @@ TEST(Nccl, ShardsInPlace) {
 TEST(Nccl, ACollectiveThatDoesNotEndIsNamed) {
   STRATA_NEEDS_GPUS(kRanks);
   const absl::Status status = RunRanks(kRanks, [](World& host) -> absl::Status {
-    ASSIGN_OR_RETURN(Rank r, Rank::Open(host, std::chrono::seconds(2)));
+    ASSIGN_OR_RETURN(GpuRank r, OpenRank(host, std::chrono::seconds(2)));
     ASSIGN_OR_RETURN(const auto comm, r.world->Connect({"pair", {0, 1}}));
     const Collective call{.kind = Collective::kAllReduce, .count = kCount, .in = r.in, .out = r.out};
     RETURN_IF_ERROR(comm->Issue({&call, 1}, r.stream));
@@ -195,7 +137,7 @@ TEST(Nccl, AStreamThatIsBlockedIsNamed) {
   STRATA_NEEDS_GPUS(kRanks);
   std::atomic<bool> release{false};
   const absl::Status status = RunRanks(kRanks, [&](World& host) -> absl::Status {
-    ASSIGN_OR_RETURN(Rank r, Rank::Open(host, std::chrono::seconds(2)));
+    ASSIGN_OR_RETURN(GpuRank r, OpenRank(host, std::chrono::seconds(2)));
     ASSIGN_OR_RETURN(const auto comm, r.world->Connect({"pair", {0, 1}}));
     const Collective call{.kind = Collective::kAllReduce, .count = kCount, .in = r.in, .out = r.out};
     RETURN_IF_ERROR(comm->Issue({&call, 1}, r.stream));
@@ -222,7 +164,7 @@ TEST(Nccl, AnAbortReachesTheOtherRank) {
   STRATA_NEEDS_GPUS(kRanks);
   const auto begun = std::chrono::steady_clock::now();
   const absl::Status status = RunRanks(kRanks, [](World& host) -> absl::Status {
-    ASSIGN_OR_RETURN(Rank r, Rank::Open(host, std::chrono::seconds(60)));
+    ASSIGN_OR_RETURN(GpuRank r, OpenRank(host, std::chrono::seconds(60)));
     ASSIGN_OR_RETURN(const auto comm, r.world->Connect({"pair", {0, 1}}));
     const Collective call{.kind = Collective::kAllReduce, .count = kCount, .in = r.in, .out = r.out};
     RETURN_IF_ERROR(comm->Issue({&call, 1}, r.stream));
@@ -245,7 +187,7 @@ TEST(Nccl, AnAbortReachesTheOtherRank) {
 TEST(Nccl, AllCommunicatorsOfARankEndTogether) {
   STRATA_NEEDS_GPUS(kRanks);
   const absl::Status status = RunRanks(kRanks, [](World& host) -> absl::Status {
-    ASSIGN_OR_RETURN(Rank r, Rank::Open(host, std::chrono::seconds(2)));
+    ASSIGN_OR_RETURN(GpuRank r, OpenRank(host, std::chrono::seconds(2)));
     std::vector<std::unique_ptr<Communicator>> comms;
     for (const char* name : {"dp", "tp", "edge 0->1 activation"}) {
       ASSIGN_OR_RETURN(comms.emplace_back(), r.world->Connect({name, {0, 1}}));
@@ -279,16 +221,16 @@ TEST(Nccl, BuffersOfEveryKindGiveTheSame) {
         NcclWorldOptions options{.deadline = std::chrono::seconds(30), .collective_ctas = 8, .edge_ctas = 2};
         options.buffers = buffers;
         options.launch = launch;
-        ASSIGN_OR_RETURN(Rank r, Rank::Open(host, options));
+        ASSIGN_OR_RETURN(GpuRank r, OpenRank(host, options));
         const int me = host.rank();
         ASSIGN_OR_RETURN(const auto comm, r.world->Connect({"pair", {0, 1}}));
-        RETURN_IF_ERROR(r.Write(r.in, Input(me)));
+        RETURN_IF_ERROR(r.Write(r.in, RankInput(me, kCount)));
         for (const Collective::Kind kind :
              {Collective::kAllReduce, Collective::kReduceScatter, Collective::kAllGather, Collective::kAllToAll}) {
           const int64_t count = kind == Collective::kAllGather ? kCount / 2 : kCount;
           const Collective call{.kind = kind, .count = count, .in = r.in, .out = r.out};
           RETURN_IF_ERROR(comm->Issue({&call, 1}, r.stream));
-          const std::vector<float> want = Expected(kind, ReduceOp::kSum, me);
+          const std::vector<float> want = ExpectedOfTwo(call, me);
           ASSIGN_OR_RETURN(const std::vector<float> got, r.Read(r.out, static_cast<int64_t>(want.size())));
           EXPECT_EQ(got, want) << Name(kind) << " on rank " << me;
         }
@@ -303,7 +245,7 @@ TEST(Nccl, BuffersOfEveryKindGiveTheSame) {
 TEST(Nccl, ManyCallsWithoutAWait) {
   STRATA_NEEDS_GPUS(kRanks);
   const absl::Status status = RunRanks(kRanks, [](World& host) -> absl::Status {
-    ASSIGN_OR_RETURN(Rank r, Rank::Open(host, std::chrono::seconds(30)));
+    ASSIGN_OR_RETURN(GpuRank r, OpenRank(host, std::chrono::seconds(30)));
     ASSIGN_OR_RETURN(const auto comm, r.world->Connect({"pair", {0, 1}}));
     const Collective call{.kind = Collective::kAllReduce, .count = kCount, .in = r.in, .out = r.out};
     for (int i = 0; i < 500; ++i) RETURN_IF_ERROR(comm->Issue({&call, 1}, r.stream));
@@ -330,7 +272,7 @@ TEST(Nccl, ManyWorldsOneAfterTheOther) {
     const int num_comms = 1 + static_cast<int>(random[0] % 3), calls = static_cast<int>(random[1] % 4);
     const bool aborts = random[2] % 3 == 0;
     const absl::Status status = RunRanks(kRanks, [&](World& host) -> absl::Status {
-      ASSIGN_OR_RETURN(Rank r, Rank::Open(host, std::chrono::seconds(30)));
+      ASSIGN_OR_RETURN(GpuRank r, OpenRank(host, std::chrono::seconds(30)));
       std::vector<std::unique_ptr<Communicator>> comms;
       for (int c = 0; c < num_comms; ++c) {
         ASSIGN_OR_RETURN(comms.emplace_back(), r.world->Connect({"comm " + std::to_string(c), {0, 1}}));
