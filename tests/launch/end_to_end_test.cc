@@ -12,30 +12,19 @@
 #include "absl/strings/str_replace.h"
 #include "checkpoint/reader.h"
 #include "core/base/env.h"
+#include "tests/testing/strata_program.h"
 #include "tests/testing/test_checkpoint.h"
 
 namespace strata {
 namespace {
 
-struct Ended {
-  int code = -1;
-  std::string out;  // stdout and stderr
-};
+using testing::Ended;
+using testing::Strata;
 
 std::string Read(const std::string& path) {
   absl::StatusOr<std::string> text = ReadText(Env::Posix(), path);
   EXPECT_TRUE(text.ok()) << text.status();
   return text.ok() ? *text : "";
-}
-
-Ended Strata(const std::string& arguments) {
-  const std::string command = absl::StrCat(STRATA_BINARY, " ", arguments, " 2>&1");
-  std::FILE* pipe = popen(command.c_str(), "r");
-  Ended e;
-  char buffer[4096];
-  for (size_t n; (n = std::fread(buffer, 1, sizeof(buffer), pipe)) > 0;) e.out.append(buffer, n);
-  e.code = WEXITSTATUS(pclose(pipe));
-  return e;
 }
 
 // Every logged number that does not depend on time.

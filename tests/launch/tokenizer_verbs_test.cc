@@ -2,11 +2,10 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdio>
-
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "tests/launch/tiny_tokenizer.h"
+#include "tests/testing/strata_program.h"
 
 namespace strata {
 namespace {
@@ -52,27 +51,13 @@ class TokenizerVerbs : public ::testing::Test {
     ASSERT_TRUE(Env::Posix().MakeDirs(Path("hub")).ok());
     ASSERT_TRUE(WriteTextAtomically(Env::Posix(), Path(name), text).ok());
   }
-  // What the program prints; *code is its exit code.
-  static std::string Strata(const std::string& arguments, int* code) {
-    std::FILE* pipe = popen(absl::StrCat(STRATA_BINARY, " ", arguments, " 2>&1").c_str(), "r");
-    std::string out;
-    char buffer[4096];
-    for (size_t n; (n = std::fread(buffer, 1, sizeof(buffer), pipe)) > 0;) out.append(buffer, n);
-    *code = WEXITSTATUS(pclose(pipe));
-    return out;
+  // What the program prints, with the exit code that is expected.
+  static std::string Output(const std::string& arguments, int expected) {
+    const testing::Ended e = testing::Strata(arguments);
+    EXPECT_EQ(e.code, expected) << arguments << "\n" << e.out;
+    return e.out;
   }
-  static std::string Good(const std::string& arguments) {
-    int code = -1;
-    std::string out = Strata(arguments, &code);
-    EXPECT_EQ(code, 0) << arguments << "\n" << out;
-    return out;
-  }
-  static std::string Bad(const std::string& arguments, int expected) {
-    int code = -1;
-    std::string out = Strata(arguments, &code);
-    EXPECT_EQ(code, expected) << arguments << "\n" << out;
-    return out;
-  }
+  static std::string Good(const std::string& arguments) { return Output(arguments, 0); }
 
   const TempDir dir_;
 };
@@ -89,7 +74,7 @@ TEST_F(TokenizerVerbs, FromTextToText) {
   EXPECT_GT(text.size(), 5u);
   EXPECT_EQ(text.find('\n'), text.size() - 1) << text;  // 10, the newline, ends it
 
-  const std::string small = Bad("train " + Path("job.toml") + " --set model.vocab=512", 64);
+  const std::string small = Output("train " + Path("job.toml") + " --set model.vocab=512", 64);
   EXPECT_NE(small.find("1001 pieces"), std::string::npos) << small;
 }
 
@@ -101,10 +86,10 @@ TEST_F(TokenizerVerbs, EncodeDecodeVerify) {
   Write("ids.jsonl", "{\"text\": \"the\", \"ids\": [257]}\n{\"text\": \"th\", \"ids\": [1]}\n");
   const std::string verify = "tokenizer verify" + with + " --text " + Path("text.txt");
   EXPECT_NE(Good(verify).find("comes back byte for byte"), std::string::npos);
-  const std::string differs = Bad(verify + " --reference " + Path("ids.jsonl"), 1);
+  const std::string differs = Output(verify + " --reference " + Path("ids.jsonl"), 1);
   EXPECT_NE(differs.find("ids.jsonl:2: token 0 is 256 \"th\", expected 1 \"\\x01\""), std::string::npos) << differs;
   Write("hub/tokenizer.json", absl::StrReplaceAll(TinyTokenizerJson({}).dump(), {{"\"BPE\"", "\"WordPiece\""}}));
-  EXPECT_NE(Bad("tokenizer encode" + with + " the", 64).find("model.type = \"WordPiece\""), std::string::npos);
+  EXPECT_NE(Output("tokenizer encode" + with + " the", 64).find("model.type = \"WordPiece\""), std::string::npos);
 }
 
 }  // namespace
