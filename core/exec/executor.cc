@@ -268,10 +268,10 @@ absl::StatusOr<std::vector<Executor::TimedStep>> Executor::Profile(std::string_v
   if (p == nullptr) return absl::NotFoundError(absl::StrFormat("the plan has no program %s", program));
   size_t steps = 0;
   for (const BoundSegment* s : p->by_action) steps += s != nullptr ? s->steps.size() : 0;
-  StepTimers timeline;
-  for (size_t i = 0; i < 2 * steps + 1; ++i) {
-    ASSIGN_OR_RETURN(timeline.timers.emplace_back(), deps_.device.NewTimer());
+  while (kept_timers_.size() < 2 * steps + 1) {
+    ASSIGN_OR_RETURN(kept_timers_.emplace_back(), deps_.device.NewTimer());
   }
+  StepTimers timeline{.timers = kept_timers_, .steps = {}};
   RETURN_IF_ERROR(deps_.device.Drain());
   RETURN_IF_ERROR(deps_.device.Record(timeline.timers[0], streams_[0]));
   timers_ = &timeline;

@@ -105,7 +105,7 @@ class Executor {
     int held = 0;
   };
   struct StepTimers {
-    std::vector<Event> timers;  // one before the run; then one before and one after each step
+    std::span<const Event> timers;  // one before the run; then one before and one after each step
     std::vector<TimedStep> steps;
   };
   struct BoundProgram {
@@ -165,9 +165,10 @@ class Executor {
   int turn_ = 0;
   const BoundProgram* running_on_ = nullptr;  // whose last run may have left work on the device
   int64_t collectives_ = 0;
-  StepTimers* timers_ = nullptr;  // while Profile runs
-  absl::Status error_;            // sticky
-  Activity* activity_ = nullptr;  // where this rank says what it does
+  StepTimers* timers_ = nullptr;    // while Profile runs
+  std::vector<Event> kept_timers_;  // of it, for the next one
+  absl::Status error_;              // sticky
+  Activity* activity_ = nullptr;    // where this rank says what it does
 };
 
 }  // namespace strata

@@ -1,8 +1,13 @@
-// What of a timed step overlap has hidden.
+// Timed steps, and what of one overlap has hidden.
 
 #include "launch/job/profile.h"
 
 #include <gtest/gtest.h>
+
+#include "core/base/status.h"
+#include "core/exec/cpu_device.h"
+#include "parallel/comm/thread_world.h"
+#include "tests/testing/small_job.h"
 
 namespace strata {
 namespace {
@@ -23,6 +28,36 @@ TEST(Profile, ExposedIsWhereACollectiveRunsAlone) {
   EXPECT_EQ(ExposedSeconds({on(copy, 0, 2), on(copy, 1, 9), on(gather, 2, 6)}), 0);
   // Idle time without a collective is not exposed communication.
   EXPECT_EQ(ExposedSeconds({on(copy, 0, 1), on(copy, 5, 1)}), 0);
+}
+
+class TimerCounter final : public CpuDevice {
+ public:
+  absl::StatusOr<Event> NewTimer() override {
+    ++timers;
+    return CpuDevice::NewTimer();
+  }
+  int timers = 0;
+};
+
+TEST(Profile, StepsAreTimedOneByOneByTimersThatAreKept) {
+  const absl::Status status = RunRanks(1, [](World& world) -> absl::Status {
+    const KernelTable kernels = CpuKernels();
+    ASSIGN_OR_RETURN(const Job job, CompileTraining(testing::SmallJob(1, 1, 2), kernels));
+    ASSIGN_OR_RETURN(Plan plan, PlanRank(job, 0, kernels));
+    TimerCounter device;
+    ASSIGN_OR_RETURN(const auto runner,
+                     RankRunner::Create(job, std::make_shared<const Plan>(std::move(plan)), world, device, nullptr));
+    RETURN_IF_ERROR(runner->InitParameters(7));
+    const testing::TableRows rows(job.config.model.vocab, 3);
+    ASSIGN_OR_RETURN(const std::vector<Timed> first, runner->ProfileStep(1, 0, rows));
+    EXPECT_EQ(device.timers, 2 * static_cast<int>(first.size()) + 1);
+    ASSIGN_OR_RETURN(const std::vector<Timed> second, runner->ProfileStep(2, 0, rows));
+    EXPECT_EQ(second.size(), first.size());
+    EXPECT_EQ(device.timers, 2 * static_cast<int>(first.size()) + 1);
+    for (size_t i = 1; i < second.size(); ++i) EXPECT_GE(second[i].begin, second[i - 1].begin + second[i - 1].seconds);
+    return runner->Close();
+  });
+  EXPECT_TRUE(status.ok()) << status;
 }
 
 }  // namespace
