@@ -44,6 +44,7 @@ absl::StatusOr<std::unique_ptr<RankRunner>> RankRunner::Create(const Job& job, c
         DeviceWorld made,
         MakeDeviceWorld(world, device, c.transport, OptionsOf(c, std::chrono::seconds(job.config.guard.hang_timeout))));
     r->device_world_ = std::move(made.world);
+    r->note_ = NoteOnUnusedKeys(c, made.taken);
     plan_world = r->device_world_.get();
   }
   absl::StatusOr<std::unique_ptr<Executor>> executor =

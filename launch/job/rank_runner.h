@@ -3,6 +3,7 @@
 
 #include <limits>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -53,6 +54,7 @@ class RankRunner {
                                                                const RowSource& source);
 
   Executor& executor() { return *executor_; }
+  const std::string& note() const { return note_; }  // on keys of the config that have no effect; may be empty
   int64_t rows_per_step() const;
   // The rows of a step that this rank asks its source for, in order, less the step's first row.
   std::vector<int64_t> RowOffsets() const;
@@ -80,6 +82,7 @@ class RankRunner {
 
   const Job& job_;
   ThreadPool* const pool_;
+  std::string note_;
   std::unique_ptr<World> device_world_;  // of the plan's collectives where they are on a GPU's memory; else null
   Activity* activity_ = nullptr;         // where this rank says what it does; may be null
   std::unique_ptr<Executor> executor_;

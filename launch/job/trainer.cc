@@ -93,6 +93,7 @@ class RankTraining {
     Say("reserving its memory");
     const auto plan = std::make_shared<const Plan>(run_.plans[world_.rank()]);
     ASSIGN_OR_RETURN(runner_, RankRunner::Create(run_.job, plan, world_, *device_, &*pool_));
+    if (first() && !runner_->note().empty()) std::fprintf(stderr, "note: %s\n", runner_->note().c_str());
     ASSIGN_OR_RETURN(saver_, Saver::Create({run_.env, run_.job, run_.plans, runner_->executor(), *device_, *control_,
                                             world_.rank()}));
     RETURN_IF_ERROR(Prepare());

@@ -1,5 +1,10 @@
 #include "parallel/comm/comm_config.h"
 
+#include <vector>
+
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+
 namespace strata {
 
 void CommConfig::Describe(ConfigFields& f) {
@@ -19,6 +24,19 @@ void CommConfig::Describe(ConfigFields& f) {
       "nccl_buffers", buffers, kNcclBuffersNames,
       {.doc = "registered: NCCL reads the arena in place; symmetric: as windows of equal offsets; copy-engine: and "
               "copies without thread blocks"});
+}
+
+std::string NoteOnUnusedKeys(const CommConfig& given, Transport taken) {
+  if (taken == Transport::kNccl) return "";
+  const CommConfig none;
+  std::vector<std::string> keys;
+  if (given.nccl_ctas != none.nccl_ctas) keys.emplace_back("parallel.nccl_ctas");
+  if (given.launch != none.launch) keys.emplace_back("parallel.nccl_launch");
+  if (given.buffers != none.buffers) keys.emplace_back("parallel.nccl_buffers");
+  if (keys.empty()) return "";
+  return absl::StrFormat("%s %s no effect: the transport is \"%s\"; parallel.transport = \"nccl\" takes NCCL",
+                         absl::StrJoin(keys, ", "), keys.size() == 1 ? "has" : "have",
+                         std::string(kTransportNames[static_cast<int>(taken)]));
 }
 
 }  // namespace strata

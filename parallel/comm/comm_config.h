@@ -2,6 +2,7 @@
 // How ranks on GPUs reach each other: keys of [parallel].
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "core/base/config.h"
@@ -29,5 +30,8 @@ struct CommConfig {
   void Describe(ConfigFields& f);
   bool operator==(const CommConfig&) const = default;
 };
+
+// Where another transport than NCCL carries the collectives, what keys of NCCL's were given for nothing: a note for the user, or "".
+std::string NoteOnUnusedKeys(const CommConfig& given, Transport taken);
 
 }  // namespace strata

@@ -10,11 +10,11 @@ namespace strata {
 absl::StatusOr<DeviceWorld> MakeDeviceWorld(World& host, Device& device, Transport transport,
                                             const NcclWorldOptions& options) {
   if (transport == Transport::kHost) {
-    return DeviceWorld{std::make_unique<StagedWorld>(host, device), "staged through the host"};
+    return DeviceWorld{std::make_unique<StagedWorld>(host, device), "staged through the host", Transport::kHost};
   }
   if (transport != Transport::kNccl) {
     absl::StatusOr<std::unique_ptr<World>> peers = MakePeerWorld(host, {.deadline = options.deadline});
-    if (peers.ok()) return DeviceWorld{*std::move(peers), "copies between peers"};
+    if (peers.ok()) return DeviceWorld{*std::move(peers), "copies between peers", Transport::kPeers};
     if (transport == Transport::kPeers || !absl::IsFailedPrecondition(peers.status())) return peers.status();
   }
   ASSIGN_OR_RETURN(std::unique_ptr<NcclWorld> nccl, MakeNcclWorld(host, options));

@@ -15,6 +15,7 @@ namespace strata {
 struct DeviceWorld {
   std::unique_ptr<World> world;
   std::string carrier;  // "NCCL 2.28.9", for reports
+  Transport taken = Transport::kNccl;
 };
 
 // One a rank, on its thread, before `device` reserves memory; `host` and `device` outlive it. Collective over the world.
