@@ -15,7 +15,8 @@
 namespace strata::testing {
 namespace {
 
-constexpr int kSteps = 6;  // segments are captured at their second run and replayed from the third on
+// Segments are captured at their second run and replayed from the third on.
+const int kSteps = SmallShapes() ? 3 : 6;
 
 absl::StatusOr<std::unique_ptr<Device>> OpenGpu(int rank) { return CudaDevice::Open(rank); }
 
@@ -47,21 +48,30 @@ struct Tolerance {
 };
 constexpr Tolerance kTolerances[] = {{DType::kF32, 2e-6, 2e-5}, {DType::kBF16, 5e-3, 1e-2}};
 
-void ExpectTrainsAlike(const JobConfig& config) {
-  const auto want = Train(config, DType::kF64, CpuKernels(), nullptr);
-  ASSERT_TRUE(want.ok()) << want.status();
-  for (const Determinism determinism : {Determinism::kFast, Determinism::kBitExact}) {
-    for (const auto& [dtype, loss, parameters] : kTolerances) {
-      const auto run = Train(config, dtype, CudaKernels(determinism), OpenGpu);
-      ASSERT_TRUE(run.ok()) << run.status();
-      for (int s = 0; s < kSteps; ++s) {
-        EXPECT_NEAR(run->steps[s].loss / want->steps[s].loss, 1, loss) << Name(dtype) << " step " << s + 1;
-      }
-      EXPECT_EQ(run->eval_tokens, want->eval_tokens);
-      EXPECT_NEAR(run->eval_nats / want->eval_nats, 1, loss) << Name(dtype);
-      EXPECT_LE(Distance(*run, *want), parameters) << Name(dtype);
+// On one CPU rank in float64: what GPUs, which see the same rows, are measured by.
+absl::StatusOr<JobRun> Measure(const JobConfig& config) { return Train(config, DType::kF64, CpuKernels(), nullptr); }
+
+// Of a run in each of the dtypes.
+void ExpectAlike(const JobConfig& config, const JobRun& want, std::span<const Tolerance> tolerances = kTolerances,
+                 Determinism determinism = Determinism::kFast, const OpenRankDevice& open = OpenGpu) {
+  for (const auto& [dtype, loss, parameters] : tolerances) {
+    SCOPED_TRACE(Name(dtype));
+    const auto run = Train(config, dtype, CudaKernels(determinism), open);
+    ASSERT_TRUE(run.ok()) << run.status();
+    for (int s = 0; s < kSteps; ++s) {
+      EXPECT_NEAR(run->steps[s].loss / want.steps[s].loss, 1, loss) << "step " << s + 1;
     }
+    EXPECT_EQ(run->eval_tokens, want.eval_tokens);
+    EXPECT_NEAR(run->eval_nats / want.eval_nats, 1, loss);
+    EXPECT_LE(Distance(*run, want), parameters);
   }
+}
+
+void ExpectTrainsAlike(const JobConfig& config) {
+  const auto want = Measure(config);
+  ASSERT_TRUE(want.ok()) << want.status();
+  ExpectAlike(config, *want, kTolerances, Determinism::kBitExact);
+  if (!SmallShapes()) ExpectAlike(config, *want);  // the fast one tries every algorithm of every product
 }
 
 // Sizes that cuDNN and adjacent weights need.
@@ -131,30 +141,31 @@ TEST(CudaTrain, Bert) {
   ExpectTrainsAlike(c);
 }
 
-// Two ranks with a GPU each, over each transport of GPUs. float64 on one CPU rank is the measure, as above.
+// The config of one rank, over two tensor-parallel ranks, or data-parallel ones.
+JobConfig OnTwo(JobConfig c, bool tensor) {
+  c.parallel.dp = tensor ? 1 : 2;
+  c.parallel.tp = tensor ? 2 : 1;
+  c.parallel.sequence_parallel = tensor;
+  c.batch.micro /= c.parallel.dp;
+  return c;
+}
+
+// Two ranks with a GPU each, over each transport of GPUs.
 TEST(CudaTrain, TwoGpus) {
   STRATA_NEEDS_GPUS(2);
   for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kGpt2, ModelArch::kBert}) {
+    JobConfig one = Sized(arch, 2);
+    one.model.vocab = 97;  // padded on tp
+    const auto want = Measure(one);
+    ASSERT_TRUE(want.ok()) << want.status();
     for (const bool tensor : {false, true}) {
-      JobConfig c = Sized(arch, 2);
-      c.model.vocab = 97;  // padded on tp
-      const auto want = Train(c, DType::kF64, CpuKernels(), nullptr);
-      ASSERT_TRUE(want.ok()) << want.status();
-      c.parallel.dp = tensor ? 1 : 2;
-      c.parallel.tp = tensor ? 2 : 1;
-      c.parallel.sequence_parallel = true;  // where there is tp
-      c.batch.micro = tensor ? 4 : 2;
       for (const Transport transport : {Transport::kPeers, Transport::kNccl}) {
-        SCOPED_TRACE(kTransportNames[static_cast<int>(transport)]);
+        JobConfig c = OnTwo(one, tensor);
         c.parallel.comm.transport = transport;
-        for (const auto& [dtype, loss, parameters] : kTolerances) {
-          const auto run = Train(c, dtype, CudaKernels(Determinism::kFast), OpenGpu);
-          ASSERT_TRUE(run.ok()) << run.status();
-          for (int s = 0; s < kSteps; ++s) {
-            EXPECT_NEAR(run->steps[s].loss / want->steps[s].loss, 1, loss) << Name(dtype) << " step " << s + 1;
-          }
-          EXPECT_LE(Distance(*run, *want), parameters) << Name(dtype) << (tensor ? " tp 2" : " dp 2");
-        }
+        SCOPED_TRACE(absl::StrFormat("%s %s by %s", std::string(kModelArchNames[static_cast<int>(arch)]),
+                                     tensor ? "tp 2" : "dp 2",
+                                     std::string(kTransportNames[static_cast<int>(transport)])));
+        ExpectAlike(c, *want);
       }
     }
   }
@@ -162,24 +173,14 @@ TEST(CudaTrain, TwoGpus) {
 
 TEST(CudaTrain, PackedDocumentsOnTwoGpus) {
   STRATA_NEEDS_GPUS(2);
+  JobConfig one = Sized(ModelArch::kLlama, 2);
+  one.data.packing = Packing::kIsolate;
+  one.model.kv_heads = 2;
+  const auto want = Measure(one);
+  ASSERT_TRUE(want.ok()) << want.status();
   for (const bool tensor : {false, true}) {
-    JobConfig c = Sized(ModelArch::kLlama, 2);
-    c.data.packing = Packing::kIsolate;
-    c.model.kv_heads = 2;
-    const auto want = Train(c, DType::kF64, CpuKernels(), nullptr);
-    ASSERT_TRUE(want.ok()) << want.status();
-    c.parallel.dp = tensor ? 1 : 2;
-    c.parallel.tp = tensor ? 2 : 1;
-    c.parallel.sequence_parallel = tensor;
-    c.batch.micro = tensor ? 4 : 2;
-    for (const auto& [dtype, loss, parameters] : kTolerances) {
-      const auto run = Train(c, dtype, CudaKernels(Determinism::kFast), OpenGpu);
-      ASSERT_TRUE(run.ok()) << run.status();
-      for (int s = 0; s < kSteps; ++s) {
-        EXPECT_NEAR(run->steps[s].loss / want->steps[s].loss, 1, loss) << Name(dtype) << " step " << s + 1;
-      }
-      EXPECT_LE(Distance(*run, *want), parameters) << Name(dtype) << (tensor ? " tp 2" : " dp 2");
-    }
+    SCOPED_TRACE(tensor ? "tp 2" : "dp 2");
+    ExpectAlike(OnTwo(one, tensor), *want);
   }
 }
 
@@ -230,28 +231,17 @@ TEST_P(CudaRecompute, RepeatsWhatItsKernelsDid) {
   EXPECT_EQ(FirstDifferences(plain, recomputed), "");
 }
 
-// Two ranks with a GPU each against float64 on one CPU rank, which sees the same rows.
 void ExpectZeroTrainsAlike(ModelArch arch, std::span<const ZeroConfig> levels, std::span<const Tolerance> tolerances) {
-  JobConfig c = Sized(arch, 2);
-  c.model.dropout = 0;
-  const auto want = Train(c, DType::kF64, CpuKernels(), nullptr);
+  JobConfig one = Sized(arch, 2);
+  one.model.dropout = 0;
+  const auto want = Measure(one);
   ASSERT_TRUE(want.ok()) << want.status();
-  c.parallel.dp = 2;
-  c.batch.micro = 2;
   for (const ZeroConfig& zero : levels) {
-    for (const Tolerance& t : tolerances) {
-      c.parallel.zero = zero;
-      SCOPED_TRACE(::testing::Message() << "arch " << static_cast<int>(arch) << " zero " << zero.stage << " "
-                                        << Name(t.dtype) << " wires " << static_cast<int>(zero.weights)
-                                        << static_cast<int>(zero.gradients));
-      const auto run = Train(c, t.dtype, CudaKernels(Determinism::kFast), OpenGpu);
-      ASSERT_TRUE(run.ok()) << run.status();
-      for (int s = 0; s < kSteps; ++s) {
-        EXPECT_NEAR(run->steps[s].loss / want->steps[s].loss, 1, t.loss) << "step " << s + 1;
-      }
-      EXPECT_NEAR(run->eval_nats / want->eval_nats, 1, t.loss);
-      EXPECT_LE(Distance(*run, *want), t.parameters);
-    }
+    JobConfig c = OnTwo(one, false);
+    c.parallel.zero = zero;
+    SCOPED_TRACE(absl::StrFormat("%s zero %d wires %d %d", std::string(kModelArchNames[static_cast<int>(arch)]),
+                                 zero.stage, static_cast<int>(zero.weights), static_cast<int>(zero.gradients)));
+    ExpectAlike(c, *want, tolerances);
   }
 }
 
@@ -277,25 +267,16 @@ TEST(CudaTrain, ZeroByAllToAllOnTwoGpus) {
 
 // Without NCCL: through pinned memory, and summed by the threads' world.
 void ExpectStagedTrainsAlike(const OpenRankDevice& open) {
+  JobConfig one = Sized(ModelArch::kLlama, 2);
+  one.model.kv_heads = 2;
+  const auto want = Measure(one);
+  ASSERT_TRUE(want.ok()) << want.status();
   for (const bool tensor : {false, true}) {
-    JobConfig c = Sized(ModelArch::kLlama, 2);
-    c.model.kv_heads = 2;
-    const auto want = Train(c, DType::kF64, CpuKernels(), nullptr);
-    ASSERT_TRUE(want.ok()) << want.status();
-    c.parallel.dp = tensor ? 1 : 2;
-    c.parallel.tp = tensor ? 2 : 1;
-    c.parallel.sequence_parallel = tensor;
+    SCOPED_TRACE(tensor ? "tp 2" : "zero 2");
+    JobConfig c = OnTwo(one, tensor);
     c.parallel.zero.stage = tensor ? 0 : 2;
     c.parallel.comm.transport = Transport::kHost;
-    c.batch.micro = tensor ? 4 : 2;
-    for (const auto& [dtype, loss, parameters] : kTolerances) {
-      const auto run = Train(c, dtype, CudaKernels(Determinism::kFast), open);
-      ASSERT_TRUE(run.ok()) << run.status();
-      for (int s = 0; s < kSteps; ++s) {
-        EXPECT_NEAR(run->steps[s].loss / want->steps[s].loss, 1, loss) << Name(dtype) << " step " << s + 1;
-      }
-      EXPECT_LE(Distance(*run, *want), parameters) << Name(dtype) << (tensor ? " tp 2" : " zero 2");
-    }
+    ExpectAlike(c, *want, kTolerances, Determinism::kFast, open);
   }
 }
 
@@ -311,18 +292,16 @@ TEST(CudaTrain, StagedThroughTheHostTwoRanksOnOneGpu) {
 
 TEST(CudaTrain, RegisteredBuffersOnTwoGpus) {
   STRATA_NEEDS_GPUS(2);
+  const JobConfig one = Sized(ModelArch::kLlama, 2);
+  const auto want = Measure(one);
+  ASSERT_TRUE(want.ok()) << want.status();
   for (const NcclBuffers buffers : {NcclBuffers::kRegistered, NcclBuffers::kSymmetric, NcclBuffers::kCopyEngine}) {
-    JobConfig c = Sized(ModelArch::kLlama, 2);
-    const auto want = Train(c, DType::kF64, CpuKernels(), nullptr);
-    ASSERT_TRUE(want.ok()) << want.status();
-    c.parallel.dp = 2;
+    SCOPED_TRACE(std::string(kNcclBuffersNames[static_cast<int>(buffers)]));
+    JobConfig c = OnTwo(one, false);
     c.parallel.zero.stage = 2;
     c.parallel.comm.transport = Transport::kNccl;
     c.parallel.comm.buffers = buffers;
-    c.batch.micro = 2;
-    const auto run = Train(c, DType::kF32, CudaKernels(Determinism::kFast), OpenGpu);
-    ASSERT_TRUE(run.ok()) << kNcclBuffersNames[static_cast<int>(buffers)] << ": " << run.status();
-    EXPECT_LE(Distance(*run, *want), kTolerances[0].parameters);
+    ExpectAlike(c, *want, std::span(kTolerances).first(1));
   }
 }
 
