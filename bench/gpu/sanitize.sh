@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# On a machine with a GPU: the GPU tests of kernels and of whole jobs (all of small shapes) under compute-sanitizer: memcheck (out of
+# On a machine with a GPU: the GPU tests of kernels and of whole jobs, with their smallest shapes, under compute-sanitizer: memcheck (out of
 # bounds, misaligned), then racecheck (shared memory), then initcheck or synccheck where they are asked for. Only kernels of ours are
 # looked at: their mangled names hold "strata". Each tool has a time limit; what did not finish in it is said. Prints how many
 # tests ran, each tool's summary and its first findings; reports are in OUT/sanitize-TOOL-N.txt.
@@ -28,7 +28,7 @@ for folder in "$bundle/lib" "$site"/nvidia/cudnn/lib "$site"/nvidia/cu13/lib /us
   [[ -d $folder ]] && export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$folder
 done
 # Without cuDNN attention runs on our kernels, and no plan is built under the tool.
-export STRATA_CUDNN=/nowhere STRATA_CACHE=${STRATA_CACHE:-$out/cache} STRATA_REQUIRE_GPU=1 OPENBLAS_NUM_THREADS=1
+export STRATA_SMALL=1 STRATA_CUDNN=/nowhere STRATA_CACHE=${STRATA_CACHE:-$out/cache} STRATA_REQUIRE_GPU=1 OPENBLAS_NUM_THREADS=1
 
 # What says which kernels: --kernel-name, --kernel-regex before 2025.
 by_name=--kernel-name

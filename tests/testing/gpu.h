@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <span>
 #include <string>
 
 #include "core/exec/cuda_device.h"
@@ -24,6 +25,14 @@
   } while (false)
 
 namespace strata::testing {
+
+// Under compute-sanitizer kernels take a hundred times as long: with STRATA_SMALL=1 tests take shapes that just have a full
+// tile, an edge and a second round of each loop.
+inline bool SmallShapes() { return std::getenv("STRATA_SMALL") != nullptr; }
+template <typename T, size_t kAll, size_t kSmall>
+std::span<const T> ShapesOf(const T (&all)[kAll], const T (&small)[kSmall]) {
+  return SmallShapes() ? std::span<const T>(small) : std::span<const T>(all);
+}
 
 // Prepares and runs one kernel on copies of the operands in device memory. Outputs that alias no input, and the workspace, are NaN
 // before it; 256 bytes past each output and the workspace must be what they were after it.
