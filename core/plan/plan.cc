@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
+#include "core/plan/edge_name.h"
 #include "core/plan/memory.h"
 
 namespace strata {
@@ -21,7 +22,8 @@ namespace {
 constexpr const char* kShort[] = {"act", "grad"};  // by Edge::Kind
 }
 std::string ToString(const Edge& e) {
-  return absl::StrFormat("edge %d->%d %s", e.from, e.to, e.kind == Edge::kActivation ? "activation" : "gradient");
+  return absl::StrFormat("%s%d->%d %s", std::string(kEdgePrefix), e.from, e.to,
+                         e.kind == Edge::kActivation ? "activation" : "gradient");
 }
 std::string SendName(const Edge& e) { return absl::StrFormat("send.%s.%d.%d", kShort[e.kind], e.replica, e.stage); }
 std::string RecvName(const Edge& e) {

@@ -134,16 +134,9 @@ StageOwners OwnersOf(const JobStages& stages, const Schedule& schedule, const Me
   return owners;
 }
 
-std::vector<Edge> EdgesOf(const std::vector<PipelineEdge>& edges, int inner, int index) {
-  std::vector<Edge> result;
-  for (const PipelineEdge& e : edges) {
-    result.push_back({.kind = e.kind == PipelineEdge::kActivation ? Edge::kActivation : Edge::kGradient,
-                      .from = e.from * inner + index,
-                      .to = e.to * inner + index,
-                      .replica = e.replica,
-                      .stage = e.stage});
-  }
-  return result;
+std::vector<Edge> EdgesOf(std::vector<Edge> edges, int inner, int index) {
+  for (Edge& e : edges) e.from = e.from * inner + index, e.to = e.to * inner + index;
+  return edges;
 }
 
 std::string PipelineReport(const JobConfig& config, const JobPipeline& p, PrintDetail detail) {

@@ -35,8 +35,8 @@ std::vector<StageGraph> StagesOfRank(const JobStages& stages, const Schedule& sc
 // Several ranks hold tied parameters and, in bidirectional pipelines, all.
 StageOwners OwnersOf(const JobStages& stages, const Schedule& schedule, const Mesh& mesh);
 
-// The edges between the ranks that have index `index` of the `inner` ranks of each stage.
-std::vector<Edge> EdgesOf(const std::vector<PipelineEdge>& edges, int inner, int index);
+// Edges of the pipeline as those between the ranks that have index `index` of the `inner` ranks of each stage.
+std::vector<Edge> EdgesOf(std::vector<Edge> edges, int inner, int index);
 
 // What `strata plan` prints of it: where the stages are, and the order of each rank's work; with kSteps all its actions.
 // Empty without a pipeline.

@@ -172,7 +172,7 @@ class StepTimes {
   }
 
   absl::StatusOr<double> Transfer(const Action& send, int i) const {
-    const PipelineEdge& e = p_.train.edges[send.edge];
+    const Edge& e = p_.train.edges[send.edge];
     const ActionTime *from = RankOf(e.from, i).Find(send), *to = RankOf(e.to, i).Find(ReceiveOf(send));
     if (from == nullptr) return Missing(send, e.from);
     if (to == nullptr) return Missing(ReceiveOf(send), e.to);

@@ -59,10 +59,10 @@ std::string ComparisonTable(const JobPipeline& pipeline, const PipelineProfile& 
   }
   text += "\n";
   for (size_t e = 0; e < profile.durations.edges.size(); ++e) {
-    const PipelineEdge& edge = pipeline.train.edges[e];
+    const Edge& edge = pipeline.train.edges[e];
     if (edge.from == edge.to) continue;
-    absl::StrAppendFormat(&text, "  %s of stage %d: %.3f\n", pipeline.train.channels[edge.channel], edge.stage,
-                          1e3 * profile.durations.edges[e]);
+    absl::StrAppendFormat(&text, "  %s of stage %d: %.3f\n", pipeline.train.channels[pipeline.train.channel_of[e]],
+                          edge.stage, 1e3 * profile.durations.edges[e]);
   }
   absl::StrAppendFormat(&text, "step: %.3f measured (%.3f profiled), %.3f simulated, %+.2f%%\n", 1e3 * c.measured_s,
                         1e3 * c.profiled_s, 1e3 * c.simulated_s, 100 * c.Off());

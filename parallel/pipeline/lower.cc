@@ -15,7 +15,6 @@
 namespace strata {
 namespace {
 
-constexpr std::string_view kEdgeNames[] = {"activation", "gradient"};
 constexpr int kOverlapIds = 32000;  // they fit int16; neighbours differ
 
 // Something that one or more ranks do, at its place in the global order. At equal times communication comes before
@@ -65,9 +64,9 @@ class Lowering {
   }
 
  private:
-  int EdgeFrom(int replica, int stage, PipelineEdge::Kind kind) const {
+  int EdgeFrom(int replica, int stage, Edge::Kind kind) const {
     const int boundaries = s_.stages() - 1;
-    return replica * 2 * boundaries + (kind == PipelineEdge::kActivation ? stage : boundaries + stage - 1);
+    return replica * 2 * boundaries + (kind == Edge::kActivation ? stage : boundaries + stage - 1);
   }
 
   double& BeginOf(bool forward, int stage, int micro_batch) {
@@ -86,28 +85,26 @@ class Lowering {
 
   void MakeEdges() {
     for (int replica = 0; replica < s_.replicas; ++replica) {
-      for (PipelineEdge::Kind kind : {PipelineEdge::kActivation, PipelineEdge::kGradient}) {
+      for (Edge::Kind kind : {Edge::kActivation, Edge::kGradient}) {
         for (int boundary = 0; boundary + 1 < s_.stages(); ++boundary) {
-          PipelineEdge edge{.kind = kind, .replica = static_cast<int16_t>(replica)};
-          edge.stage = static_cast<int16_t>(kind == PipelineEdge::kActivation ? boundary : boundary + 1);
+          Edge edge{.kind = kind, .replica = static_cast<int16_t>(replica)};
+          edge.stage = static_cast<int16_t>(kind == Edge::kActivation ? boundary : boundary + 1);
           edge.from = s_.rank_of[replica][edge.stage];
           edge.to = s_.rank_of[replica][edge.receiver()];
           out_.edges.push_back(edge);
         }
       }
     }
-    std::map<std::tuple<PipelineEdge::Kind, int, int>, int16_t> channels;
-    for (const PipelineEdge& e : out_.edges) {
+    std::map<std::tuple<Edge::Kind, int, int>, int> channels;
+    for (const Edge& e : out_.edges) {
       if (e.from != e.to) channels[{e.kind, e.from, e.to}] = 0;
     }
     for (auto& [key, channel] : channels) {
       const auto [kind, from, to] = key;
-      channel = static_cast<int16_t>(out_.channels.size());
-      out_.channels.push_back(absl::StrFormat("edge %d->%d %s", from, to, kEdgeNames[kind]));
+      channel = static_cast<int>(out_.channels.size());
+      out_.channels.push_back(ToString(Edge{.kind = kind, .from = from, .to = to}));
     }
-    for (PipelineEdge& e : out_.edges) {
-      if (e.from != e.to) e.channel = channels[{e.kind, e.from, e.to}];
-    }
+    for (const Edge& e : out_.edges) out_.channel_of.push_back(e.from == e.to ? -1 : channels[{e.kind, e.from, e.to}]);
   }
 
   absl::Status MakeReduceGroups() {
@@ -142,7 +139,7 @@ class Lowering {
         const bool forward = a.kind == Action::kF;
         const int to = forward ? a.stage + 1 : a.stage - 1;
         if ((!forward && !IsBackward(a)) || to < 0 || to == s_.stages()) continue;
-        const int edge = EdgeFrom(a.replica, a.stage, forward ? PipelineEdge::kActivation : PipelineEdge::kGradient);
+        const int edge = EdgeFrom(a.replica, a.stage, forward ? Edge::kActivation : Edge::kGradient);
         events_.push_back(
             {TransferTime(t, to), Event::kTransfer, a.stage, a.micro_batch, r, static_cast<size_t>(edge)});
       }
@@ -171,7 +168,7 @@ class Lowering {
   }
 
   void EmitTransfer(const Event& e) {
-    const PipelineEdge& edge = out_.edges[e.index];
+    const Edge& edge = out_.edges[e.index];
     Action a{.kind = Action::kCopyLocal,
              .replica = edge.replica,
              .stage = edge.stage,

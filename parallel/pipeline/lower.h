@@ -17,16 +17,6 @@
 
 namespace strata {
 
-// A tensor that goes from one stage to a neighbour, once a micro-batch of `replica`. Directed. from == to: a local copy.
-struct PipelineEdge {
-  enum Kind : uint8_t { kActivation, kGradient } kind = kActivation;
-  int from = 0, to = 0;  // ranks
-  int16_t replica = 0,
-          stage = 0;     // the sender's stage; the receiver's is stage + 1 for activations, stage - 1 for gradients
-  int16_t channel = -1;  // the communicator: one a (from, to, kind); -1 where from == to
-  int receiver() const { return kind == kActivation ? stage + 1 : stage - 1; }
-};
-
 struct LowerOptions {
   int zero = 0;             // 3: parameters may be sharded between uses
   int resident_stages = 0;  // with zero = 3: stages whose whole parameters a rank holds at a time, by kUnshard and
@@ -42,8 +32,9 @@ struct LowerOptions {
 // the data-parallel ranks, and over all ranks that hold this stage in another replica or a tied one. kUpdate: last.
 // Neighbouring sends and receives carry equal non-zero `overlap`: they may be issued together, and need not be.
 struct LoweredSchedule {
-  std::vector<PipelineEdge> edges;
-  std::vector<std::string> channels;         // names: "edge 2->3 activation"
+  std::vector<Edge> edges;                   // between ranks of the pipeline
+  std::vector<std::string> channels;         // communicators, one a (from, to, kind): "edge 2->3 activation"
+  std::vector<int> channel_of;               // [edge]: of channels; -1 within a rank
   std::vector<std::vector<Action>> actions;  // [rank]
   // Micro-batches that a stage holds at a time, [replica][stage]: from the arrival of the input, or F where there is none,
   // to B or W. Micro-batch i uses slot SlotOf(i); ValidateLowered proves that no two that are alive share one.

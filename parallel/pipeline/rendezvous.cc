@@ -77,7 +77,7 @@ class Rendezvous {
   }
 
   absl::Status Post(int rank, const Action& a) {
-    Channel& channel = channels_[lowered_.edges[a.edge].channel];
+    Channel& channel = channels_[lowered_.channel_of[a.edge]];
     (a.kind == Action::kSend ? channel.sends : channel.receives).push_back({rank, a});
     ++ranks_[rank].waiting;
     while (!channel.sends.empty() && !channel.receives.empty()) {
@@ -86,7 +86,7 @@ class Rendezvous {
       channel.receives.pop_front();
       if (send.action.edge != receive.action.edge || send.action.micro_batch != receive.action.micro_batch) {
         return absl::FailedPreconditionError(absl::StrFormat(
-            "%s: rank %d comes with %s, rank %d with %s", lowered_.channels[lowered_.edges[a.edge].channel], send.rank,
+            "%s: rank %d comes with %s, rank %d with %s", lowered_.channels[lowered_.channel_of[a.edge]], send.rank,
             ToString(send.action), receive.rank, ToString(receive.action)));
       }
       for (int r : {send.rank, receive.rank}) {

@@ -51,10 +51,10 @@ class NeedsOfRank {
     if (IsCompute(a)) {
       const bool forward = a.kind == Action::kF;
       if (forward) {
-        Need(i, {a.stage, mb, kArrived + PipelineEdge::kActivation});
+        Need(i, {a.stage, mb, kArrived + Edge::kActivation});
         NeedSlot(i, a.replica, a.stage, mb, l_.activation_slots[a.replica][a.stage]);
       } else {
-        Need(i, {a.stage, mb, kArrived + PipelineEdge::kGradient});
+        Need(i, {a.stage, mb, kArrived + Edge::kGradient});
         Need(i, {a.stage, mb, a.kind == Action::kW ? Action::kI : Action::kF});
       }
       Need(i, {a.stage, kStageWide, kGathered});
@@ -71,8 +71,8 @@ class NeedsOfRank {
   }
 
   void VisitMessage(int i, const Action& a) {
-    const PipelineEdge& e = l_.edges[a.edge];
-    const bool activation = e.kind == PipelineEdge::kActivation;
+    const Edge& e = l_.edges[a.edge];
+    const bool activation = e.kind == Edge::kActivation;
     if (a.kind != Action::kRecv) {
       for (Action::Kind maker : {Action::kF, Action::kB, Action::kI}) {
         if ((maker == Action::kF) == activation) Need(i, {e.stage, a.micro_batch, maker});
@@ -164,7 +164,7 @@ class LoweredSimulation {
       return kComputeLane;
     }
     if (streams_ == Streams::kCompute || a.edge < 0) return kCollectiveLane;
-    return kFirstChannel + l_.edges[a.edge].channel;
+    return kFirstChannel + l_.channel_of[a.edge];
   }
 
   // Meetings by what is met for: a message of an edge, a reduction, or the updates.

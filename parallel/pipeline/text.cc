@@ -140,8 +140,8 @@ std::string LoweredCell(const LoweredSchedule& l, const Action& a) {
   if (a.kind == Action::kReshard) return absl::StrFormat("%dreshard", a.stage);
   if (a.kind == Action::kReduce) return absl::StrFormat("%dreduce", a.stage);
   if (a.edge < 0) return "update";
-  const PipelineEdge& e = l.edges[a.edge];
-  const char what = e.kind == PipelineEdge::kActivation ? 'F' : 'B';
+  const Edge& e = l.edges[a.edge];
+  const char what = e.kind == Edge::kActivation ? 'F' : 'B';
   if (a.kind == Action::kCopyLocal) return absl::StrFormat("%dcopy%c%d", a.stage, what, a.micro_batch);
   if (a.kind == Action::kSend) return absl::StrFormat("%dsend%c%d>%d", a.stage, what, a.micro_batch, e.to);
   return absl::StrFormat("%drecv%c%d<%d", a.stage, what, a.micro_batch, e.from);

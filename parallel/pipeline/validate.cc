@@ -170,19 +170,19 @@ class ListCheck {
     }
     const bool forward = a.kind == Action::kF;
     const bool from_outside = a.kind != Action::kW && (forward ? a.stage > 0 : a.stage < s_.stages() - 1);
-    const int edge_kind = forward ? PipelineEdge::kActivation : PipelineEdge::kGradient;
+    const int edge_kind = forward ? Edge::kActivation : Edge::kGradient;
     if (from_outside && !arrived_.contains({a.stage, a.micro_batch, edge_kind}))
       return Wrong(rank_, a, "its input is not there");
     if (Gathers() && !whole_.contains({a.replica, a.stage})) return Wrong(rank_, a, "its parameters are sharded");
     if (!forward && reduced_.contains({a.replica, a.stage}))
       return Wrong(rank_, a, "its gradients were reduced already");
-    computed_.insert({a.stage, a.micro_batch, forward ? PipelineEdge::kActivation : PipelineEdge::kGradient});
+    computed_.insert({a.stage, a.micro_batch, forward ? Edge::kActivation : Edge::kGradient});
     return absl::OkStatus();
   }
 
   absl::Status CheckMessage(const Action& a) {
     if (a.edge < 0 || a.edge >= static_cast<int>(l_.edges.size())) return Wrong(rank_, a, "edge %d", a.edge);
-    const PipelineEdge& e = l_.edges[a.edge];
+    const Edge& e = l_.edges[a.edge];
     const bool receives = a.kind == Action::kRecv, local = a.kind == Action::kCopyLocal;
     const int stage = receives ? e.receiver() : e.stage;
     if (a.replica != e.replica || a.stage != stage || (receives ? e.to : e.from) != rank_ ||

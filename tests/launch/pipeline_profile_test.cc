@@ -62,7 +62,7 @@ class Recording {
           Add(a, Step::kLaunch, 0, first, (first + last) / 2);
           Add(a, Step::kLaunch, 0, (first + last) / 2, last);
         } else if (a.kind == Action::kSend || a.kind == Action::kRecv) {
-          const int stream = streams == Streams::kOne ? 0 : 1 + p.train.edges[a.edge].channel;
+          const int stream = streams == Streams::kOne ? 0 : 1 + p.train.channel_of[a.edge];
           Add(a, Step::kCollective, static_cast<int16_t>(stream), came, t.end);
         } else if (a.kind == Action::kUpdate) {
           Add(a, Step::kCollective, 0, came, t.begin);

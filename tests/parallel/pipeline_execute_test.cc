@@ -34,7 +34,6 @@ std::vector<Case> Cases() {
 struct Lowered {
   Schedule schedule;
   LoweredSchedule lowered;
-  std::vector<Edge> edges;
 };
 
 Lowered Lower(const Case& c) {
@@ -45,13 +44,6 @@ Lowered Lower(const Case& c) {
   const absl::StatusOr<LoweredSchedule> lowered = LowerSchedule(l.schedule, durations);
   EXPECT_TRUE(lowered.ok()) << lowered.status();
   l.lowered = *lowered;
-  for (const PipelineEdge& e : l.lowered.edges) {
-    l.edges.push_back({.kind = e.kind == PipelineEdge::kActivation ? Edge::kActivation : Edge::kGradient,
-                       .from = e.from,
-                       .to = e.to,
-                       .replica = e.replica,
-                       .stage = e.stage});
-  }
   return l;
 }
 
@@ -67,10 +59,10 @@ INSTANTIATE_TEST_SUITE_P(Schedules, PipelineExecute, ::testing::ValuesIn(Cases()
 TEST_P(PipelineExecute, ThePlanHasTheSlotsOfTheSchedule) {
   const Lowered l = Lower(GetParam());
   for (const std::vector<Action>& actions : l.lowered.actions) {
-    for (const Slots& s : StageSlots(actions, l.edges, HeldFrom::kForward)) {
+    for (const Slots& s : StageSlots(actions, l.lowered.edges, HeldFrom::kForward)) {
       EXPECT_EQ(NumSlots(s), l.lowered.activation_slots[s.replica][s.stage]) << s.replica << "." << s.stage;
     }
-    for (const Slots& s : StageSlots(actions, l.edges, HeldFrom::kArrival)) {
+    for (const Slots& s : StageSlots(actions, l.lowered.edges, HeldFrom::kArrival)) {
       EXPECT_EQ(NumSlots(s), l.lowered.slots[s.replica][s.stage]) << s.replica << "." << s.stage;
     }
   }
@@ -84,7 +76,7 @@ TEST_P(PipelineExecute, EqualsOneRank) {
                                   .micro_batches = l.schedule.micro_batches,
                                   .rank_of = l.schedule.rank_of[0],
                                   .actions = l.lowered.actions,
-                                  .edges = l.edges};
+                                  .edges = l.lowered.edges};
   const auto want = testing::RunPipeline(testing::OneRank(pipeline.micro_batches, pipeline.layers));
   const auto got = testing::RunPipeline(pipeline);
   ASSERT_TRUE(want.ok()) << want.status();

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "core/plan/edge_name.h"
 #include "parallel/pipeline/rendezvous.h"
 #include "parallel/pipeline/simulate.h"
 #include "parallel/pipeline/text.h"
@@ -73,6 +74,7 @@ TEST(PipelineLower, OneForwardOneBackward) {
             "0F0 0sendF0>1 0F1 [0sendF1>1 0recvB0<1] 0B0 0recvB1<1 0B1 0reduce update\n"
             "1recvF0<0 1F0 1recvF1<0 1B0 1sendB0>0 1F1 1B1 1sendB1>0 1reduce update\n");
   EXPECT_EQ(l.channels, (std::vector<std::string>{"edge 0->1 activation", "edge 1->0 gradient"}));
+  for (const std::string& name : l.channels) EXPECT_TRUE(NamesEdge(name));
   EXPECT_EQ(l.activation_slots, (std::vector<std::vector<int>>{{2, 1}}));
   EXPECT_EQ(l.slots, (std::vector<std::vector<int>>{{2, 2}}));  // the second input comes during the first B
   EXPECT_EQ(l.gradient_slots, (std::vector<std::vector<int>>{{1, 0}}));

@@ -8,14 +8,12 @@
 #include "absl/strings/str_join.h"
 #include "core/base/status.h"
 #include "core/exec/cuda_context.h"
+#include "core/plan/edge_name.h"
 #include "parallel/comm/internal/calls.h"
 #include "parallel/comm/internal/hang_report.h"
 
 namespace strata::internal {
 namespace {
-
-// core/plan names the communicators of pipelines so.
-bool IsEdge(const CommSpec& spec) { return spec.name.starts_with("edge "); }
 
 constexpr std::chrono::seconds kUntilLook{2}, kLook{1};      // for ranks whose processes have ended
 constexpr std::chrono::microseconds kSpin{200}, kSleep{50};  // while NCCL works in the background
@@ -59,7 +57,7 @@ absl::Status NcclCommunicator::Init(const ncclUniqueId& id) {
   const NcclWorldOptions& o = shared_->options;
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
   config.blocking = o.launch == NcclLaunch::kDirect ? 1 : 0;
-  if (const int ctas = IsEdge(spec_) ? o.edge_ctas : o.collective_ctas; ctas > 0) config.maxCTAs = ctas;
+  if (const int ctas = NamesEdge(spec_.name) ? o.edge_ctas : o.collective_ctas; ctas > 0) config.maxCTAs = ctas;
   if (o.buffers == NcclBuffers::kCopyEngine) config.CTAPolicy = NCCL_CTA_POLICY_ZERO;
   RETURN_IF_ERROR(lib_.Check(lib_.CommInitRankConfig(&comm_, size(), id, me_, &config), "ncclCommInitRankConfig"));
   return Settle("ncclCommInitRankConfig");

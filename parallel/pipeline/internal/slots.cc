@@ -6,7 +6,7 @@
 
 namespace strata {
 
-SlotUses FindSlotUses(const Schedule& schedule, const std::vector<PipelineEdge>& edges,
+SlotUses FindSlotUses(const Schedule& schedule, const std::vector<Edge>& edges,
                       const std::vector<std::vector<Action>>& actions) {
   const StageUses empty(schedule.replicas,
                         std::vector<std::vector<Use>>(
@@ -24,8 +24,8 @@ SlotUses FindSlotUses(const Schedule& schedule, const std::vector<PipelineEdge>&
         u.end = i;
       };
       if (a.kind == Action::kRecv || a.kind == Action::kCopyLocal) {
-        const PipelineEdge& edge = edges[a.edge];
-        begin(edge.kind == PipelineEdge::kActivation ? all.inputs : all.gradients, edge.receiver());
+        const Edge& edge = edges[a.edge];
+        begin(edge.kind == Edge::kActivation ? all.inputs : all.gradients, edge.receiver());
       } else if (a.kind == Action::kF) {
         begin(all.inputs, a.stage);
         begin(all.activations, a.stage);

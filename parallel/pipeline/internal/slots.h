@@ -17,7 +17,7 @@ using StageUses = std::vector<std::vector<std::vector<Use>>>;  // [replica][stag
 struct SlotUses {
   StageUses inputs, activations, gradients;
 };
-SlotUses FindSlotUses(const Schedule& schedule, const std::vector<PipelineEdge>& edges,
+SlotUses FindSlotUses(const Schedule& schedule, const std::vector<Edge>& edges,
                       const std::vector<std::vector<Action>>& actions);
 
 // Whether ordinals that are alive together never share ordinal % slots.
