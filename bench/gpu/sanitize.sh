@@ -2,8 +2,8 @@
 # On a machine with a GPU: the GPU tests of kernels and of whole jobs, with their smallest shapes, under compute-sanitizer: memcheck (out of
 # bounds, misaligned), then racecheck (shared memory), then initcheck or synccheck where they are asked for. Only kernels of ours are
 # looked at: their mangled names hold "strata". Each tool has a time limit; what did not finish in it is said. Prints how many
-# tests ran, each tool's summary and its first findings; reports are in OUT/sanitize-TOOL-N.txt.
-# usage: bench/gpu/sanitize.sh BUNDLE OUT [TOOL...]     (default: memcheck racecheck). FILTER and LIMIT_S (150) may be set.
+# tests ran and how long, each tool's summary and its first findings; reports are in OUT/sanitize-TOOL-N.txt.
+# usage: bench/gpu/sanitize.sh BUNDLE OUT [TOOL...]     (default: memcheck racecheck). FILTER and LIMIT_S (100, of a tool) may be set.
 set -uo pipefail
 bundle=$(realpath "$1")
 mkdir -p "$2"
@@ -35,19 +35,20 @@ by_name=--kernel-name
 "$sanitizer" --help 2>&1 | grep -q -e --kernel-name || by_name=--kernel-regex
 # In turn, for what is not reached in time.
 groups=(
-  'CudaQuantize.*:CudaElementwise.*:CudaMove.*:CudaRmsNorm.*:CudaLayerNorm.*:CudaRope.*:CudaDocumentPositions.*:CudaRsqrt.*:CudaBias.*'
-  'CudaEmbedding.*:CudaCrossEntropy.*:CudaDropout.*:CudaOptimizer.*'
-  'CudaAttention.Packed:CudaAttention.PositionsInAnyOrder:CudaAttention.PackedDocuments:CudaAttention.DocumentsOfARowDoNotSeeEachOther'
+  'CudaRmsNorm.*:CudaLayerNorm.*:CudaRsqrt.*:CudaEmbedding.*:CudaCrossEntropy.*'
+  'CudaAttention.Packed:CudaAttention.PositionsInAnyOrder:CudaAttention.PackedDocuments:CudaAttention.DeterministicBackward'
+  'CudaQuantize.*:CudaElementwise.*:CudaMove.*:CudaRope.*:CudaDocumentPositions.*:CudaBias.*:CudaDropout.*:CudaOptimizer.*:CudaSumParts.*'
   'CudaTrain.Llama:CudaTrain.PackedDocuments'
+  'CudaAttentionSm90.Packed:CudaLinear.SwigluInTheProduct'
 )
 [[ -z ${FILTER:-} ]] || groups=("$FILTER")
-failed=0
+limit=${LIMIT_S:-100} failed=0
 for tool in "${tools[@]}"; do
-  end=$((SECONDS + ${LIMIT_S:-150}))
+  end=$((SECONDS + limit))
   for i in "${!groups[@]}"; do
-    report=$out/sanitize-$tool-$i.txt left=$((end - SECONDS))
+    report=$out/sanitize-$tool-$i.txt begin=$SECONDS left=$((end - SECONDS))
     if ((left < 5)); then
-      echo "== $tool ${groups[i]}: not reached in ${LIMIT_S:-150} s"
+      echo "== $tool ${groups[i]}: not reached in $limit s"
       continue
     fi
     timeout -k 10 "$left" "$sanitizer" --tool "$tool" --error-exitcode 99 --print-limit 20 "$by_name" kns=strata \
@@ -55,10 +56,10 @@ for tool in "${tools[@]}"; do
     rc=$?
     why="exit $rc"
     [[ $rc != 124 && $rc != 137 ]] || why="stopped at the time limit"
-    echo "== $tool ${groups[i]}: $why, $(grep -c '^\[       OK' "$report") tests ok, $(grep -c '^\[  FAILED.*ms)' "$report") failed," \
-      "$(grep -c '^\[  SKIPPED.*ms)' "$report") skipped"
-    grep -E '^========= (ERROR SUMMARY|RACECHECK SUMMARY)' "$report"
-    grep -E -A6 '^========= (Invalid|Error|Warning|Program hit|Uninitialized|Barrier)' "$report" | head -n 40
+    echo "== $tool ${groups[i]}: $why after $((SECONDS - begin)) s, $(grep -c '^\[       OK' "$report") tests ok," \
+      "$(grep -c '^\[  FAILED.*ms)' "$report") failed, $(grep -c '^\[  SKIPPED.*ms)' "$report") skipped"
+    grep -E '^=+ (ERROR|RACECHECK) SUMMARY' "$report" || echo "no summary: $(tail -n 1 "$report" | cut -c1-200)"
+    grep -E -A6 '^=+ (Invalid|Error|Warning|Program hit|Uninitialized|Barrier)' "$report" | head -n 40
     [[ $rc == 0 || $why == stopped* ]] || failed=1
   done
 done
