@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -42,7 +43,8 @@ class ShardWriter {
     int64_t written = 0;
     uint32_t crc32c = 0;  // of what was written
   };
-  ShardWriter(Env& env, std::string folder, std::string name) : env_(&env), path_(folder + "/" + name), name_(name) {}
+  ShardWriter(Env& env, const std::string& folder, std::string name)
+      : env_(&env), path_(folder + "/" + name), name_(std::move(name)) {}
   absl::StatusOr<FileRecord> ReadBack() const;
 
   Env* env_;

@@ -28,18 +28,19 @@ LoweredSchedule ForwardOnly(const Schedule& schedule, int micro_batches) {
   const std::vector<int>& rank_of = schedule.rank_of[0];
   LoweredSchedule result;
   result.actions.resize(schedule.ranks);
-  for (int16_t s = 0; s + 1 < schedule.stages(); ++s) {
+  const auto stages = static_cast<int16_t>(schedule.stages());
+  for (int16_t s = 0; s + 1 < stages; ++s) {
     result.edges.push_back({.from = rank_of[s], .to = rank_of[s + 1], .stage = s});
   }
   for (int m = 0; m < micro_batches; ++m) {
-    for (int16_t s = 0; s < schedule.stages(); ++s) {
+    for (int16_t s = 0; s < stages; ++s) {
       const auto act = [&](Action::Kind kind, int rank, int16_t edge) {
         result.actions[rank].push_back({.kind = kind, .stage = s, .micro_batch = m, .edge = edge});
       };
       const auto before = static_cast<int16_t>(s - 1);
       if (s > 0 && rank_of[s - 1] != rank_of[s]) act(Action::kRecv, rank_of[s], before);
       act(Action::kF, rank_of[s], -1);
-      if (s + 1 == schedule.stages()) continue;
+      if (s + 1 == stages) continue;
       act(rank_of[s] == rank_of[s + 1] ? Action::kCopyLocal : Action::kSend, rank_of[s], s);
     }
   }
