@@ -46,55 +46,76 @@ absl::Status WaitForAbort(Communicator& comm) {
   return comm.Poll();
 }
 
+absl::Status CheckCollectives(GpuRank& r, Communicator& comm, int me) {
+  for (const Collective::Kind kind : {Collective::kAllReduce, Collective::kReduceScatter, Collective::kAllGather,
+                                      Collective::kAllToAll, Collective::kBroadcast}) {
+    for (const ReduceOp reduce : {ReduceOp::kSum, ReduceOp::kMax}) {
+      const int64_t count = kind == Collective::kAllGather ? kCount / 2 : kCount;
+      RETURN_IF_ERROR(r.Write(r.in, RankInput(me, kCount)));
+      RETURN_IF_ERROR(r.Write(r.out, std::vector<float>(kCount, -1)));
+      const Collective call{.kind = kind, .reduce = reduce, .count = count, .peer = 1, .in = r.in, .out = r.out};
+      RETURN_IF_ERROR(comm.Issue({&call, 1}, r.stream));
+      const std::vector<float> want = ExpectedOfTwo(call, me);
+      ASSIGN_OR_RETURN(const std::vector<float> got, r.Read(r.out, static_cast<int64_t>(want.size())));
+      EXPECT_EQ(got, want) << Name(kind) << " on rank " << me;
+    }
+  }
+  return absl::OkStatus();
+}
+
+// A send and a receive of one span start together.
+absl::Status CheckSwap(GpuRank& r, Communicator& comm, int me) {
+  RETURN_IF_ERROR(r.Write(r.in, RankInput(me, kCount)));
+  const Collective swap[] = {{.kind = Collective::kSend, .count = kCount, .peer = 1 - me, .in = r.in},
+                             {.kind = Collective::kRecv, .count = kCount, .peer = 1 - me, .out = r.out}};
+  RETURN_IF_ERROR(comm.Issue(swap, r.stream));
+  const Collective barrier{.kind = Collective::kBarrier};
+  RETURN_IF_ERROR(comm.Issue({&barrier, 1}, r.stream));
+  ASSIGN_OR_RETURN(const std::vector<float> got, r.Read(r.out, kCount));
+  EXPECT_EQ(got, RankInput(1 - me, kCount));
+  return absl::OkStatus();
+}
+
+absl::Status CheckShardsInPlace(GpuRank& r, Communicator& comm, int me) {
+  const int64_t half = kCount / 2;
+  RETURN_IF_ERROR(r.Write(r.in, RankInput(me, kCount)));
+  float* const shard = r.in + me * half;
+  const Collective scatter{.kind = Collective::kReduceScatter, .count = kCount, .in = r.in, .out = shard};
+  RETURN_IF_ERROR(comm.Issue({&scatter, 1}, r.stream));
+  const Collective gather{.kind = Collective::kAllGather, .count = half, .in = shard, .out = r.in};
+  RETURN_IF_ERROR(comm.Issue({&gather, 1}, r.stream));
+  ASSIGN_OR_RETURN(const std::vector<float> got, r.Read(r.in, kCount));
+  EXPECT_EQ(got, ExpectedOfTwo({.kind = Collective::kAllReduce, .count = kCount}, me));
+  return absl::OkStatus();
+}
+
+// More calls on their way than are remembered one by one.
+absl::Status CheckManyCalls(GpuRank& r, Communicator& comm, const CommRecord& record) {
+  const uint64_t calls = record.issued() + 500;
+  const Collective call{.kind = Collective::kAllReduce, .count = kCount, .in = r.in, .out = r.out};
+  for (int i = 0; i < 500; ++i) RETURN_IF_ERROR(comm.Issue({&call, 1}, r.stream));
+  RETURN_IF_ERROR(r.device->Drain());
+  for (int i = 0; i < 100 && record.ended() < calls; ++i) {
+    RETURN_IF_ERROR(comm.Poll());
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_EQ(record.issued(), calls);
+  EXPECT_EQ(record.ended(), calls);
+  return absl::OkStatus();
+}
+
+// On one communicator: to make it takes longest.
 TEST(Nccl, EveryCollective) {
   STRATA_NEEDS_GPUS(kRanks);
   const absl::Status status = RunRanks(kRanks, [](World& host) -> absl::Status {
     ASSIGN_OR_RETURN(GpuRank r, OpenRank(host, std::chrono::seconds(30)));
     const int me = host.rank();
     ASSIGN_OR_RETURN(const auto comm, r.world->Connect({"pair", {0, 1}}));
-    for (const Collective::Kind kind : {Collective::kAllReduce, Collective::kReduceScatter, Collective::kAllGather,
-                                        Collective::kAllToAll, Collective::kBroadcast}) {
-      for (const ReduceOp reduce : {ReduceOp::kSum, ReduceOp::kMax}) {
-        const int64_t count = kind == Collective::kAllGather ? kCount / 2 : kCount;
-        RETURN_IF_ERROR(r.Write(r.in, RankInput(me, kCount)));
-        RETURN_IF_ERROR(r.Write(r.out, std::vector<float>(kCount, -1)));
-        const Collective call{.kind = kind, .reduce = reduce, .count = count, .peer = 1, .in = r.in, .out = r.out};
-        RETURN_IF_ERROR(comm->Issue({&call, 1}, r.stream));
-        const std::vector<float> want = ExpectedOfTwo(call, me);
-        ASSIGN_OR_RETURN(const std::vector<float> got, r.Read(r.out, static_cast<int64_t>(want.size())));
-        EXPECT_EQ(got, want) << Name(kind) << " on rank " << me;
-      }
-    }
-    // A send and a receive of one span start together.
-    RETURN_IF_ERROR(r.Write(r.in, RankInput(me, kCount)));
-    const Collective swap[] = {{.kind = Collective::kSend, .count = kCount, .peer = 1 - me, .in = r.in},
-                               {.kind = Collective::kRecv, .count = kCount, .peer = 1 - me, .out = r.out}};
-    RETURN_IF_ERROR(comm->Issue(swap, r.stream));
-    const Collective barrier{.kind = Collective::kBarrier};
-    RETURN_IF_ERROR(comm->Issue({&barrier, 1}, r.stream));
-    ASSIGN_OR_RETURN(const std::vector<float> got, r.Read(r.out, kCount));
-    EXPECT_EQ(got, RankInput(1 - me, kCount));
+    RETURN_IF_ERROR(CheckCollectives(r, *comm, me));
+    RETURN_IF_ERROR(CheckSwap(r, *comm, me));
+    RETURN_IF_ERROR(CheckShardsInPlace(r, *comm, me));
+    RETURN_IF_ERROR(CheckManyCalls(r, *comm, *host.ledger()->Find(me, KeyOf(comm->spec()))));
     RETURN_IF_ERROR(r.device->Drain());
-    return comm->Close();
-  });
-  EXPECT_TRUE(status.ok()) << status;
-}
-
-TEST(Nccl, ShardsInPlace) {
-  STRATA_NEEDS_GPUS(kRanks);
-  const absl::Status status = RunRanks(kRanks, [](World& host) -> absl::Status {
-    ASSIGN_OR_RETURN(GpuRank r, OpenRank(host, std::chrono::seconds(30)));
-    const int me = host.rank();
-    const int64_t half = kCount / 2;
-    ASSIGN_OR_RETURN(const auto comm, r.world->Connect({"pair", {0, 1}}));
-    RETURN_IF_ERROR(r.Write(r.in, RankInput(me, kCount)));
-    float* const shard = r.in + me * half;
-    const Collective scatter{.kind = Collective::kReduceScatter, .count = kCount, .in = r.in, .out = shard};
-    RETURN_IF_ERROR(comm->Issue({&scatter, 1}, r.stream));
-    const Collective gather{.kind = Collective::kAllGather, .count = half, .in = shard, .out = r.in};
-    RETURN_IF_ERROR(comm->Issue({&gather, 1}, r.stream));
-    ASSIGN_OR_RETURN(const std::vector<float> got, r.Read(r.in, kCount));
-    EXPECT_EQ(got, ExpectedOfTwo({.kind = Collective::kAllReduce, .count = kCount}, me));
     return comm->Close();
   });
   EXPECT_TRUE(status.ok()) << status;
@@ -189,7 +210,7 @@ TEST(Nccl, AllCommunicatorsOfARankEndTogether) {
   const absl::Status status = RunRanks(kRanks, [](World& host) -> absl::Status {
     ASSIGN_OR_RETURN(GpuRank r, OpenRank(host, std::chrono::seconds(2)));
     std::vector<std::unique_ptr<Communicator>> comms;
-    for (const char* name : {"dp", "tp", "edge 0->1 activation"}) {
+    for (const char* name : {"dp", "edge 0->1 activation"}) {
       ASSIGN_OR_RETURN(comms.emplace_back(), r.world->Connect({name, {0, 1}}));
     }
     const Collective call{.kind = Collective::kAllReduce, .count = kCount, .in = r.in, .out = r.out};
@@ -214,59 +235,38 @@ TEST(Nccl, AllCommunicatorsOfARankEndTogether) {
 // What the arena is registered as changes no result.
 TEST(Nccl, BuffersOfEveryKindGiveTheSame) {
   STRATA_NEEDS_GPUS(kRanks);
-  for (const NcclBuffers buffers : {NcclBuffers::kRegistered, NcclBuffers::kSymmetric, NcclBuffers::kCopyEngine}) {
-    for (const NcclLaunch launch : {NcclLaunch::kBackground, NcclLaunch::kDirect}) {
-      SCOPED_TRACE(std::string(kNcclBuffersNames[static_cast<int>(buffers)]));
-      const absl::Status status = RunRanks(kRanks, [&](World& host) -> absl::Status {
-        NcclWorldOptions options{.deadline = std::chrono::seconds(30), .collective_ctas = 8, .edge_ctas = 2};
-        options.buffers = buffers;
-        options.launch = launch;
-        ASSIGN_OR_RETURN(GpuRank r, OpenRank(host, options));
-        const int me = host.rank();
-        ASSIGN_OR_RETURN(const auto comm, r.world->Connect({"pair", {0, 1}}));
-        RETURN_IF_ERROR(r.Write(r.in, RankInput(me, kCount)));
-        for (const Collective::Kind kind :
-             {Collective::kAllReduce, Collective::kReduceScatter, Collective::kAllGather, Collective::kAllToAll}) {
-          const int64_t count = kind == Collective::kAllGather ? kCount / 2 : kCount;
-          const Collective call{.kind = kind, .count = count, .in = r.in, .out = r.out};
-          RETURN_IF_ERROR(comm->Issue({&call, 1}, r.stream));
-          const std::vector<float> want = ExpectedOfTwo(call, me);
-          ASSIGN_OR_RETURN(const std::vector<float> got, r.Read(r.out, static_cast<int64_t>(want.size())));
-          EXPECT_EQ(got, want) << Name(kind) << " on rank " << me;
-        }
-        return comm->Close();
-      });
-      EXPECT_TRUE(status.ok()) << status;
-    }
+  for (const auto& [buffers, launch] : {std::pair{NcclBuffers::kRegistered, NcclLaunch::kDirect},
+                                        {NcclBuffers::kSymmetric, NcclLaunch::kBackground},
+                                        {NcclBuffers::kCopyEngine, NcclLaunch::kDirect}}) {
+    SCOPED_TRACE(std::string(kNcclBuffersNames[static_cast<int>(buffers)]));
+    const absl::Status status = RunRanks(kRanks, [&, how = buffers, by = launch](World& host) -> absl::Status {
+      NcclWorldOptions options{.deadline = std::chrono::seconds(30), .collective_ctas = 8, .edge_ctas = 2};
+      options.buffers = how;
+      options.launch = by;
+      ASSIGN_OR_RETURN(GpuRank r, OpenRank(host, options));
+      const int me = host.rank();
+      ASSIGN_OR_RETURN(const auto comm, r.world->Connect({"pair", {0, 1}}));
+      RETURN_IF_ERROR(r.Write(r.in, RankInput(me, kCount)));
+      for (const Collective::Kind kind :
+           {Collective::kAllReduce, Collective::kReduceScatter, Collective::kAllGather, Collective::kAllToAll}) {
+        const int64_t count = kind == Collective::kAllGather ? kCount / 2 : kCount;
+        const Collective call{.kind = kind, .count = count, .in = r.in, .out = r.out};
+        RETURN_IF_ERROR(comm->Issue({&call, 1}, r.stream));
+        const std::vector<float> want = ExpectedOfTwo(call, me);
+        ASSIGN_OR_RETURN(const std::vector<float> got, r.Read(r.out, static_cast<int64_t>(want.size())));
+        EXPECT_EQ(got, want) << Name(kind) << " on rank " << me;
+      }
+      return comm->Close();
+    });
+    EXPECT_TRUE(status.ok()) << status;
   }
-}
-
-// More calls on their way than are remembered one by one.
-TEST(Nccl, ManyCallsWithoutAWait) {
-  STRATA_NEEDS_GPUS(kRanks);
-  const absl::Status status = RunRanks(kRanks, [](World& host) -> absl::Status {
-    ASSIGN_OR_RETURN(GpuRank r, OpenRank(host, std::chrono::seconds(30)));
-    ASSIGN_OR_RETURN(const auto comm, r.world->Connect({"pair", {0, 1}}));
-    const Collective call{.kind = Collective::kAllReduce, .count = kCount, .in = r.in, .out = r.out};
-    for (int i = 0; i < 500; ++i) RETURN_IF_ERROR(comm->Issue({&call, 1}, r.stream));
-    RETURN_IF_ERROR(r.device->Drain());
-    const CommRecord* record = host.ledger()->Find(host.rank(), KeyOf(comm->spec()));
-    for (int i = 0; i < 100 && record->ended() < 500; ++i) {
-      RETURN_IF_ERROR(comm->Poll());
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    EXPECT_EQ(record->issued(), 500u);
-    EXPECT_EQ(record->ended(), 500u);
-    return comm->Close();
-  });
-  EXPECT_TRUE(status.ok()) << status;
 }
 
 // Starts and stops: nothing is left behind that the next one stumbles over.
 TEST(Nccl, ManyWorldsOneAfterTheOther) {
   STRATA_NEEDS_GPUS(kRanks);
   const char* const given = std::getenv("STRATA_STARTS");
-  const int starts = given == nullptr ? 10 : std::atoi(given);
+  const int starts = given == nullptr ? 4 : std::atoi(given);
   for (int i = 0; i < starts; ++i) {
     const std::array<uint32_t, 4> random = Philox(11, 0, static_cast<uint64_t>(i));
     const int num_comms = 1 + static_cast<int>(random[0] % 3), calls = static_cast<int>(random[1] % 4);

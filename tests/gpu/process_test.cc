@@ -48,6 +48,7 @@ class GpuProcesses : public ::testing::Test {
             "--set=parallel.dp=2",
             "--set=run.device=\"cuda\"",
             "--set=precision.compute=\"float32\"",
+            "--set=run.deterministic=true",  // no algorithms are tried, so that ranks are soon at work
             absl::StrFormat("--set=guard.hang_timeout=%d", hang_timeout),
             absl::StrFormat("--set=schedule.steps=%d", steps)};
   }
@@ -123,9 +124,9 @@ TEST_F(GpuProcesses, TrainWithoutNccl) {
 TEST_F(GpuProcesses, StartAndStop) {
   STRATA_NEEDS_PROCESSES();
   const char* const given = std::getenv("STRATA_STARTS");
-  const int starts = given == nullptr ? 2 : std::max(2, std::atoi(given) / 10);
+  const int starts = given == nullptr ? 1 : std::max(2, std::atoi(given) / 10);
   for (int i = 0; i < starts; ++i) {
-    const bool stopped = i % 2 == 1;
+    const bool stopped = i % 2 == 0;  // TrainWithoutNccl goes to the end
     std::filesystem::remove_all(run_.out());
     Process launch(Command(stopped ? 1'000'000 : 5, 60));
     if (stopped) {
