@@ -196,29 +196,37 @@ TEST(FuseOps, ZeroWithRecomputedBlocks) {
 
 // Schedules that run weight gradients later still can, and what the others wait for is not among them.
 TEST(FuseOps, WeightGradientsOfPackedProductsAreWork) {
-  for (const int64_t stage : {0, 2}) {
-    for (const Recompute level : {Recompute::kNone, Recompute::kSelective, Recompute::kBlock}) {
-      SCOPED_TRACE(absl::StrFormat("zero %d, recompute %d", stage, level));
-      JobConfig config = Recomputing(SmallJob(stage > 0 ? 2 : 1, 1, 4), level);
-      config.batch = {.tokens = 64, .micro = stage > 0 ? 1 : 2, .accumulate = 4};
-      config.parallel.pp = 2;
-      config.parallel.schedule = "zb-h1";
-      config.parallel.zero.stage = stage;
-      int products = 0;
-      const auto look = [&](const Job& job) {
-        for (const Node& n : job.programs[0][0].graph.nodes) {
-          const std::string_view op = n.op->name();
-          if (op.starts_with("linear_dx") || op == "linear_packed_dx") {
-            EXPECT_EQ(n.phase, Phase::kInputGrad) << n.scope;
+  for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kGpt2}) {
+    for (const int64_t stage : {0, 2}) {
+      for (const Recompute level : {Recompute::kNone, Recompute::kSelective, Recompute::kBlock}) {
+        SCOPED_TRACE(absl::StrFormat("arch %d, zero %d, recompute %d", arch, stage, level));
+        JobConfig config = Recomputing(SmallJobOf(arch, stage > 0 ? 2 : 1, 1, 4), level);
+        config.batch = {.tokens = 64, .micro = stage > 0 ? 1 : 2, .accumulate = 4};
+        config.model.dim = arch == ModelArch::kGpt2 ? 64 : config.model.dim;  // so that biases are adjacent
+        config.parallel.pp = 2;
+        config.parallel.schedule = "zb-h1";
+        config.parallel.zero.stage = stage;
+        int products = 0;
+        const auto look = [&](const Job& job) {
+          for (const Node& n : job.programs[0][0].graph.nodes) {
+            const std::string_view op = n.op->name();
+            if (op.starts_with("linear_dx") || op == "linear_packed_dx") {
+              EXPECT_EQ(n.phase, Phase::kInputGrad) << n.scope;
+            }
+            if (op != "linear_dw" && op != "linear_dw_acc") continue;
+            EXPECT_EQ(n.phase, Phase::kWeightGrad) << n.scope;
+            ++products;
           }
-          if (op != "linear_dw" && op != "linear_dw_acc") continue;
-          EXPECT_EQ(n.phase, Phase::kWeightGrad) << n.scope;
-          ++products;
-        }
-      };
-      const int times = level == Recompute::kBlock ? 2 : 1;
-      ExpectEqualRuns(config, {{"attention_packed", times}, {"linear_swiglu", times}, {"linear_dx_swiglu", 1}}, look);
-      EXPECT_EQ(products, 4);
+        };
+        const bool gated = arch == ModelArch::kLlama;
+        const int times = level == Recompute::kBlock ? 2 : 1;
+        ExpectEqualRuns(config,
+                        {{"attention_packed", times},
+                         {gated ? "linear_swiglu" : "linear_bias_gelu", times},
+                         {gated ? "linear_dx_swiglu" : "linear_dx_gelu", 1}},
+                        look);
+        EXPECT_EQ(products, 4);
+      }
     }
   }
 }
