@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <vector>
 
 #include "absl/strings/escaping.h"
@@ -12,6 +13,7 @@
 #include "core/base/dynamic_library.h"
 #include "core/base/env.h"
 #include "core/base/status.h"
+#include "core/kernels/gemm_sm90.h"
 
 namespace strata {
 
@@ -61,6 +63,7 @@ struct GemmPlans::Plan {
   cublasLtMatmulDesc_t operation = nullptr;
   cublasLtMatrixLayout_t first = nullptr, second = nullptr, result = nullptr;
   cublasLtMatmulAlgo_t algorithm{};
+  std::optional<Sm90Config> own;  // instead of the algorithm
   Choice choice;
 
   explicit Plan(const Library& l) : library(l) {}
@@ -78,12 +81,15 @@ namespace {
 
 constexpr int kCandidates = 64, kFinalists = 10, kRounds = 2;
 constexpr double kRoundSeconds = 0.015;
+constexpr char kApart[] = "apart";  // in the file: not fused
 
 cudaDataType_t TypeOf(DType t) { return t == DType::kBF16 ? CUDA_R_16BF : CUDA_R_32F; }
 
 std::string KeyOf(const GemmShape& s) {
-  return absl::StrFormat("%d,%d,%d,%d%d%s,%s,%s,%d%s", s.m, s.n, s.k, s.transpose_a, s.transpose_b, s.bias ? "b" : "",
-                         Name(s.in), Name(s.out), s.align, s.ldd > 0 ? absl::StrFormat(",%d", s.ldd) : "");
+  constexpr const char* kFusions[] = {"", "swiglu", "swiglu_dx"};
+  return absl::StrFormat("%d,%d,%d,%d%d%s%s,%s,%s,%d%s", s.m, s.n, s.k, s.transpose_a, s.transpose_b, s.bias ? "b" : "",
+                         kFusions[static_cast<int>(s.fusion)], Name(s.in), Name(s.out), s.align,
+                         s.ldd > 0 ? absl::StrFormat(",%d", s.ldd) : "");
 }
 
 std::string CacheFolder() {
@@ -114,6 +120,7 @@ absl::StatusOr<std::shared_ptr<GemmPlans>> GemmPlans::Open(const CudaContext& co
   const size_t version = plans->library_->GetVersion();  // 130002
   plans->version_ = absl::StrFormat("%d.%d.%d", version / 10000, version / 100 % 100, version % 100);
   RETURN_IF_ERROR(plans->Check(plans->library_->Create(&plans->handle_), "cublasLtCreate"));
+  plans->own_ = std::make_unique<Sm90Gemm>(context);
   if (const std::string folder = CacheFolder(); !folder.empty()) {
     std::string device = context.properties.name;
     std::replace(device.begin(), device.end(), ' ', '-');
@@ -123,8 +130,8 @@ absl::StatusOr<std::shared_ptr<GemmPlans>> GemmPlans::Open(const CudaContext& co
   return plans;
 }
 
-// One line a shape: its key and the 64 bytes of the algorithm in hexadecimal. A line that does not parse, or an algorithm that
-// cuBLASLt refuses, is timed anew.
+// One line a shape: its key, and the 64 bytes of cuBLASLt's algorithm in hexadecimal, or the name of a configuration of ours, or "apart". A
+// line that does not parse, or an algorithm that cuBLASLt refuses, is timed anew.
 void GemmPlans::LoadCache() {
   const absl::StatusOr<std::string> text = ReadText(Env::Posix(), cache_path_);
   if (!text.ok()) return;
@@ -178,7 +185,7 @@ absl::Status GemmPlans::Launch(Plan& plan, const Operands& o, const cublasLtMatm
                "cublasLtMatmul");
 }
 
-absl::Status GemmPlans::Choose(const GemmShape& s, Plan& plan, const Operands& o, Search search) const {
+absl::Status GemmPlans::Choose(const GemmShape& s, Plan& plan, const Operands& o, Search search) {
   cublasLtMatmulPreference_t preference = nullptr;
   RETURN_IF_ERROR(Check(library_->PreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate"));
   const uint64_t workspace = o.workspace.size();
@@ -212,38 +219,65 @@ absl::Status GemmPlans::Choose(const GemmShape& s, Plan& plan, const Operands& o
     if (Launch(plan, o, plan.algorithm).ok()) return absl::OkStatus();
   }
 
-  const auto time = [&](const cublasLtMatmulAlgo_t& algorithm, int runs) {
-    return SecondsOnStream(o.stream, runs, [&] { return Launch(plan, o, algorithm); });
+  struct Candidate {
+    std::optional<Sm90Config> own;
+    cublasLtMatmulAlgo_t algorithm{};
+    double seconds = 0;
   };
-  std::vector<std::pair<double, int>> times;
+  const auto time = [&](const Candidate& c, int runs) {
+    return SecondsOnStream(o.stream, runs,
+                           [&] { return c.own ? own_->Run(s, o, *c.own) : Launch(plan, o, c.algorithm); });
+  };
+  std::vector<Candidate> candidates;
+  const auto propose = [&](Candidate c) {
+    if (!time(c, 1).ok()) {  // an algorithm that the chip refuses
+      cudaGetLastError();
+      return;
+    }
+    const absl::StatusOr<double> t = time(c, 2);
+    if (!t.ok()) return;
+    c.seconds = *t;
+    candidates.push_back(c);
+  };
   for (int i = 0; i < count; ++i) {
     if (found[i].state != CUBLAS_STATUS_SUCCESS || found[i].workspaceSize > o.workspace.size()) continue;
-    if (!time(found[i].algo, 1).ok()) {  // an algorithm that the chip refuses
-      cudaGetLastError();
-      continue;
-    }
-    const absl::StatusOr<double> t = time(found[i].algo, 2);
-    if (t.ok()) times.emplace_back(*t, i);
+    propose({std::nullopt, found[i].algo});
   }
-  if (times.empty()) return absl::FailedPreconditionError("cuBLASLt runs no algorithm for " + KeyOf(s));
-  const int first = times[0].second;
-  std::sort(times.begin(), times.end());
-  if (times.size() > kFinalists) times.resize(kFinalists);
+  if (candidates.empty()) return absl::FailedPreconditionError("cuBLASLt runs no algorithm for " + KeyOf(s));
+  const Candidate first = candidates[0];
+  if (own_->Runs(s, o)) {
+    for (const Sm90Config& config : own_->Configs(s)) propose({config, {}});
+  }
+  std::sort(candidates.begin(), candidates.end(),
+            [](const Candidate& x, const Candidate& y) { return x.seconds < y.seconds; });
+  if (candidates.size() > kFinalists) candidates.resize(kFinalists);
   // The finalists in turn, so that a drifting clock treats all alike, and for so long that the chip is as hot and as slow as
   // in training.
-  const int runs = static_cast<int>(std::clamp(kRoundSeconds / times[0].first, 1.0, 200.0));
-  std::vector<double> total(times.size());
+  const int runs = static_cast<int>(std::clamp(kRoundSeconds / candidates[0].seconds, 1.0, 200.0));
+  for (Candidate& c : candidates) c.seconds = 0;
   for (int round = 0; round <= kRounds; ++round) {
-    for (size_t i = 0; i < times.size(); ++i) {
-      ASSIGN_OR_RETURN(const double t, time(found[times[i].second].algo, runs));
-      if (round > 0) total[i] += t / kRounds;
+    for (Candidate& c : candidates) {
+      ASSIGN_OR_RETURN(const double t, time(c, runs));
+      if (round > 0) c.seconds += t / kRounds;
     }
   }
-  const size_t best = std::min_element(total.begin(), total.end()) - total.begin();
-  plan.algorithm = found[times[best].second].algo;
-  ASSIGN_OR_RETURN(const double first_seconds, time(found[first].algo, 3));
-  plan.choice = {total[best], first_seconds, count};
+  const Candidate& best =
+      *std::min_element(candidates.begin(), candidates.end(),
+                        [](const Candidate& x, const Candidate& y) { return x.seconds < y.seconds; });
+  plan.algorithm = best.algorithm;
+  plan.own = best.own;
+  ASSIGN_OR_RETURN(const double first_seconds, time(first, 3));
+  plan.choice = {best.seconds, first_seconds, count, best.own ? best.own->Name() : "cuBLASLt"};
   return absl::OkStatus();
+}
+
+absl::Status GemmPlans::FillOperands(const GemmShape& s, const Operands& o) const {
+  RETURN_IF_ERROR(FillRandom(const_cast<void*>(o.a), s.in, s.m * s.k, 1, o.stream));
+  RETURN_IF_ERROR(FillRandom(const_cast<void*>(o.b), s.in, s.k * s.n, 2, o.stream));
+  if (o.gate_up != nullptr) {
+    RETURN_IF_ERROR(FillRandom(const_cast<void*>(o.gate_up), s.in, 2 * s.m * s.n, 4, o.stream));
+  }
+  return FillRandom(o.d, s.out, (s.m - 1) * s.pitch() + s.n, 3, o.stream);
 }
 
 absl::Status GemmPlans::Prepare(const GemmShape& shape, const Operands& o, Search search) {
@@ -256,6 +290,13 @@ absl::Status GemmPlans::Prepare(const GemmShape& shape, const Operands& o, Searc
     return absl::OkStatus();
   }
   if (const auto it = cache_.find(key); it != cache_.end()) {
+    const absl::StatusOr<Sm90Config> own = Sm90Config::Parse(it->second);
+    if (own.ok() && own_->Runs(shape, o)) {
+      plan->own = *own;
+      plan->choice.name = own->Name();
+      plans_[shape] = std::move(plan);
+      return absl::OkStatus();
+    }
     const std::string bytes = absl::HexStringToBytes(it->second);
     cublasLtMatmulHeuristicResult_t result{};
     if (bytes.size() == sizeof(plan->algorithm)) {
@@ -268,21 +309,63 @@ absl::Status GemmPlans::Prepare(const GemmShape& shape, const Operands& o, Searc
       }
     }
   }
-  RETURN_IF_ERROR(FillRandom(const_cast<void*>(o.a), shape.in, shape.m * shape.k, 1, o.stream));
-  RETURN_IF_ERROR(FillRandom(const_cast<void*>(o.b), shape.in, shape.k * shape.n, 2, o.stream));
-  RETURN_IF_ERROR(FillRandom(o.d, shape.out, (shape.m - 1) * shape.pitch() + shape.n, 3, o.stream));
+  RETURN_IF_ERROR(FillOperands(shape, o));
   RETURN_IF_ERROR(Choose(shape, *plan, o, search));
-  cache_[key] = absl::BytesToHexString(
-      absl::string_view(reinterpret_cast<const char*>(&plan->algorithm), sizeof(plan->algorithm)));
+  cache_[key] = plan->own ? plan->own->Name()
+                          : absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(&plan->algorithm),
+                                                                     sizeof(plan->algorithm)));
   plans_[shape] = std::move(plan);
   SaveCache();
   return absl::OkStatus();
 }
 
 absl::Status GemmPlans::Run(const GemmShape& shape, const Operands& operands) {
+  if (Fuses(shape)) return own_->Run(shape, operands, *fused_.at(shape));
   const auto it = plans_.find(shape);
   if (it == plans_.end()) return absl::InternalError("a matrix product that was not prepared: " + KeyOf(shape));
+  if (it->second->own) return own_->Run(shape, operands, *it->second->own);
   return Launch(*it->second, operands, it->second->algorithm);
+}
+
+absl::Status GemmPlans::PrepareFused(const GemmShape& shape, const Operands& o, Search search,
+                                     const std::function<absl::Status()>& apart) {
+  if (fused_.contains(shape) || search == Search::kFirst || !own_->Runs(shape, o)) return absl::OkStatus();
+  const std::string key = KeyOf(shape);
+  const auto cached = cache_.find(key);
+  if (cached != cache_.end() && cached->second == kApart) {
+    fused_[shape] = std::nullopt;
+    return absl::OkStatus();
+  }
+  if (cached != cache_.end()) {
+    if (const absl::StatusOr<Sm90Config> own = Sm90Config::Parse(cached->second); own.ok()) {
+      fused_[shape] = *own;
+      return absl::OkStatus();
+    }
+  }
+  RETURN_IF_ERROR(FillOperands(shape, o));
+  std::vector<std::pair<double, std::optional<Sm90Config>>> candidates = {{0, std::nullopt}};
+  for (const Sm90Config& config : own_->Configs(shape)) candidates.emplace_back(0, config);
+  int runs = 2;
+  for (int round = 0; round <= kRounds; ++round) {
+    for (auto& [seconds, config] : candidates) {
+      ASSIGN_OR_RETURN(const double t, SecondsOnStream(o.stream, runs, [&] {
+                         return config ? own_->Run(shape, o, *config) : apart();
+                       }));
+      seconds = round == 0 ? 0 : seconds + t / kRounds;
+      if (round == 0) runs = static_cast<int>(std::clamp(kRoundSeconds / t, 1.0, 200.0));
+    }
+  }
+  const auto best = std::min_element(candidates.begin(), candidates.end(),
+                                     [](const auto& x, const auto& y) { return x.first < y.first; });
+  fused_[shape] = best->second;
+  cache_[key] = best->second ? best->second->Name() : kApart;
+  SaveCache();
+  return absl::OkStatus();
+}
+
+bool GemmPlans::Fuses(const GemmShape& shape) const {
+  const auto it = fused_.find(shape);
+  return it != fused_.end() && it->second.has_value();
 }
 
 GemmPlans::Choice GemmPlans::ChoiceOf(const GemmShape& shape) const {

@@ -1,13 +1,15 @@
 #pragma once
-// Matrix products on the GPU by cuBLASLt, which is opened at run time. The algorithm of a shape is chosen once, by timing what
-// the heuristic proposes on random data, and kept in a file for the next start: $STRATA_CACHE, else
-// $XDG_CACHE_HOME/strata or ~/.cache/strata, named by device and cuBLASLt version.
+// Matrix products on the GPU by cuBLASLt, which is opened at run time, or on Hopper by kernels of our own (gemm_sm90.h). What computes a
+// shape is chosen once, by timing what cuBLASLt's heuristic proposes and our own on random data, and kept in a file for the
+// next start: $STRATA_CACHE, else $XDG_CACHE_HOME/strata or ~/.cache/strata, named by device and cuBLASLt version.
 
 #include <cublasLt.h>
 
 #include <compare>
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -15,7 +17,21 @@
 
 namespace strata {
 
+class Sm90Gemm;  // gemm_sm90.h
+
+// How a kernel of ours takes the tiles of D.
+struct Sm90Config {
+  int group = 8;             // pairs of tiles along m that share columns in the L2 cache: 256 rows each
+  bool cut_k = false;        // what does not fill a last wave is cut along k
+  std::string Name() const;  // "sm90 8 0"
+  static absl::StatusOr<Sm90Config> Parse(const std::string& name);
+};
+
 inline constexpr int64_t kGemmWorkspaceBytes = int64_t{64} << 20;
+
+// What is done with a product's result before it leaves the chip. kSwiglu: B^T is gate's rows [n / 2, k], then up's; D is gate | up
+// and h[m, n / 2] = silu(gate) up. kSwigluDx: the product is dh[m, n]; D[m, 2 n] is the gradient by gate | up.
+enum class GemmFusion : uint8_t { kNone, kSwiglu, kSwigluDx };
 
 // D[m, n] = op(A) op(B) + beta C (+ bias), row-major; sums in float32. A and B are contiguous and have one dtype. C has D's dtype,
 // shape and pitch, and may be D.
@@ -26,6 +42,7 @@ struct GemmShape {
   bool bias = false;    // + bias[n], of D's dtype, in every row
   int32_t align = 256;  // bytes: the least alignment of the operands
   int64_t ldd = 0;      // elements from one row of D to the next; 0: n
+  GemmFusion fusion = GemmFusion::kNone;
   int64_t pitch() const { return ldd > 0 ? ldd : n; }
   auto operator<=>(const GemmShape&) const = default;
 };
@@ -45,11 +62,18 @@ class GemmPlans {
     float beta;
     std::span<std::byte> workspace;
     cudaStream_t stream;
+    void* h = nullptr;              // kSwiglu: [m, n / 2]
+    const void* gate_up = nullptr;  // kSwigluDx: [m, 2 n]
   };
   // Chooses the algorithm of the shape: the fastest, or cuBLASLt's first that runs, always the same one. Writes random numbers
   // over all operands. Blocks. Errors: FailedPrecondition where cuBLASLt has none for it.
   enum class Search : uint8_t { kTimed, kFirst };
   absl::Status Prepare(const GemmShape& shape, const Operands& operands, Search search);
+  // Of a shape with a fusion: chooses between one kernel and `apart`, which launches the same in two.
+  absl::Status PrepareFused(const GemmShape& shape, const Operands& operands, Search search,
+                            const std::function<absl::Status()>& apart);
+  // Whether one kernel was chosen, which Run() then launches.
+  bool Fuses(const GemmShape& shape) const;
   // Only launches; Prepare was called for the shape.
   absl::Status Run(const GemmShape& shape, const Operands& operands);
 
@@ -57,6 +81,7 @@ class GemmPlans {
   struct Choice {                           // for `strata bench gemm`
     double seconds = 0, first_seconds = 0;  // of the chosen algorithm, and of the heuristic's first; 0: from the file
     int tried = 0;
+    std::string name;  // "cuBLASLt", "sm90 8 0"
   };
   Choice ChoiceOf(const GemmShape& shape) const;
 
@@ -67,16 +92,19 @@ class GemmPlans {
   GemmPlans();
   absl::Status Check(cublasStatus_t status, const char* call) const;
   absl::StatusOr<std::unique_ptr<Plan>> MakePlan(const GemmShape& shape) const;
-  absl::Status Choose(const GemmShape& shape, Plan& plan, const Operands& o, Search search) const;
+  absl::Status Choose(const GemmShape& shape, Plan& plan, const Operands& o, Search search);
   absl::Status Launch(Plan& plan, const Operands& o, const cublasLtMatmulAlgo_t& algorithm) const;
+  absl::Status FillOperands(const GemmShape& shape, const Operands& o) const;
   void LoadCache();
   void SaveCache() const;
 
   std::unique_ptr<Library> library_;
+  std::unique_ptr<Sm90Gemm> own_;
   cublasLtHandle_t handle_ = nullptr;
   std::string version_, cache_path_;
   std::map<std::string, std::string> cache_;  // shape -> algorithm, both as text
   std::map<GemmShape, std::unique_ptr<Plan>> plans_;
+  std::map<GemmShape, std::optional<Sm90Config>> fused_;  // nullopt: apart
 };
 
 // Uniform random numbers in [-1, 1) of dtype f32 or bf16.

@@ -101,15 +101,53 @@ absl::StatusOr<Product> Multiply(const KernelArgs& a) {
   return p;
 }
 
-absl::Status RunSwiglu(const KernelArgs& a) {
+absl::Status Swiglu(const KernelArgs& a) {
   ASSIGN_OR_RETURN(const Product p, Multiply<GateUp>(a));
   return SwigluForward({p.shape.out, p.shape.m, p.shape.n / 2, p.y, a.out[1].data}, StreamOf(a));
 }
 
-absl::Status RunDxSwiglu(const KernelArgs& a) {
+absl::Status DxSwiglu(const KernelArgs& a) {
   ASSIGN_OR_RETURN(const Product p, Multiply<DxInDgu>(a));
   return SwigluBackward({p.shape.out, p.shape.m, p.shape.n, a.in[2].data, p.y, p.shape.ldd, a.out[0].data},
                         StreamOf(a));
+}
+
+// The same in one kernel, where that is faster.
+using Fused = std::pair<GemmShape, GemmPlans::Operands>;
+absl::StatusOr<Fused> FusedSwiglu(const KernelArgs& a) {
+  ASSIGN_OR_RETURN(const Product p, Described<GateUp>(a));
+  Fused f{p.shape, OperandsOf(p, a)};
+  f.first.fusion = GemmFusion::kSwiglu;
+  f.first.align = std::min(f.first.align, AlignmentOf({a.out[1].data}));
+  f.second.h = a.out[1].data;
+  return f;
+}
+absl::StatusOr<Fused> FusedDxSwiglu(const KernelArgs& a) {
+  ASSIGN_OR_RETURN(const Product p, Described<DxInDgu>(a));
+  Fused f{p.shape, OperandsOf(p, a)};
+  f.first.fusion = GemmFusion::kSwigluDx;
+  f.first.align = AlignmentOf({p.x, p.w, a.in[2].data, a.out[0].data});
+  f.first.ldd = 0;
+  f.second.d = a.out[0].data;
+  f.second.gate_up = a.in[2].data;
+  return f;
+}
+using DescribeFused = absl::StatusOr<Fused> (*)(const KernelArgs&);
+
+template <Describe kDescribe, DescribeFused kFused, GemmPlans::Search kSearch>
+absl::Status PrepareFused(const KernelArgs& a) {
+  RETURN_IF_ERROR((Prepare<kDescribe, kSearch>(a)));
+  ASSIGN_OR_RETURN(const Fused f, kFused(a));
+  ASSIGN_OR_RETURN(GemmPlans* const gemms, GemmPlansOf(a));
+  return gemms->PrepareFused(f.first, f.second, kSearch,
+                             [&a, run = kFused == FusedSwiglu ? Swiglu : DxSwiglu] { return run(a); });
+}
+template <DescribeFused kFused>
+absl::Status RunFused(const KernelArgs& a) {
+  ASSIGN_OR_RETURN(const Fused f, kFused(a));
+  ASSIGN_OR_RETURN(GemmPlans* const gemms, GemmPlansOf(a));
+  if (gemms->Fuses(f.first)) return gemms->Run(f.first, f.second);
+  return kFused == FusedSwiglu ? Swiglu(a) : DxSwiglu(a);
 }
 
 absl::Status RunBiasGelu(const KernelArgs& a) {
@@ -150,12 +188,20 @@ Kernel Make(absl::Status (*run)(const KernelArgs&), Determinism determinism,
                                                            : Prepare<kDescribe, GemmPlans::Search::kTimed>};
 }
 
+template <Describe kDescribe, DescribeFused kFused>
+Kernel MakeFused(Determinism determinism) {
+  Kernel kernel = Make<kDescribe>(RunFused<kFused>, determinism);
+  kernel.prepare = determinism == Determinism::kBitExact ? PrepareFused<kDescribe, kFused, GemmPlans::Search::kFirst>
+                                                         : PrepareFused<kDescribe, kFused, GemmPlans::Search::kTimed>;
+  return kernel;
+}
+
 }  // namespace
 
 void AddCudaLinearFusedKernels(KernelTable& table, Determinism determinism) {
   for (const DType t : {DType::kF32, DType::kBF16}) {
-    table.Add("linear_swiglu", t, Make<GateUp>(RunSwiglu, determinism));
-    table.Add("linear_dx_swiglu", t, Make<DxInDgu>(RunDxSwiglu, determinism));
+    table.Add("linear_swiglu", t, MakeFused<GateUp, FusedSwiglu>(determinism));
+    table.Add("linear_dx_swiglu", t, MakeFused<DxInDgu, FusedDxSwiglu>(determinism));
     table.Add("linear_bias_gelu", t, Make<Affine>(RunBiasGelu, determinism));
     table.Add("linear_dx_gelu", t, Make<DxInDpre>(RunDxGelu, determinism));
     table.Add("linear_rope", t, Make<Qkv>(RunRope, determinism, RopeWorkspace));

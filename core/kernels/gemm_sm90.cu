@@ -1,0 +1,184 @@
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "core/base/status.h"
+#include "core/kernels/gemm_sm90.cuh"
+#include "core/kernels/gemm_sm90.h"
+
+namespace strata {
+namespace {
+
+using sm90::Epilogue;
+using sm90::GemmArgs;
+using sm90::Major;
+
+constexpr int64_t kFlagBytes = 4096;  // of the workspace, before the partial sums
+
+using KernelFn = void (*)(GemmArgs);
+struct Entry {
+  bool transpose_a, transpose_b;
+  Epilogue epilogue;
+  KernelFn kernel;
+};
+template <Major kA, Major kB, Epilogue kEpilogue>
+constexpr Entry kEntry{kA == Major::kMN, kB == Major::kK, kEpilogue, sm90::GemmKernel<kA, kB, kEpilogue>};
+constexpr Entry kEntries[] = {
+    kEntry<Major::kK, Major::kK, Epilogue::kRound>,   kEntry<Major::kK, Major::kMN, Epilogue::kRound>,
+    kEntry<Major::kMN, Major::kMN, Epilogue::kRound>, kEntry<Major::kMN, Major::kMN, Epilogue::kFloat32>,
+    kEntry<Major::kK, Major::kK, Epilogue::kSwiglu>,  kEntry<Major::kK, Major::kMN, Epilogue::kSwigluDx>,
+};
+
+Epilogue EpilogueOf(const GemmShape& s) {
+  if (s.fusion == GemmFusion::kSwiglu) return Epilogue::kSwiglu;
+  if (s.fusion == GemmFusion::kSwigluDx) return Epilogue::kSwigluDx;
+  return s.out == DType::kF32 ? Epilogue::kFloat32 : Epilogue::kRound;
+}
+
+const Entry* Find(const GemmShape& s) {
+  for (const Entry& e : kEntries) {
+    if (e.transpose_a == s.transpose_a && e.transpose_b == s.transpose_b && e.epilogue == EpilogueOf(s)) return &e;
+  }
+  return nullptr;
+}
+
+int64_t Tiles(const GemmShape& s) {
+  const int64_t width = s.fusion == GemmFusion::kSwiglu ? sm90::kTileN / 2 : sm90::kTileN;
+  const int64_t n = s.fusion == GemmFusion::kSwiglu ? s.n / 2 : s.n;
+  return Ceil(s.m, 2 * sm90::kTileM) * Ceil(n, width);
+}
+
+// x[rows, columns], rows `pitch` elements apart, in boxes of box_rows x 64.
+absl::StatusOr<CUtensorMap> MapOf(const void* x, int64_t rows, int64_t columns, int64_t pitch, int box_rows) {
+  static const auto encode = []() -> decltype(&cuTensorMapEncodeTiled) {
+    void* fn = nullptr;
+    cudaDriverEntryPointQueryResult found{};
+    const cudaError_t e =
+        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &fn, 12000, cudaEnableDefault, &found);
+    if (e != cudaSuccess || found != cudaDriverEntryPointSuccess) return nullptr;
+    return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(fn);
+  }();
+  if (encode == nullptr) return absl::FailedPreconditionError("the GPU's driver has no cuTensorMapEncodeTiled");
+  const cuuint64_t dims[] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
+  const cuuint64_t strides[] = {static_cast<cuuint64_t>(pitch) * 2};
+  const cuuint32_t box[] = {64, static_cast<cuuint32_t>(box_rows)}, steps[] = {1, 1};
+  CUtensorMap map;
+  const CUresult r = encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(x), dims, strides, box, steps,
+                            CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                            CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (r == CUDA_SUCCESS) return map;
+  return absl::InternalError(absl::StrFormat("no tensor map of [%d, %d] with rows of %d elements at %p: CUDA error %d",
+                                             rows, columns, pitch, x, static_cast<int>(r)));
+}
+
+absl::StatusOr<GemmArgs> ArgsOf(const GemmShape& s, const GemmPlans::Operands& o, Sm90Config config, int clusters) {
+  GemmArgs g{};
+  const bool swiglu = s.fusion == GemmFusion::kSwiglu;
+  const int64_t n = swiglu ? s.n / 2 : s.n;
+  constexpr int kBoxRows = 16;  // a warp stores 16 rows at a time
+  ASSIGN_OR_RETURN(g.a,
+                   s.transpose_a ? MapOf(o.a, s.k, s.m, s.m, sm90::kTileK) : MapOf(o.a, s.m, s.k, s.k, sm90::kTileM));
+  ASSIGN_OR_RETURN(
+      g.b, s.transpose_b ? MapOf(o.b, s.n, s.k, s.k, sm90::kTileN / 2) : MapOf(o.b, s.k, s.n, s.n, sm90::kTileK));
+  const auto half = [&](const void* x, int which, int64_t pitch) {
+    return MapOf(static_cast<const CudaBF16*>(x) + which * n, s.m, n, pitch, kBoxRows);
+  };
+  if (swiglu) {
+    ASSIGN_OR_RETURN(g.d, half(o.d, 0, 2 * n));
+    ASSIGN_OR_RETURN(g.d_up, half(o.d, 1, 2 * n));
+    ASSIGN_OR_RETURN(g.e, MapOf(o.h, s.m, n, n, kBoxRows));
+  } else if (s.fusion == GemmFusion::kSwigluDx) {
+    ASSIGN_OR_RETURN(g.d, half(o.d, 0, 2 * n));
+    ASSIGN_OR_RETURN(g.d_up, half(o.d, 1, 2 * n));
+    ASSIGN_OR_RETURN(g.gate, half(o.gate_up, 0, 2 * n));
+    ASSIGN_OR_RETURN(g.up, half(o.gate_up, 1, 2 * n));
+  } else if (s.out == DType::kF32) {
+    g.d32 = static_cast<float*>(o.d);
+    g.accumulate = o.beta != 0;
+  } else {
+    ASSIGN_OR_RETURN(g.d, MapOf(o.d, s.m, s.n, s.pitch(), kBoxRows));
+    if (o.beta != 0) g.c = static_cast<const CudaBF16*>(o.c != nullptr ? o.c : o.d);
+    g.bias = static_cast<const CudaBF16*>(o.bias);
+  }
+  g.m = static_cast<int>(s.m);
+  g.n = static_cast<int>(n);
+  g.k_blocks = static_cast<int>(Ceil(s.k, sm90::kTileK));
+  g.pairs_m = static_cast<int>(Ceil(s.m, 2 * sm90::kTileM));
+  g.tiles_n = static_cast<int>(Tiles(s) / g.pairs_m);
+  g.group = config.group;
+  g.direct = g.pairs_m * g.tiles_n;
+  const int64_t parts = int64_t{2} * clusters * sm90::kPartFloats * 4;
+  if (config.cut_k && g.direct % clusters != 0 && kFlagBytes + parts <= static_cast<int64_t>(o.workspace.size())) {
+    g.direct = std::max(0, g.direct / clusters - 1) * clusters;
+    g.ready = reinterpret_cast<int*>(o.workspace.data());
+    g.parts = reinterpret_cast<float*>(o.workspace.data() + kFlagBytes);
+  }
+  return g;
+}
+
+}  // namespace
+
+std::string Sm90Config::Name() const { return absl::StrFormat("sm90 %d %d", group, cut_k); }
+
+absl::StatusOr<Sm90Config> Sm90Config::Parse(const std::string& name) {
+  const std::vector<std::string> words = absl::StrSplit(name, ' ');
+  int group = 0, cut = 0;
+  if (words.size() != 3 || words[0] != "sm90" || !absl::SimpleAtoi(words[1], &group) ||
+      !absl::SimpleAtoi(words[2], &cut) || group < 1 || group > 1024) {
+    return absl::InvalidArgumentError("not a configuration of a product: " + name);
+  }
+  return Sm90Config{group, cut != 0};
+}
+
+Sm90Gemm::Sm90Gemm(const CudaContext& context)
+    : device_(context.index),
+      major_(context.properties.major),
+      multiprocessors_(context.properties.multiProcessorCount) {}
+
+bool Sm90Gemm::Runs(const GemmShape& s, const GemmPlans::Operands& o) const {
+  if (major_ != 9 || s.in != DType::kBF16 || Find(s) == nullptr || s.align % 16 != 0 || s.n % 16 != 0) return false;
+  if (s.m == 0 || s.n == 0 || s.k == 0 || std::max({s.m, s.n, s.k}) >= int64_t{1} << 30) return false;
+  if ((s.transpose_a ? s.m : s.k) % 8 != 0 || s.pitch() % 8 != 0) return false;  // rows of 16-byte units
+  // Indices of blocks of k are ints.
+  if (Tiles(s) * Ceil(s.k, sm90::kTileK) >= int64_t{1} << 30) return false;
+  const bool pitched = s.pitch() != s.n;
+  if (s.fusion != GemmFusion::kNone) return !s.bias && s.out == DType::kBF16 && o.beta == 0;
+  if (s.out == DType::kF32)
+    return !pitched && !s.bias && (o.beta == 0 || (o.beta == 1 && (o.c == nullptr || o.c == o.d)));
+  return o.beta == 0 || (o.beta == 1 && !pitched);
+}
+
+std::vector<Sm90Config> Sm90Gemm::Configs(const GemmShape& s) const {
+  std::vector<Sm90Config> configs = {{8, false}, {4, false}, {12, false}};
+  const int64_t clusters = multiprocessors_ / 2, tiles = Tiles(s);
+  if (tiles % clusters != 0 && 0.95 * Ceil(tiles, clusters) * clusters > tiles && Ceil(s.k, sm90::kTileK) >= 16) {
+    configs.push_back({8, true});
+    configs.push_back({4, true});
+  }
+  return configs;
+}
+
+absl::Status Sm90Gemm::Run(const GemmShape& s, const GemmPlans::Operands& o, Sm90Config config) {
+  const Entry* entry = Find(s);
+  if (entry == nullptr) return absl::InternalError("a product without a kernel");
+  const void* kernel = reinterpret_cast<const void*>(entry->kernel);
+  auto [at, fresh] = clusters_.try_emplace(kernel, 0);
+  if (fresh) {
+    RETURN_IF_ERROR(CudaStatus(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sm90::kSharedBytes), "GemmKernel"));
+    cudaLaunchConfig_t launch{};
+    launch.gridDim = dim3(multiprocessors_ / 2 * 2);
+    launch.blockDim = dim3(sm90::kThreads);
+    launch.dynamicSmemBytes = sm90::kSharedBytes;
+    RETURN_IF_ERROR(CudaStatus(cudaOccupancyMaxActiveClusters(&at->second, kernel, &launch), "GemmKernel"));
+  }
+  const int clusters = at->second;
+  if (clusters == 0) return absl::InternalError("no cluster of two blocks fits this GPU");
+  ASSIGN_OR_RETURN(const GemmArgs args, ArgsOf(s, o, config, clusters));
+  if (args.ready != nullptr) {
+    RETURN_IF_ERROR(CudaStatus(cudaMemsetAsync(args.ready, 0, kFlagBytes, o.stream), "GemmKernel"));
+  }
+  entry->kernel<<<2 * clusters, sm90::kThreads, sm90::kSharedBytes, o.stream>>>(args);
+  return Launched("GemmKernel");
+}
+
+}  // namespace strata
