@@ -21,9 +21,10 @@ class Sm90Gemm;  // gemm_sm90.h
 
 // How a kernel of ours takes the tiles of D.
 struct Sm90Config {
-  int group = 8;             // pairs of tiles along m that share columns in the L2 cache: 256 rows each
+  int group = 8;             // tiles of 256 rows that share columns in the L2 cache
   bool cut_k = false;        // what does not fill a last wave is cut along k
-  std::string Name() const;  // "sm90 8 0"
+  int blocks = 2;            // of a cluster, 2 or 4: they share what they load
+  std::string Name() const;  // "sm90 8 0 2"
   static absl::StatusOr<Sm90Config> Parse(const std::string& name);
 };
 
@@ -81,7 +82,7 @@ class GemmPlans {
   struct Choice {                           // for `strata bench gemm`
     double seconds = 0, first_seconds = 0;  // of the chosen algorithm, and of the heuristic's first; 0: from the file
     int tried = 0;
-    std::string name;  // "cuBLASLt", "sm90 8 0"
+    std::string name;  // "cuBLASLt", "sm90 8 0 2"
   };
   Choice ChoiceOf(const GemmShape& shape) const;
 

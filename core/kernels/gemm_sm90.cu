@@ -18,10 +18,11 @@ using KernelFn = void (*)(GemmArgs);
 struct Entry {
   bool transpose_a, transpose_b;
   Epilogue epilogue;
-  KernelFn kernel;
+  KernelFn pair, four;  // by the blocks of a cluster
 };
 template <Major kA, Major kB, Epilogue kEpilogue>
-constexpr Entry kEntry{kA == Major::kMN, kB == Major::kK, kEpilogue, sm90::GemmKernel<kA, kB, kEpilogue>};
+constexpr Entry kEntry{kA == Major::kMN, kB == Major::kK, kEpilogue, sm90::GemmKernel<kA, kB, kEpilogue, 1>,
+                       sm90::GemmKernel<kA, kB, kEpilogue, 2>};
 constexpr Entry kEntries[] = {
     kEntry<Major::kK, Major::kK, Epilogue::kRound>,   kEntry<Major::kK, Major::kMN, Epilogue::kRound>,
     kEntry<Major::kMN, Major::kMN, Epilogue::kRound>, kEntry<Major::kMN, Major::kMN, Epilogue::kFloat32>,
@@ -41,10 +42,9 @@ const Entry* Find(const GemmShape& s) {
   return nullptr;
 }
 
-int64_t Tiles(const GemmShape& s) {
-  const int64_t width = s.fusion == GemmFusion::kSwiglu ? sm90::kTileN / 2 : sm90::kTileN;
-  const int64_t n = s.fusion == GemmFusion::kSwiglu ? s.n / 2 : s.n;
-  return Ceil(s.m, 2 * sm90::kTileM) * Ceil(n, width);
+// Of a cluster.
+int64_t Tiles(const GemmShape& s, Sm90Config config) {
+  return Ceil(s.m, 2 * sm90::kTileM) * Ceil(s.n, config.blocks / 2 * sm90::kTileN);
 }
 
 // x[rows, columns], rows `pitch` elements apart, in boxes of box_rows x 64.
@@ -75,8 +75,8 @@ absl::StatusOr<GemmArgs> ArgsOf(const GemmShape& s, const GemmPlans::Operands& o
   const bool swiglu = s.fusion == GemmFusion::kSwiglu;
   const int64_t n = swiglu ? s.n / 2 : s.n;
   constexpr int kBoxRows = 16;  // a warp stores 16 rows at a time
-  ASSIGN_OR_RETURN(g.a,
-                   s.transpose_a ? MapOf(o.a, s.k, s.m, s.m, sm90::kTileK) : MapOf(o.a, s.m, s.k, s.k, sm90::kTileM));
+  ASSIGN_OR_RETURN(g.a, s.transpose_a ? MapOf(o.a, s.k, s.m, s.m, sm90::kTileK)
+                                      : MapOf(o.a, s.m, s.k, s.k, 2 * sm90::kTileM / config.blocks));
   ASSIGN_OR_RETURN(
       g.b, s.transpose_b ? MapOf(o.b, s.n, s.k, s.k, sm90::kTileN / 2) : MapOf(o.b, s.k, s.n, s.n, sm90::kTileK));
   const auto half = [&](const void* x, int which, int64_t pitch) {
@@ -103,10 +103,10 @@ absl::StatusOr<GemmArgs> ArgsOf(const GemmShape& s, const GemmPlans::Operands& o
   g.n = static_cast<int>(n);
   g.k_blocks = static_cast<int>(Ceil(s.k, sm90::kTileK));
   g.pairs_m = static_cast<int>(Ceil(s.m, 2 * sm90::kTileM));
-  g.tiles_n = static_cast<int>(Tiles(s) / g.pairs_m);
+  g.tiles_n = static_cast<int>(Tiles(s, config) / g.pairs_m);
   g.group = config.group;
   g.direct = g.pairs_m * g.tiles_n;
-  const int64_t parts = int64_t{2} * clusters * sm90::kPartFloats * 4;
+  const int64_t parts = int64_t{config.blocks} * clusters * sm90::kPartFloats * 4;
   if (config.cut_k && g.direct % clusters != 0 && kFlagBytes + parts <= static_cast<int64_t>(o.workspace.size())) {
     g.direct = std::max(0, g.direct / clusters - 1) * clusters;
     g.ready = reinterpret_cast<int*>(o.workspace.data());
@@ -117,16 +117,17 @@ absl::StatusOr<GemmArgs> ArgsOf(const GemmShape& s, const GemmPlans::Operands& o
 
 }  // namespace
 
-std::string Sm90Config::Name() const { return absl::StrFormat("sm90 %d %d", group, cut_k); }
+std::string Sm90Config::Name() const { return absl::StrFormat("sm90 %d %d %d", group, cut_k, blocks); }
 
 absl::StatusOr<Sm90Config> Sm90Config::Parse(const std::string& name) {
   const std::vector<std::string> words = absl::StrSplit(name, ' ');
-  int group = 0, cut = 0;
-  if (words.size() != 3 || words[0] != "sm90" || !absl::SimpleAtoi(words[1], &group) ||
-      !absl::SimpleAtoi(words[2], &cut) || group < 1 || group > 1024) {
+  int group = 0, cut = 0, blocks = 0;
+  if (words.size() != 4 || words[0] != "sm90" || !absl::SimpleAtoi(words[1], &group) ||
+      !absl::SimpleAtoi(words[2], &cut) || !absl::SimpleAtoi(words[3], &blocks) || (blocks != 2 && blocks != 4) ||
+      group < 1 || group > 1024) {
     return absl::InvalidArgumentError("not a configuration of a product: " + name);
   }
-  return Sm90Config{group, cut != 0};
+  return Sm90Config{group, cut != 0, blocks};
 }
 
 Sm90Gemm::Sm90Gemm(const CudaContext& context)
@@ -139,7 +140,7 @@ bool Sm90Gemm::Runs(const GemmShape& s, const GemmPlans::Operands& o) const {
   if (s.m == 0 || s.n == 0 || s.k == 0 || std::max({s.m, s.n, s.k}) >= int64_t{1} << 30) return false;
   if ((s.transpose_a ? s.m : s.k) % 8 != 0 || s.pitch() % 8 != 0) return false;  // rows of 16-byte units
   // Indices of blocks of k are ints.
-  if (Tiles(s) * Ceil(s.k, sm90::kTileK) >= int64_t{1} << 30) return false;
+  if (Tiles(s, {}) * Ceil(s.k, sm90::kTileK) >= int64_t{1} << 30) return false;
   const bool pitched = s.pitch() != s.n;
   if (s.fusion != GemmFusion::kNone) return !s.bias && s.out == DType::kBF16 && o.beta == 0;
   if (s.out == DType::kF32)
@@ -148,11 +149,13 @@ bool Sm90Gemm::Runs(const GemmShape& s, const GemmPlans::Operands& o) const {
 }
 
 std::vector<Sm90Config> Sm90Gemm::Configs(const GemmShape& s) const {
-  std::vector<Sm90Config> configs = {{8, false}, {4, false}, {12, false}};
-  const int64_t clusters = multiprocessors_ / 2, tiles = Tiles(s);
-  if (tiles % clusters != 0 && 0.95 * Ceil(tiles, clusters) * clusters > tiles && Ceil(s.k, sm90::kTileK) >= 16) {
-    configs.push_back({8, true});
-    configs.push_back({4, true});
+  std::vector<Sm90Config> configs;
+  for (const int blocks : {2, 4}) {
+    for (const int group : {4, 8, 12}) configs.push_back({group, false, blocks});
+    const int64_t clusters = multiprocessors_ / blocks, tiles = Tiles(s, configs.back());
+    if (0.95 * Ceil(tiles, clusters) * clusters > tiles && s.k >= 16 * sm90::kTileK) {
+      for (const int group : {4, 8}) configs.push_back({group, true, blocks});
+    }
   }
   return configs;
 }
@@ -160,24 +163,25 @@ std::vector<Sm90Config> Sm90Gemm::Configs(const GemmShape& s) const {
 absl::Status Sm90Gemm::Run(const GemmShape& s, const GemmPlans::Operands& o, Sm90Config config) {
   const Entry* entry = Find(s);
   if (entry == nullptr) return absl::InternalError("a product without a kernel");
-  const void* kernel = reinterpret_cast<const void*>(entry->kernel);
+  const KernelFn fn = config.blocks == 2 ? entry->pair : entry->four;
+  const void* kernel = reinterpret_cast<const void*>(fn);
   auto [at, fresh] = clusters_.try_emplace(kernel, 0);
   if (fresh) {
     RETURN_IF_ERROR(CudaStatus(
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sm90::kSharedBytes), "GemmKernel"));
     cudaLaunchConfig_t launch{};
-    launch.gridDim = dim3(multiprocessors_ / 2 * 2);
+    launch.gridDim = dim3(multiprocessors_ / config.blocks * config.blocks);
     launch.blockDim = dim3(sm90::kThreads);
     launch.dynamicSmemBytes = sm90::kSharedBytes;
     RETURN_IF_ERROR(CudaStatus(cudaOccupancyMaxActiveClusters(&at->second, kernel, &launch), "GemmKernel"));
   }
   const int clusters = at->second;
-  if (clusters == 0) return absl::InternalError("no cluster of two blocks fits this GPU");
+  if (clusters == 0) return absl::InternalError("no cluster of blocks fits this GPU");
   ASSIGN_OR_RETURN(const GemmArgs args, ArgsOf(s, o, config, clusters));
   if (args.ready != nullptr) {
     RETURN_IF_ERROR(CudaStatus(cudaMemsetAsync(args.ready, 0, kFlagBytes, o.stream), "GemmKernel"));
   }
-  entry->kernel<<<2 * clusters, sm90::kThreads, sm90::kSharedBytes, o.stream>>>(args);
+  fn<<<config.blocks * clusters, sm90::kThreads, sm90::kSharedBytes, o.stream>>>(args);
   return Launched("GemmKernel");
 }
 

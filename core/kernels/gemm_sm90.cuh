@@ -1,9 +1,9 @@
 #pragma once
-// The matrix product of core/kernels/gemm_sm90.h on one Hopper GPU. Two blocks of a cluster own 256 x 256 of D, 128 rows each, and share
-// B's tile: each loads half of it into both. In a block one warp feeds four stages of shared memory, and two warpgroups
-// multiply 64 rows each. Blocks stay for the whole product and take tiles in turn; what does not fill a last wave is cut along k
-// so that all blocks end together (stream-K: Osama et al. 2023): partial sums go through the workspace, and who holds k = 0 adds them
-// in order, so bits repeat.
+// The matrix product of core/kernels/gemm_sm90.h on one Hopper GPU. A block owns 128 x 256 of D; the two blocks of a cluster along m share
+// B's tile, the kWide (1 or 2) blocks along n A's tile: each loads a part of it into all. In a block one warp feeds four stages of
+// shared memory, and two warpgroups multiply 64 rows each. Blocks stay for the whole product and take tiles in turn; what does
+// not fill a last wave can be cut along k so that all blocks end together (stream-K: Osama et al. 2023): partial sums go through the
+// workspace, and who holds k = 0 adds them in order, so bits repeat.
 
 #include "core/kernels/cuda_util.cuh"
 #include "core/kernels/sm90.cuh"
@@ -31,7 +31,7 @@ struct GemmArgs {
   float* d32;                // of kFloat32
   bool accumulate;
   int m, n, k_blocks;           // of kSwiglu, n is the width of E
-  int pairs_m, tiles_n, group;  // tiles: pairs of blocks along m; `group` pairs of rows share columns in the L2 cache
+  int pairs_m, tiles_n, group;  // clusters' tiles along m and n; `group` of them along m share columns in the L2 cache
   int direct;                   // the first tiles, done whole; the rest are cut along k
   float* parts;                 // [blocks, kPartFloats]
   int* ready;                   // [blocks, 2]: whether a warpgroup's partial sums are written
@@ -39,7 +39,7 @@ struct GemmArgs {
 
 // What a cluster does: tiles, and of each which blocks of k.
 struct Segment {
-  int pair, n, first, end;  // tile's row of pairs, column; of k
+  int m, n, first, end;  // the tile's row and column, of clusters' tiles; blocks of k
 };
 class Schedule {
  public:
@@ -102,32 +102,46 @@ struct SharedMemory {
   }
 };
 
-template <Major kA, Major kB, Epilogue kEpilogue>
+// A block's place in its cluster, and its tile in D. Of kSwiglu columns are E's: the tile's 256 are 128 of gate and 128 of up.
+template <Epilogue kEpilogue, int kWide>
+struct Place {
+  static constexpr int kBlocks = 2 * kWide, kColumns = kEpilogue == Epilogue::kSwiglu ? kTileN / 2 : kTileN;
+  int rank = static_cast<int>(ClusterRank()), m = rank % 2, n = rank / 2;
+  __device__ int Row(const Segment& s) const { return (s.m * 2 + m) * kTileM; }
+  __device__ int Column(const Segment& s) const { return (s.n * kWide + n) * kColumns; }
+};
+
+template <Major kA, Major kB, Epilogue kEpilogue, int kWide>
 __device__ __forceinline__ void Produce(const GemmArgs& args, const SharedMemory& s, Schedule schedule) {
-  const int rank = static_cast<int>(ClusterRank());
+  const Place<kEpilogue, kWide> place;
+  const auto share_a = static_cast<uint16_t>(5 << place.m), share_b = static_cast<uint16_t>(3 << 2 * place.n);
   int stage = 0;
   uint32_t parity = 1;  // all stages begin empty
   for (Segment work; schedule.Next(work);) {
-    const int m = (work.pair * 2 + rank) * kTileM;
-    const int n =
-        kEpilogue == Epilogue::kSwiglu ? rank * args.n + work.n * kTileN / 2 : work.n * kTileN + rank * kTileN / 2;
+    const int m = place.Row(work), column = place.Column(work);
+    const int n = kEpilogue == Epilogue::kSwiglu ? place.m * args.n + column : column + place.m * kTileN / 2;
     for (int k = work.first; k < work.end; ++k) {
       Wait(&s.empty[stage], parity);
       uint8_t* a = s.stages + stage * kStageBytes;
-      uint8_t* b = a + kABytes + rank * kBBytes / 2;
+      uint8_t* b = a + kABytes + place.m * kBBytes / 2;
       uint64_t* full = &s.full[stage];
       ArriveExpecting(full, kStageBytes);
-      if constexpr (kA == Major::kK) {
+      if constexpr (kWide == 2) {
+        uint8_t* half = a + place.n * kABytes / 2;
+        const int row = m + place.n * kTileM / 2;
+        LoadTileToAll(half, &args.a, full, kA == Major::kK ? k * kTileK : row, kA == Major::kK ? row : k * kTileK,
+                      share_a);
+      } else if constexpr (kA == Major::kK) {
         LoadTile(a, &args.a, full, k * kTileK, m);
       } else {
         LoadTile(a, &args.a, full, m, k * kTileK);
         LoadTile(a + kABytes / 2, &args.a, full, m + 64, k * kTileK);
       }
       if constexpr (kB == Major::kK) {
-        LoadTileToAll(b, &args.b, full, k * kTileK, n, 3);
+        LoadTileToAll(b, &args.b, full, k * kTileK, n, share_b);
       } else {
-        LoadTileToAll(b, &args.b, full, n, k * kTileK, 3);
-        LoadTileToAll(b + kBBytes / 4, &args.b, full, n + 64, k * kTileK, 3);
+        LoadTileToAll(b, &args.b, full, n, k * kTileK, share_b);
+        LoadTileToAll(b + kBBytes / 4, &args.b, full, n + 64, k * kTileK, share_b);
       }
       if (++stage == kStages) {
         stage = 0;
@@ -137,24 +151,24 @@ __device__ __forceinline__ void Produce(const GemmArgs& args, const SharedMemory
   }
 }
 
-// The warpgroup's partial sums to where cluster `part`'s lie.
-__device__ __forceinline__ float4* PartOf(const GemmArgs& args, int part, int rank, int thread) {
-  return reinterpret_cast<float4*>(args.parts + static_cast<int64_t>(part * 2 + rank) * kPartFloats) + thread;
+// Partial sums of a block lie at its slot: part x blocks of a cluster + rank.
+__device__ __forceinline__ float4* PartOf(const GemmArgs& args, int slot, int thread) {
+  return reinterpret_cast<float4*>(args.parts + static_cast<int64_t>(slot) * kPartFloats) + thread;
 }
-__device__ __forceinline__ void WritePart(const GemmArgs& args, const float (&d)[128], int part, int rank, int thread) {
-  float4* to = PartOf(args, part, rank, thread);
+__device__ __forceinline__ void WritePart(const GemmArgs& args, const float (&d)[128], int slot, int thread) {
+  float4* to = PartOf(args, slot, thread);
 #pragma unroll
   for (int i = 0; i < 32; ++i) to[i * 256] = make_float4(d[4 * i], d[4 * i + 1], d[4 * i + 2], d[4 * i + 3]);
   __threadfence();
   const int group = thread / 128;
   NamedBarrier(1 + group, 128);
-  if (thread % 128 == 0) atomicExch(&args.ready[(part * 2 + rank) * 2 + group], 1);
+  if (thread % 128 == 0) atomicExch(&args.ready[slot * 2 + group], 1);
 }
-__device__ __forceinline__ void AddPart(const GemmArgs& args, float (&d)[128], int part, int rank, int thread) {
-  const int* ready = &args.ready[(part * 2 + rank) * 2 + thread / 128];
+__device__ __forceinline__ void AddPart(const GemmArgs& args, float (&d)[128], int slot, int thread) {
+  const int* ready = &args.ready[slot * 2 + thread / 128];
   int is = 0;
   while (is == 0) asm volatile("ld.acquire.gpu.global.b32 %0, [%1];" : "=r"(is) : "l"(ready) : "memory");
-  const float4* from = PartOf(args, part, rank, thread);
+  const float4* from = PartOf(args, slot, thread);
 #pragma unroll
   for (int i = 0; i < 32; ++i) {
     const float4 v = __ldcg(from + i * 256);
@@ -377,9 +391,17 @@ __device__ __forceinline__ void StoreFloats(const GemmArgs& args, const float (&
   }
 }
 
-template <Major kA, Major kB, Epilogue kEpilogue>
+// A warpgroup is done with a stage: told to the blocks that load into it, itself, along m and along n.
+template <int kWide>
+__device__ __forceinline__ void Release(uint64_t* empty, int rank) {
+  const int t = threadIdx.x % 128;
+  if (t <= kWide) ArriveAt(empty, rank ^ t);
+}
+
+template <Major kA, Major kB, Epilogue kEpilogue, int kWide>
 __device__ __forceinline__ void Consume(const GemmArgs& args, const SharedMemory& s, Schedule schedule) {
-  const int rank = static_cast<int>(ClusterRank()), group = threadIdx.x / 128 - 1, thread = threadIdx.x - 128;
+  const Place<kEpilogue, kWide> place;
+  const int group = threadIdx.x / 128 - 1, thread = threadIdx.x - 128;
   const WarpMemory w{s.staging + thread / 32 * 2 * kChunkBytes, s.loaded + thread / 32};
   const uint64_t a0 = Descriptor(Shared(s.stages) + group * kABytes / 2, kABytes / 2),
                  b0 = Descriptor(Shared(s.stages) + kABytes, kBBytes / 4);
@@ -391,8 +413,7 @@ __device__ __forceinline__ void Consume(const GemmArgs& args, const SharedMemory
   Tile tile;
   int stored = kSteps;  // steps done of the tile before
   for (Segment work; schedule.Next(work);) {
-    const int row = (work.pair * 2 + rank) * kTileM + thread / 32 * 16;
-    const int column = work.n * (kEpilogue == Epilogue::kSwiglu ? kTileN / 2 : kTileN);
+    const int row = place.Row(work) + thread / 32 * 16, column = place.Column(work);
     for (int k = work.first; k < work.end; ++k) {
       Wait(&s.full[stage], parity);
       const uint64_t a = a0 + stage * (kStageBytes / 16), b = b0 + stage * (kStageBytes / 16);
@@ -404,7 +425,7 @@ __device__ __forceinline__ void Consume(const GemmArgs& args, const SharedMemory
       WgmmaCommit();
       if (k > work.first) {  // the product before this one is done with its stage
         WgmmaWait<1>();
-        if (thread % 128 < 2) ArriveAt(&s.empty[stage == 0 ? kStages - 1 : stage - 1], thread % 128);
+        Release<kWide>(&s.empty[stage == 0 ? kStages - 1 : stage - 1], place.rank);
       }
       if (++stage == kStages) {
         stage = 0;
@@ -418,14 +439,14 @@ __device__ __forceinline__ void Consume(const GemmArgs& args, const SharedMemory
     tile.column = column;
     WgmmaWait<0>();
     FenceRegisters(d);
-    if (thread % 128 < 2) ArriveAt(&s.empty[stage == 0 ? kStages - 1 : stage - 1], thread % 128);
+    Release<kWide>(&s.empty[stage == 0 ? kStages - 1 : stage - 1], place.rank);
     if (work.first > 0) {
-      WritePart(args, d, schedule.part(), rank, thread);
+      WritePart(args, d, schedule.part() * place.kBlocks + place.rank, thread);
       continue;
     }
     if (work.end < args.k_blocks) {
       for (int p = schedule.part() + 1, last = schedule.LastPart(); p <= last; ++p) {
-        if (schedule.HasPart(p)) AddPart(args, d, p, rank, thread);
+        if (schedule.HasPart(p)) AddPart(args, d, p * place.kBlocks + place.rank, thread);
       }
     }
     if constexpr (kEpilogue == Epilogue::kFloat32) {
@@ -445,8 +466,8 @@ __device__ __forceinline__ void Consume(const GemmArgs& args, const SharedMemory
   if (thread % 32 == 0) WaitStoresRead<0>();
 }
 
-template <Major kA, Major kB, Epilogue kEpilogue>
-__global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kThreads, 1)
+template <Major kA, Major kB, Epilogue kEpilogue, int kWide>
+__global__ void __cluster_dims__(2 * kWide, 1, 1) __launch_bounds__(kThreads, 1)
     GemmKernel(const __grid_constant__ GemmArgs args) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ uint8_t raw[];
@@ -454,7 +475,7 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kThreads, 1)
   if (threadIdx.x == 0) {
     for (int i = 0; i < kStages; ++i) {
       BarrierInit(&s.full[i], 1);
-      BarrierInit(&s.empty[i], 4);  // two warpgroups of two blocks
+      BarrierInit(&s.empty[i], 2 * (1 + kWide));  // as Release()
     }
     for (int i = 0; i < 8; ++i) BarrierInit(&s.loaded[i], 1);
     FenceBarrierInit();
@@ -462,13 +483,13 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kThreads, 1)
     PrefetchMap(&args.b);
   }
   ClusterSync();
-  const Schedule schedule(args, gridDim.x / 2, blockIdx.x / 2);
+  const Schedule schedule(args, gridDim.x / (2 * kWide), blockIdx.x / (2 * kWide));
   if (threadIdx.x < 128) {
     GiveRegisters<40>();
-    if (threadIdx.x == 0) Produce<kA, kB, kEpilogue>(args, s, schedule);
+    if (threadIdx.x == 0) Produce<kA, kB, kEpilogue, kWide>(args, s, schedule);
   } else {
     TakeRegisters<232>();
-    Consume<kA, kB, kEpilogue>(args, s, schedule);
+    Consume<kA, kB, kEpilogue, kWide>(args, s, schedule);
   }
   ClusterSync();  // the other block may still write to this one's memory and barriers
 #endif

@@ -172,7 +172,8 @@ void ExpectClose(const std::vector<Case>& cases) {
   if (context.properties.major != 9) GTEST_SKIP() << "not a Hopper GPU";
   Gemm gemm(context);
   for (const Case& c : cases) {
-    for (const Sm90Config& config : {Sm90Config{8, false}, Sm90Config{1, false}, Sm90Config{8, true}}) {
+    for (const Sm90Config& config :
+         {Sm90Config{8, false, 2}, Sm90Config{1, false, 4}, Sm90Config{8, true, 2}, Sm90Config{8, true, 4}}) {
       const absl::StatusOr<double> error = gemm.ErrorOf(c, config);
       const std::string what =
           absl::StrFormat("m %d n %d k %d %s%s %s", c.shape.m, c.shape.n, c.shape.k, c.shape.transpose_a ? "t" : "n",
@@ -255,12 +256,13 @@ TEST(CudaSm90Gemm, RepeatsItsBits) {
 }
 
 TEST(CudaSm90Gemm, NamesOfConfigurations) {
-  EXPECT_EQ((Sm90Config{4, true}).Name(), "sm90 4 1");
-  const absl::StatusOr<Sm90Config> config = Sm90Config::Parse("sm90 12 0");
+  EXPECT_EQ((Sm90Config{4, true, 4}).Name(), "sm90 4 1 4");
+  const absl::StatusOr<Sm90Config> config = Sm90Config::Parse("sm90 12 0 2");
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->group, 12);
   EXPECT_FALSE(config->cut_k);
-  for (const char* bad : {"", "sm90", "sm90 0 1", "sm90 4 1 2", "sm90 x 1", "apart", "sm91 4 1"}) {
+  EXPECT_EQ(config->blocks, 2);
+  for (const char* bad : {"", "sm90", "sm90 0 1 2", "sm90 4 1", "sm90 x 1 2", "sm90 4 1 3", "apart", "sm91 4 1 2"}) {
     EXPECT_FALSE(Sm90Config::Parse(bad).ok()) << bad;
   }
 }
