@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
 #include "core/exec/cuda_context.h"
 #include "core/exec/device_memory.h"
 #include "core/kernels/attention_cudnn.h"
 #include "core/kernels/cudnn_library.h"
+#include "core/kernels/gemm_cuda.h"
 
 namespace strata {
 
@@ -158,7 +160,8 @@ class Gpu final : public CudaDevice {
   }
 
   std::string kernel_choices() const override {
-    return context_.attention == nullptr ? "" : context_.attention->Choices();
+    return absl::StrCat(context_.attention == nullptr ? "" : context_.attention->Choices(),
+                        context_.gemms == nullptr ? "" : context_.gemms->Choices());
   }
   std::string description() const override {
     const cudaDeviceProp& p = context_.properties;

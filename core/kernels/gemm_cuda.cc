@@ -64,7 +64,7 @@ struct GemmPlans::Plan {
   cublasLtMatrixLayout_t first = nullptr, second = nullptr, result = nullptr;
   cublasLtMatmulAlgo_t algorithm{};
   std::optional<Sm90Config> own;  // instead of the algorithm
-  Choice choice;
+  std::string why;                // what was measured; empty: from the file
 
   explicit Plan(const Library& l) : library(l) {}
   ~Plan() {
@@ -244,7 +244,6 @@ absl::Status GemmPlans::Choose(const GemmShape& s, Plan& plan, const Operands& o
     propose({std::nullopt, found[i].algo});
   }
   if (candidates.empty()) return absl::FailedPreconditionError("cuBLASLt runs no algorithm for " + KeyOf(s));
-  const Candidate first = candidates[0];
   if (own_->Runs(s, o)) {
     for (const Sm90Config& config : own_->Configs(s)) propose({config, {}});
   }
@@ -261,13 +260,17 @@ absl::Status GemmPlans::Choose(const GemmShape& s, Plan& plan, const Operands& o
       if (round > 0) c.seconds += t / kRounds;
     }
   }
-  const Candidate& best =
-      *std::min_element(candidates.begin(), candidates.end(),
-                        [](const Candidate& x, const Candidate& y) { return x.seconds < y.seconds; });
+  const Candidate *own = nullptr, *theirs = nullptr;
+  for (const Candidate& c : candidates) {
+    const Candidate*& best = c.own ? own : theirs;
+    if (best == nullptr || c.seconds < best->seconds) best = &c;
+  }
+  const Candidate& best = own != nullptr && (theirs == nullptr || own->seconds < theirs->seconds) ? *own : *theirs;
   plan.algorithm = best.algorithm;
   plan.own = best.own;
-  ASSIGN_OR_RETURN(const double first_seconds, time(first, 3));
-  plan.choice = {best.seconds, first_seconds, count, best.own ? best.own->Name() : "cuBLASLt"};
+  plan.why =
+      absl::StrCat(own == nullptr ? "" : absl::StrFormat("; ours (%s) %.3f ms", own->own->Name(), 1e3 * own->seconds),
+                   theirs == nullptr ? "" : absl::StrFormat("; cuBLASLt %.3f ms", 1e3 * theirs->seconds));
   return absl::OkStatus();
 }
 
@@ -293,7 +296,6 @@ absl::Status GemmPlans::Prepare(const GemmShape& shape, const Operands& o, Searc
     const absl::StatusOr<Sm90Config> own = Sm90Config::Parse(it->second);
     if (own.ok() && own_->Runs(shape, o)) {
       plan->own = *own;
-      plan->choice.name = own->Name();
       plans_[shape] = std::move(plan);
       return absl::OkStatus();
     }
@@ -368,9 +370,18 @@ bool GemmPlans::Fuses(const GemmShape& shape) const {
   return it != fused_.end() && it->second.has_value();
 }
 
-GemmPlans::Choice GemmPlans::ChoiceOf(const GemmShape& shape) const {
-  const auto it = plans_.find(shape);
-  return it == plans_.end() ? Choice{} : it->second->choice;
+std::string GemmPlans::Choices() const {
+  const auto line = [](const GemmShape& s, const std::optional<Sm90Config>& own, const char* otherwise,
+                       const std::string& why) {
+    constexpr const char* kFusions[] = {"", ", swiglu", ", gradient of swiglu"};
+    return absl::StrFormat("product m %d, n %d, k %d, %s %s, %s to %s%s: %s%s\n", s.m, s.n, s.k,
+                           s.transpose_a ? "A^T" : "A", s.transpose_b ? "B^T" : "B", Name(s.in), Name(s.out),
+                           kFusions[static_cast<int>(s.fusion)], own ? "ours (" + own->Name() + ")" : otherwise, why);
+  };
+  std::string text;
+  for (const auto& [shape, plan] : plans_) text += line(shape, plan->own, "cuBLASLt", plan->why);
+  for (const auto& [shape, own] : fused_) text += line(shape, own, "in two kernels", "");
+  return text;
 }
 
 }  // namespace strata

@@ -5,7 +5,9 @@
 #include <cstdio>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 #include "core/base/philox.h"
 #include "core/base/status.h"
 #include "core/base/thread_pool.h"
@@ -103,6 +105,17 @@ std::string WorkJson(const ProfileSummary& step, Work only, const std::string& d
       seconds > 0 ? flops / seconds / 1e12 : 0.0, rows);
 }
 
+// The lines that speak of work of one kind, or all.
+std::string ChoicesOf(const std::string& choices, const Work* only) {
+  if (only == nullptr) return choices;
+  const absl::string_view about = *only == Work::kGemm ? "product" : "attention";
+  std::string lines;
+  for (absl::string_view line : absl::StrSplit(choices, '\n', absl::SkipEmpty())) {
+    if (absl::StartsWith(line, about)) absl::StrAppend(&lines, line, "\n");
+  }
+  return lines;
+}
+
 // Of an average step of these, of rank 0.
 ProfileSummary Average(std::span<const StepProfile> profiles) {
   std::vector<Executor::TimedStep> all;
@@ -149,7 +162,7 @@ class Bench {
       RETURN_IF_ERROR(WriteTextAtomically(Env::Posix(), options_.timeline, GanttHtml(c.run.name, {&section, 1})));
     }
     if (options_.table || only != nullptr) std::fputs(ProfileTable(summary, only).c_str(), stdout);
-    if (only == nullptr ? options_.table : *only == Work::kAttention) std::fputs(m.kernel_choices.c_str(), stdout);
+    if (options_.table || only != nullptr) std::fputs(ChoicesOf(m.kernel_choices, only).c_str(), stdout);
     if (only == nullptr) {
       std::string simulated;
       if (simulates()) {
