@@ -153,7 +153,7 @@ std::vector<Sm90Config> Sm90Gemm::Configs(const GemmShape& s) const {
   for (const int blocks : {2, 4}) {
     for (const int group : {4, 8, 12}) configs.push_back({group, false, blocks});
     const int64_t clusters = multiprocessors_ / blocks, tiles = Tiles(s, configs.back());
-    if (0.95 * Ceil(tiles, clusters) * clusters > tiles && s.k >= 16 * sm90::kTileK) {
+    if (tiles % clusters != 0 && s.k >= 16 * sm90::kTileK) {
       for (const int group : {4, 8}) configs.push_back({group, true, blocks});
     }
   }

@@ -50,19 +50,20 @@ class Schedule {
     at_ = Begin(blocks, part_);
     end_ = Begin(blocks, part_ + 1);
   }
+  // Cut tiles first: clusters then end their tiles at different times from then on, and the chip draws its power evenly.
   __device__ bool Next(Segment& s) {
-    if (tile_ < a_.direct) {
-      s = At(tile_, 0, a_.k_blocks);
-      tile_ += clusters_;
+    if (at_ < end_) {
+      const int tile = at_ / a_.k_blocks, first = at_ % a_.k_blocks, end = min(a_.k_blocks, first + end_ - at_);
+      s = At(a_.direct + tile, first, end);
+      at_ += end - first;
       return true;
     }
-    if (at_ >= end_) return false;
-    const int tile = at_ / a_.k_blocks, first = at_ % a_.k_blocks, end = min(a_.k_blocks, first + end_ - at_);
-    s = At(a_.direct + tile, first, end);
-    at_ += end - first;
+    if (tile_ >= a_.direct) return false;
+    s = At(tile_, 0, a_.k_blocks);
+    tile_ += clusters_;
     return true;
   }
-  // The clusters that hold the rest of the k of this, the last segment: part() + 1 up to this one.
+  // The clusters that hold the rest of the k of the segment just given, if that was cut: part() + 1 up to this one.
   __device__ int part() const { return part_; }
   __device__ int LastPart() const {
     const int blocks = Blocks();
