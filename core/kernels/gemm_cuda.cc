@@ -62,8 +62,9 @@ struct GemmPlans::Plan {
   const Library& library;
   cublasLtMatmulDesc_t operation = nullptr;
   cublasLtMatrixLayout_t first = nullptr, second = nullptr, result = nullptr;
+  GemmFusion fusion = GemmFusion::kNone;
   cublasLtMatmulAlgo_t algorithm{};
-  std::optional<Sm90Config> own;  // instead of the algorithm
+  std::optional<Sm90Config> own;  // instead of the algorithm and all before it
   std::string why;                // what was measured; empty: from the file
 
   explicit Plan(const Library& l) : library(l) {}
@@ -86,10 +87,18 @@ constexpr char kApart[] = "apart";  // in the file: not fused
 cudaDataType_t TypeOf(DType t) { return t == DType::kBF16 ? CUDA_R_16BF : CUDA_R_32F; }
 
 std::string KeyOf(const GemmShape& s) {
-  constexpr const char* kFusions[] = {"", "swiglu", "swiglu_dx"};
+  constexpr const char* kFusions[] = {"", "swiglu", "swiglu_dx", "gelu", "gelu_dx"};
   return absl::StrFormat("%d,%d,%d,%d%d%s%s,%s,%s,%d%s", s.m, s.n, s.k, s.transpose_a, s.transpose_b, s.bias ? "b" : "",
                          kFusions[static_cast<int>(s.fusion)], Name(s.in), Name(s.out), s.align,
                          s.ldd > 0 ? absl::StrFormat(",%d", s.ldd) : "");
+}
+
+// What cuBLASLt does with results, without and with a bias.
+bool IsEpilogue(GemmFusion fusion) { return fusion == GemmFusion::kGelu || fusion == GemmFusion::kGeluDx; }
+cublasLtEpilogue_t EpilogueOf(const GemmShape& s) {
+  if (s.fusion == GemmFusion::kGelu) return s.bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
+  if (s.fusion == GemmFusion::kGeluDx) return CUBLASLT_EPILOGUE_DGELU;
+  return s.bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
 }
 
 std::string CacheFolder() {
@@ -98,6 +107,21 @@ std::string CacheFolder() {
   const char *xdg = std::getenv("XDG_CACHE_HOME"), *home = std::getenv("HOME");
   if (xdg != nullptr && *xdg != 0) return std::string(xdg) + "/strata";
   return home != nullptr && *home != 0 ? std::string(home) + "/.cache/strata" : "";
+}
+
+// The mean seconds of each of `launches`, which take turns, for as long as finalists do.
+absl::StatusOr<std::vector<double>> InTurn(cudaStream_t stream,
+                                           const std::vector<std::function<absl::Status()>>& launches) {
+  std::vector<double> seconds(launches.size());
+  int runs = 2;
+  for (int round = 0; round <= kRounds; ++round) {
+    for (size_t i = 0; i < launches.size(); ++i) {
+      ASSIGN_OR_RETURN(const double t, SecondsOnStream(stream, runs, launches[i]));
+      seconds[i] = round == 0 ? 0 : seconds[i] + t / kRounds;
+      if (round == 0) runs = static_cast<int>(std::clamp(kRoundSeconds / t, 1.0, 200.0));
+    }
+  }
+  return seconds;
 }
 
 }  // namespace
@@ -156,10 +180,13 @@ absl::StatusOr<std::unique_ptr<GemmPlans::Plan>> GemmPlans::MakePlan(const GemmS
   const cublasOperation_t a = s.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N, b = s.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
   RETURN_IF_ERROR(Check(library_->DescSet(plan->operation, CUBLASLT_MATMUL_DESC_TRANSA, &a, sizeof(a)), "TRANSA"));
   RETURN_IF_ERROR(Check(library_->DescSet(plan->operation, CUBLASLT_MATMUL_DESC_TRANSB, &b, sizeof(b)), "TRANSB"));
-  if (s.bias) {
-    const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
-    RETURN_IF_ERROR(Check(
-        library_->DescSet(plan->operation, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof(epilogue)), "EPILOGUE"));
+  plan->fusion = s.fusion;
+  const cublasLtEpilogue_t epilogue = EpilogueOf(s);
+  RETURN_IF_ERROR(Check(library_->DescSet(plan->operation, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof(epilogue)),
+                        "EPILOGUE"));
+  if (IsEpilogue(s.fusion)) {
+    RETURN_IF_ERROR(
+        Check(library_->DescSet(plan->operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &s.n, sizeof(s.n)), "AUX_LD"));
   }
   const auto layout = [&](cublasLtMatrixLayout_t* l, DType t, int64_t rows, int64_t columns, int64_t pitch) {
     return Check(
@@ -173,15 +200,24 @@ absl::StatusOr<std::unique_ptr<GemmPlans::Plan>> GemmPlans::MakePlan(const GemmS
   return plan;
 }
 
+// The heuristic looks at the address of an epilogue's other matrix too.
+absl::Status GemmPlans::Bind(Plan& plan, const Operands& o) const {
+  const auto set = [&](cublasLtMatmulDescAttributes_t what, const void* p, const char* name) {
+    return p == nullptr ? absl::OkStatus() : Check(library_->DescSet(plan.operation, what, &p, sizeof(p)), name);
+  };
+  const void* aux = plan.fusion == GemmFusion::kGelu ? o.d : o.pre;
+  RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, o.bias, "BIAS_POINTER"));
+  return IsEpilogue(plan.fusion) ? set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, aux, "AUX_POINTER")
+                                 : absl::OkStatus();
+}
+
 absl::Status GemmPlans::Launch(Plan& plan, const Operands& o, const cublasLtMatmulAlgo_t& algorithm) const {
   const float one = 1;
-  if (o.bias != nullptr) {
-    RETURN_IF_ERROR(Check(library_->DescSet(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &o.bias, sizeof(o.bias)),
-                          "BIAS_POINTER"));
-  }
+  RETURN_IF_ERROR(Bind(plan, o));
+  void* const d = plan.fusion == GemmFusion::kGelu ? o.h : o.d;
   return Check(library_->Matmul(handle_, plan.operation, &one, o.b, plan.first, o.a, plan.second, &o.beta,
-                                o.c != nullptr ? o.c : o.d, plan.result, o.d, plan.result, &algorithm,
-                                o.workspace.data(), o.workspace.size(), o.stream),
+                                o.c != nullptr ? o.c : d, plan.result, d, plan.result, &algorithm, o.workspace.data(),
+                                o.workspace.size(), o.stream),
                "cublasLtMatmul");
 }
 
@@ -244,7 +280,7 @@ absl::Status GemmPlans::Choose(const GemmShape& s, Plan& plan, const Operands& o
     propose({std::nullopt, found[i].algo});
   }
   if (candidates.empty()) return absl::FailedPreconditionError("cuBLASLt runs no algorithm for " + KeyOf(s));
-  if (own_->Runs(s, o)) {
+  if (!IsEpilogue(s.fusion) && own_->Runs(s, o)) {
     for (const Sm90Config& config : own_->Configs(s)) propose({config, {}});
   }
   std::sort(candidates.begin(), candidates.end(),
@@ -280,12 +316,14 @@ absl::Status GemmPlans::FillOperands(const GemmShape& s, const Operands& o) cons
   if (o.gate_up != nullptr) {
     RETURN_IF_ERROR(FillRandom(const_cast<void*>(o.gate_up), s.in, 2 * s.m * s.n, 4, o.stream));
   }
+  if (o.pre != nullptr) RETURN_IF_ERROR(FillRandom(const_cast<void*>(o.pre), s.in, s.m * s.n, 4, o.stream));
   return FillRandom(o.d, s.out, (s.m - 1) * s.pitch() + s.n, 3, o.stream);
 }
 
 absl::Status GemmPlans::Prepare(const GemmShape& shape, const Operands& o, Search search) {
   if (plans_.contains(shape)) return absl::OkStatus();
   ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan, MakePlan(shape));
+  if (IsEpilogue(shape.fusion)) RETURN_IF_ERROR(Bind(*plan, o));
   const std::string key = KeyOf(shape);
   if (search == Search::kFirst) {
     RETURN_IF_ERROR(Choose(shape, *plan, o, search));
@@ -322,7 +360,6 @@ absl::Status GemmPlans::Prepare(const GemmShape& shape, const Operands& o, Searc
 }
 
 absl::Status GemmPlans::Run(const GemmShape& shape, const Operands& operands) {
-  if (Fuses(shape)) return own_->Run(shape, operands, *fused_.at(shape));
   const auto it = plans_.find(shape);
   if (it == plans_.end()) return absl::InternalError("a matrix product that was not prepared: " + KeyOf(shape));
   if (it->second->own) return own_->Run(shape, operands, *it->second->own);
@@ -331,56 +368,89 @@ absl::Status GemmPlans::Run(const GemmShape& shape, const Operands& operands) {
 
 absl::Status GemmPlans::PrepareFused(const GemmShape& shape, const Operands& o, Search search,
                                      const std::function<absl::Status()>& apart) {
-  if (fused_.contains(shape) || search == Search::kFirst || !own_->Runs(shape, o)) return absl::OkStatus();
-  const std::string key = KeyOf(shape);
-  const auto cached = cache_.find(key);
-  if (cached != cache_.end() && cached->second == kApart) {
-    fused_[shape] = std::nullopt;
+  if (search == Search::kFirst || plans_.contains(shape) || apart_.contains(shape)) return absl::OkStatus();
+  if (const auto cached = cache_.find(KeyOf(shape)); cached != cache_.end() && cached->second == kApart) {
+    apart_[shape] = "";
     return absl::OkStatus();
   }
-  if (cached != cache_.end()) {
+  return IsEpilogue(shape.fusion) ? ChooseEpilogue(shape, o, apart) : ChooseOwn(shape, o, apart);
+}
+
+void GemmPlans::KeepApart(const GemmShape& shape, std::string why) {
+  plans_.erase(shape);
+  apart_[shape] = std::move(why);
+  cache_[KeyOf(shape)] = kApart;
+  SaveCache();
+}
+
+absl::Status GemmPlans::ChooseOwn(const GemmShape& shape, const Operands& o,
+                                  const std::function<absl::Status()>& apart) {
+  if (!own_->Runs(shape, o)) return absl::OkStatus();
+  const auto keep = [&](const Sm90Config& config, std::string why) {
+    auto plan = std::make_unique<Plan>(*library_);
+    plan->own = config;
+    plan->why = std::move(why);
+    plans_[shape] = std::move(plan);
+  };
+  const std::string key = KeyOf(shape);
+  if (const auto cached = cache_.find(key); cached != cache_.end()) {
     if (const absl::StatusOr<Sm90Config> own = Sm90Config::Parse(cached->second); own.ok()) {
-      fused_[shape] = *own;
+      keep(*own, "");
       return absl::OkStatus();
     }
   }
   RETURN_IF_ERROR(FillOperands(shape, o));
-  std::vector<std::pair<double, std::optional<Sm90Config>>> candidates = {{0, std::nullopt}};
-  for (const Sm90Config& config : own_->Configs(shape)) candidates.emplace_back(0, config);
-  int runs = 2;
-  for (int round = 0; round <= kRounds; ++round) {
-    for (auto& [seconds, config] : candidates) {
-      ASSIGN_OR_RETURN(const double t, SecondsOnStream(o.stream, runs, [&] {
-                         return config ? own_->Run(shape, o, *config) : apart();
-                       }));
-      seconds = round == 0 ? 0 : seconds + t / kRounds;
-      if (round == 0) runs = static_cast<int>(std::clamp(kRoundSeconds / t, 1.0, 200.0));
-    }
+  const std::vector<Sm90Config> configs = own_->Configs(shape);
+  std::vector<std::function<absl::Status()>> launches = {apart};
+  for (const Sm90Config& config : configs) {
+    launches.push_back([&, config] { return own_->Run(shape, o, config); });
   }
-  const auto best = std::min_element(candidates.begin(), candidates.end(),
-                                     [](const auto& x, const auto& y) { return x.first < y.first; });
-  fused_[shape] = best->second;
-  cache_[key] = best->second ? best->second->Name() : kApart;
+  ASSIGN_OR_RETURN(const std::vector<double> seconds, InTurn(o.stream, launches));
+  const size_t one = std::min_element(seconds.begin() + 1, seconds.end()) - seconds.begin();
+  std::string why = absl::StrFormat("; one kernel %.3f ms; two %.3f ms", 1e3 * seconds[one], 1e3 * seconds[0]);
+  if (seconds[0] <= seconds[one]) {
+    KeepApart(shape, std::move(why));
+    return absl::OkStatus();
+  }
+  keep(configs[one - 1], std::move(why));
+  cache_[key] = configs[one - 1].Name();
   SaveCache();
   return absl::OkStatus();
 }
 
+absl::Status GemmPlans::ChooseEpilogue(const GemmShape& shape, const Operands& o,
+                                       const std::function<absl::Status()>& apart) {
+  const bool known = cache_.contains(KeyOf(shape));
+  if (!Prepare(shape, o, Search::kTimed).ok()) {  // cuBLASLt does not have it for every shape
+    KeepApart(shape, "; cuBLASLt has no other");
+    return absl::OkStatus();
+  }
+  if (known) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const std::vector<double> seconds, InTurn(o.stream, {apart, [&] { return Run(shape, o); }}));
+  std::string why = absl::StrFormat("; one kernel %.3f ms; two %.3f ms", 1e3 * seconds[1], 1e3 * seconds[0]);
+  if (seconds[0] <= seconds[1]) {
+    KeepApart(shape, std::move(why));
+  } else {
+    plans_.at(shape)->why = std::move(why);
+  }
+  return absl::OkStatus();
+}
+
 bool GemmPlans::Fuses(const GemmShape& shape) const {
-  const auto it = fused_.find(shape);
-  return it != fused_.end() && it->second.has_value();
+  return shape.fusion != GemmFusion::kNone && plans_.contains(shape);
 }
 
 std::string GemmPlans::Choices() const {
   const auto line = [](const GemmShape& s, const std::optional<Sm90Config>& own, const char* otherwise,
                        const std::string& why) {
-    constexpr const char* kFusions[] = {"", ", swiglu", ", gradient of swiglu"};
+    constexpr const char* kFusions[] = {"", ", swiglu", ", gradient of swiglu", ", gelu", ", gradient of gelu"};
     return absl::StrFormat("product m %d, n %d, k %d, %s %s, %s to %s%s: %s%s\n", s.m, s.n, s.k,
                            s.transpose_a ? "A^T" : "A", s.transpose_b ? "B^T" : "B", Name(s.in), Name(s.out),
                            kFusions[static_cast<int>(s.fusion)], own ? "ours (" + own->Name() + ")" : otherwise, why);
   };
   std::string text;
   for (const auto& [shape, plan] : plans_) text += line(shape, plan->own, "cuBLASLt", plan->why);
-  for (const auto& [shape, own] : fused_) text += line(shape, own, "in two kernels", "");
+  for (const auto& [shape, why] : apart_) text += line(shape, std::nullopt, "in two kernels", why);
   return text;
 }
 

@@ -9,7 +9,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -31,8 +30,10 @@ struct Sm90Config {
 inline constexpr int64_t kGemmWorkspaceBytes = int64_t{64} << 20;
 
 // What is done with a product's result before it leaves the chip. kSwiglu: B^T is gate's rows [n / 2, k], then up's; D is gate | up
-// and h[m, n / 2] = silu(gate) up. kSwigluDx: the product is dh[m, n]; D[m, 2 n] is the gradient by gate | up.
-enum class GemmFusion : uint8_t { kNone, kSwiglu, kSwigluDx };
+// and h[m, n / 2] = silu(gate) up. kSwigluDx: the product is dh[m, n]; D[m, 2 n] is the gradient by gate | up. kGelu: D is pre, with
+// its bias, and h[m, n] = gelu(pre), in the tanh form. kGeluDx: the product is dh; D is the gradient by pre. The latter two are
+// cuBLASLt's, which does them in float32, before D is rounded; n is a multiple of 8.
+enum class GemmFusion : uint8_t { kNone, kSwiglu, kSwigluDx, kGelu, kGeluDx };
 
 // D[m, n] = op(A) op(B) + beta C (+ bias), row-major; sums in float32. A and B are contiguous and have one dtype. C has D's dtype,
 // shape and pitch, and may be D.
@@ -63,8 +64,9 @@ class GemmPlans {
     float beta;
     std::span<std::byte> workspace;
     cudaStream_t stream;
-    void* h = nullptr;              // kSwiglu: [m, n / 2]
+    void* h = nullptr;              // kSwiglu: [m, n / 2]; kGelu: [m, n]
     const void* gate_up = nullptr;  // kSwigluDx: [m, 2 n]
+    const void* pre = nullptr;      // kGeluDx: [m, n]
   };
   // Chooses the algorithm of the shape: the fastest, or cuBLASLt's first that runs, always the same one. Writes random numbers
   // over all operands. Blocks. Errors: FailedPrecondition where cuBLASLt has none for it.
@@ -91,7 +93,11 @@ class GemmPlans {
   absl::StatusOr<std::unique_ptr<Plan>> MakePlan(const GemmShape& shape) const;
   absl::Status Choose(const GemmShape& shape, Plan& plan, const Operands& o, Search search);
   absl::Status Launch(Plan& plan, const Operands& o, const cublasLtMatmulAlgo_t& algorithm) const;
+  absl::Status Bind(Plan& plan, const Operands& o) const;
   absl::Status FillOperands(const GemmShape& shape, const Operands& o) const;
+  absl::Status ChooseOwn(const GemmShape& shape, const Operands& o, const std::function<absl::Status()>& apart);
+  absl::Status ChooseEpilogue(const GemmShape& shape, const Operands& o, const std::function<absl::Status()>& apart);
+  void KeepApart(const GemmShape& shape, std::string why);
   void LoadCache();
   void SaveCache() const;
 
@@ -101,7 +107,7 @@ class GemmPlans {
   std::string version_, cache_path_;
   std::map<std::string, std::string> cache_;  // shape -> algorithm, both as text
   std::map<GemmShape, std::unique_ptr<Plan>> plans_;
-  std::map<GemmShape, std::optional<Sm90Config>> fused_;  // nullopt: apart
+  std::map<GemmShape, std::string> apart_;  // shapes with a fusion that take two kernels, and what was measured
 };
 
 // Uniform random numbers in [-1, 1) of dtype f32 or bf16.

@@ -112,8 +112,22 @@ absl::Status DxSwiglu(const KernelArgs& a) {
                         StreamOf(a));
 }
 
-// The same in one kernel, where that is faster.
+absl::Status Gelu(const KernelArgs& a) {
+  ASSIGN_OR_RETURN(const Product p, Multiply<Affine>(a));
+  return RunGelu({p.shape.out, FusedAttributesOf(a.op).gelu, p.shape.m * p.shape.n, p.y, nullptr, a.out[1].data},
+                 StreamOf(a));
+}
+
+absl::Status DxGelu(const KernelArgs& a) {
+  ASSIGN_OR_RETURN(const Product p, Multiply<DxInDpre>(a));
+  return RunGelu({p.shape.out, FusedAttributesOf(a.op).gelu, p.shape.m * p.shape.n, a.in[2].data, p.y, p.y},
+                 StreamOf(a));
+}
+
+// The same in one kernel, where there is one and it is faster.
 using Fused = std::pair<GemmShape, GemmPlans::Operands>;
+using DescribeFused = absl::StatusOr<Fused> (*)(const KernelArgs&);
+
 absl::StatusOr<Fused> FusedSwiglu(const KernelArgs& a) {
   ASSIGN_OR_RETURN(const Product p, Described<GateUp>(a));
   Fused f{p.shape, OperandsOf(p, a)};
@@ -122,6 +136,7 @@ absl::StatusOr<Fused> FusedSwiglu(const KernelArgs& a) {
   f.second.h = a.out[1].data;
   return f;
 }
+
 absl::StatusOr<Fused> FusedDxSwiglu(const KernelArgs& a) {
   ASSIGN_OR_RETURN(const Product p, Described<DxInDgu>(a));
   Fused f{p.shape, OperandsOf(p, a)};
@@ -132,34 +147,46 @@ absl::StatusOr<Fused> FusedDxSwiglu(const KernelArgs& a) {
   f.second.gate_up = a.in[2].data;
   return f;
 }
-using DescribeFused = absl::StatusOr<Fused> (*)(const KernelArgs&);
 
-template <Describe kDescribe, DescribeFused kFused, GemmPlans::Search kSearch>
+absl::StatusOr<Fused> FusedGelu(const KernelArgs& a) {
+  ASSIGN_OR_RETURN(const Product p, Described<Affine>(a));
+  Fused f{p.shape, OperandsOf(p, a)};
+  f.first.fusion = GemmFusion::kGelu;
+  f.first.align = std::min(f.first.align, AlignmentOf({a.out[1].data}));
+  f.second.h = a.out[1].data;
+  return f;
+}
+
+absl::StatusOr<Fused> FusedDxGelu(const KernelArgs& a) {
+  ASSIGN_OR_RETURN(const Product p, Described<DxInDpre>(a));
+  Fused f{p.shape, OperandsOf(p, a)};
+  f.first.fusion = GemmFusion::kGeluDx;
+  f.first.align = std::min(f.first.align, AlignmentOf({a.in[2].data}));
+  f.second.pre = a.in[2].data;
+  return f;
+}
+
+// Whether a kernel may do it all: cuBLASLt has the tanh form of gelu, for rows of 16-byte units.
+bool MayFuse(const KernelArgs& a, const GemmShape& s) {
+  if (s.fusion != GemmFusion::kGelu && s.fusion != GemmFusion::kGeluDx) return true;
+  return FusedAttributesOf(a.op).gelu == GeluKind::kTanh && s.out == DType::kBF16 && s.n % 8 == 0 && s.align >= 16;
+}
+
+using Run = absl::Status (*)(const KernelArgs&);
+
+template <Describe kDescribe, DescribeFused kFused, Run kApart, GemmPlans::Search kSearch>
 absl::Status PrepareFused(const KernelArgs& a) {
   RETURN_IF_ERROR((Prepare<kDescribe, kSearch>(a)));
   ASSIGN_OR_RETURN(const Fused f, kFused(a));
   ASSIGN_OR_RETURN(GemmPlans* const gemms, GemmPlansOf(a));
-  return gemms->PrepareFused(f.first, f.second, kSearch,
-                             [&a, run = kFused == FusedSwiglu ? Swiglu : DxSwiglu] { return run(a); });
+  if (!MayFuse(a, f.first)) return absl::OkStatus();
+  return gemms->PrepareFused(f.first, f.second, kSearch, [&a] { return kApart(a); });
 }
-template <DescribeFused kFused>
+template <DescribeFused kFused, Run kApart>
 absl::Status RunFused(const KernelArgs& a) {
   ASSIGN_OR_RETURN(const Fused f, kFused(a));
   ASSIGN_OR_RETURN(GemmPlans* const gemms, GemmPlansOf(a));
-  if (gemms->Fuses(f.first)) return gemms->Run(f.first, f.second);
-  return kFused == FusedSwiglu ? Swiglu(a) : DxSwiglu(a);
-}
-
-absl::Status RunBiasGelu(const KernelArgs& a) {
-  ASSIGN_OR_RETURN(const Product p, Multiply<Affine>(a));
-  return RunGelu({p.shape.out, FusedAttributesOf(a.op).gelu, p.shape.m * p.shape.n, p.y, nullptr, a.out[1].data},
-                 StreamOf(a));
-}
-
-absl::Status RunDxGelu(const KernelArgs& a) {
-  ASSIGN_OR_RETURN(const Product p, Multiply<DxInDpre>(a));
-  return RunGelu({p.shape.out, FusedAttributesOf(a.op).gelu, p.shape.m * p.shape.n, a.in[2].data, p.y, p.y},
-                 StreamOf(a));
+  return MayFuse(a, f.first) && gemms->Fuses(f.first) ? gemms->Run(f.first, f.second) : kApart(a);
 }
 
 absl::Status RunRope(const KernelArgs& a) {
@@ -179,8 +206,7 @@ int64_t RopeWorkspace(const Op& op, std::span<const TensorRef> in) { return Tabl
 int64_t Workspace(const Op&, std::span<const TensorRef>) { return kGemmWorkspaceBytes; }
 
 template <Describe kDescribe>
-Kernel Make(absl::Status (*run)(const KernelArgs&), Determinism determinism,
-            int64_t (*workspace)(const Op&, std::span<const TensorRef>) = Workspace) {
+Kernel Make(Run run, Determinism determinism, int64_t (*workspace)(const Op&, std::span<const TensorRef>) = Workspace) {
   return {.run = run,
           .workspace = workspace,
           .cost = OpCost,
@@ -188,11 +214,12 @@ Kernel Make(absl::Status (*run)(const KernelArgs&), Determinism determinism,
                                                            : Prepare<kDescribe, GemmPlans::Search::kTimed>};
 }
 
-template <Describe kDescribe, DescribeFused kFused>
+template <Describe kDescribe, DescribeFused kFused, Run kApart>
 Kernel MakeFused(Determinism determinism) {
-  Kernel kernel = Make<kDescribe>(RunFused<kFused>, determinism);
-  kernel.prepare = determinism == Determinism::kBitExact ? PrepareFused<kDescribe, kFused, GemmPlans::Search::kFirst>
-                                                         : PrepareFused<kDescribe, kFused, GemmPlans::Search::kTimed>;
+  Kernel kernel = Make<kDescribe>(RunFused<kFused, kApart>, determinism);
+  kernel.prepare = determinism == Determinism::kBitExact
+                       ? PrepareFused<kDescribe, kFused, kApart, GemmPlans::Search::kFirst>
+                       : PrepareFused<kDescribe, kFused, kApart, GemmPlans::Search::kTimed>;
   return kernel;
 }
 
@@ -200,10 +227,10 @@ Kernel MakeFused(Determinism determinism) {
 
 void AddCudaLinearFusedKernels(KernelTable& table, Determinism determinism) {
   for (const DType t : {DType::kF32, DType::kBF16}) {
-    table.Add("linear_swiglu", t, MakeFused<GateUp, FusedSwiglu>(determinism));
-    table.Add("linear_dx_swiglu", t, MakeFused<DxInDgu, FusedDxSwiglu>(determinism));
-    table.Add("linear_bias_gelu", t, Make<Affine>(RunBiasGelu, determinism));
-    table.Add("linear_dx_gelu", t, Make<DxInDpre>(RunDxGelu, determinism));
+    table.Add("linear_swiglu", t, MakeFused<GateUp, FusedSwiglu, Swiglu>(determinism));
+    table.Add("linear_dx_swiglu", t, MakeFused<DxInDgu, FusedDxSwiglu, DxSwiglu>(determinism));
+    table.Add("linear_bias_gelu", t, MakeFused<Affine, FusedGelu, Gelu>(determinism));
+    table.Add("linear_dx_gelu", t, MakeFused<DxInDpre, FusedDxGelu, DxGelu>(determinism));
     table.Add("linear_rope", t, Make<Qkv>(RunRope, determinism, RopeWorkspace));
   }
 }
