@@ -98,6 +98,17 @@ __device__ __forceinline__ void StoreTile(const CUtensorMap* map, const void* fr
                "r"(Shared(from)), "r"(x), "r"(y)
                : "memory");
 }
+// `bytes`, a multiple of 16, between aligned places.
+__device__ __forceinline__ void LoadBytes(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(Shared(to)),
+      "l"(from), "r"(bytes), "r"(Shared(barrier))
+      : "memory");
+}
+__device__ __forceinline__ void StoreBytes(void* to, const void* from, uint32_t bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(Shared(from)), "r"(bytes)
+               : "memory");
+}
 __device__ __forceinline__ void CommitStores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 // Until at most kLeft groups of this thread's stores still read shared memory.
 template <int kLeft>

@@ -1,17 +1,22 @@
 // softmax_nll and softmax_nll_grad: nll = sum over rows of weight (m + log s - z[target]) with m = max z, s = sum exp(z - m),
 // and dz = seed weight (exp(z - m) / s - [v == target]), which may be written over z. A block a row; a row that fits in the
-// block's registers is read once, a longer one twice, the second time from its end and so in part from the cache.
+// block's registers is read once; so is, on Hopper, one of which two fit in its shared memory, where the next row comes in
+// beside; a longer one is read twice, the second time from its end and so in part from the cache.
 // A row of weight 0 is not read: its nll and dz are 0. The rows' nll lie in the workspace and are summed in float64, in order.
+#include <algorithm>
 #include <cfloat>
 
+#include "core/base/status.h"
 #include "core/kernels/cost.h"
 #include "core/kernels/cross_entropy.cuh"
+#include "core/kernels/sm90.cuh"
 #include "core/kernels/sum_in_order.cuh"
 
 namespace strata {
 namespace {
 
-constexpr int kHeldThreads = 512, kHeldVecs = 8, kStreamThreads = 1024;
+constexpr int kHeldThreads = 512, kHeldVecs = 8, kStreamThreads = 1024, kStagedThreads = 1024;
+constexpr int64_t kStagedBytes = 226 << 10;  // of a block's shared memory, which has 227 KiB
 
 template <typename T>
 struct SoftmaxNll {
@@ -26,31 +31,34 @@ struct MaxSum {
   float max, sum;
 };
 
-// Max and sum of exponentials in one reading: a thread's sum is scaled down whenever its max rises.
+// Max and sum of exponentials of vecs [kSize] in one reading: a thread's sum is scaled down whenever its max rises. Over all threads.
+template <typename T>
+__device__ __forceinline__ MaxSum ReadVecs(const T* row, int vecs, float* shared) {
+  constexpr int kSize = Vec<T>::kSize;
+  float max = -FLT_MAX, sum = 0;
+#pragma unroll 4
+  for (int i = threadIdx.x; i < vecs; i += blockDim.x) {
+    const Vec<T> x = LoadVec(row + i * kSize);
+    float top = max;
+#pragma unroll
+    for (int j = 0; j < kSize; ++j) top = fmaxf(top, x[j]);
+    sum *= Exp<T>(max - top);
+    max = top;
+#pragma unroll
+    for (int j = 0; j < kSize; ++j) sum += Exp<T>(x[j] - max);
+  }
+  const float top = BlockMax(max, shared);
+  return {top, BlockSum(sum * Exp<T>(max - top), shared)};
+}
 template <typename T>
 __device__ __forceinline__ MaxSum ReadRow(const VocabRows<T>& z, float* shared) {
+  if (z.wide) return ReadVecs(z.z + blockIdx.x * z.columns, static_cast<int>(z.columns) / Vec<T>::kSize, shared);
   float max = -FLT_MAX, sum = 0;
-  if (z.wide) {
-    constexpr int kSize = Vec<T>::kSize;
-    const T* const row = z.z + blockIdx.x * z.columns;
-#pragma unroll 4
-    for (int i = threadIdx.x; i < z.columns / kSize; i += blockDim.x) {
-      const Vec<T> x = LoadVec(row + i * kSize);
-      float top = max;
-#pragma unroll
-      for (int j = 0; j < kSize; ++j) top = fmaxf(top, x[j]);
-      sum *= Exp<T>(max - top);
-      max = top;
-#pragma unroll
-      for (int j = 0; j < kSize; ++j) sum += Exp<T>(x[j] - max);
-    }
-  } else {
-    z.ForEach([&](int, float x) {
-      const float top = fmaxf(max, x);
-      sum = sum * Exp<T>(max - top) + Exp<T>(x - top);
-      max = top;
-    });
-  }
+  z.ForEach([&](int, float x) {
+    const float top = fmaxf(max, x);
+    sum = sum * Exp<T>(max - top) + Exp<T>(x - top);
+    max = top;
+  });
   const float top = BlockMax(max, shared);
   return {top, BlockSum(sum * Exp<T>(max - top), shared)};
 }
@@ -152,6 +160,82 @@ __global__ void __launch_bounds__(kHeldThreads, 2) HeldRow(SoftmaxNll<T> a) {
   if (threadIdx.x == 0) a.nll[blockIdx.x] = NllOf(weight, r, picked);
 }
 
+// dz of a row that lies in shared memory, over it; rows of weight 0 become 0.
+template <typename T>
+__device__ __forceinline__ void GradInPlace(const SoftmaxNll<T>& a, int row, T* x, float* shared) {
+  constexpr int kSize = Vec<T>::kSize;
+  const int vecs = static_cast<int>(a.z.columns) / kSize;
+  const float weight = a.weights[row];
+  if (weight == 0) {
+    for (int i = threadIdx.x; i < vecs; i += blockDim.x) StoreVec(x + i * kSize, Vec<T>{});
+    if (threadIdx.x == 0) a.nll[row] = 0;
+    return;
+  }
+  const int target = static_cast<int>(a.z.LocalTarget(a.targets[row]));
+  const float picked = target < 0 ? 0.0f : ToFloat(x[target]);  // before it is written over: ReadVecs() is a barrier
+  const MaxSum r = ReadVecs(x, vecs, shared);
+  if (threadIdx.x == 0) a.nll[row] = NllOf(weight, r, picked);
+  const float scale = *a.seed * weight, over_s = scale / r.sum;
+#pragma unroll 4
+  for (int i = threadIdx.x; i < vecs; i += blockDim.x) {
+    Vec<T> v = LoadVec(x + i * kSize);
+#pragma unroll
+    for (int j = 0; j < kSize; ++j) {
+      const float p = Exp<T>(v[j] - r.max) * over_s;
+      v.Set(j, i * kSize + j == target ? p - scale : p);
+    }
+    StoreVec(x + i * kSize, v);
+  }
+}
+
+// Rows in shared memory, two of them: while one is computed, the one after comes in and the one before goes out. Blocks stay.
+template <typename T>
+__global__ void __launch_bounds__(kStagedThreads, 1) StagedRows(SoftmaxNll<T> a, int rows) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  extern __shared__ uint4 memory[];
+  __shared__ uint64_t full[2];
+  __shared__ float shared[32];
+  const auto bytes = static_cast<uint32_t>(a.z.columns * sizeof(T));
+  const auto buffer = [&](int i) { return reinterpret_cast<T*>(memory) + i % 2 * a.z.columns; };
+  const auto load = [&](int row, int i) {
+    sm90::ArriveExpecting(&full[i % 2], bytes);
+    sm90::LoadBytes(buffer(i), a.z.z + row * a.z.columns, bytes, &full[i % 2]);
+  };
+  if (threadIdx.x == 0) {
+    sm90::BarrierInit(&full[0], 1);
+    sm90::BarrierInit(&full[1], 1);
+    sm90::FenceBarrierInit();
+    load(static_cast<int>(blockIdx.x), 0);
+  }
+  __syncthreads();
+  int i = 0;
+  for (int row = static_cast<int>(blockIdx.x); row < rows; row += static_cast<int>(gridDim.x), ++i) {
+    if (threadIdx.x == 0 && row + static_cast<int>(gridDim.x) < rows) {
+      sm90::WaitStoresRead<0>();  // of the row before, from the buffer of the one after
+      load(row + static_cast<int>(gridDim.x), i + 1);
+    }
+    sm90::Wait(&full[i % 2], i / 2 % 2);
+    GradInPlace(a, row, buffer(i), shared);
+    sm90::FenceToAsync();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      sm90::StoreBytes(a.dz + row * a.z.columns, buffer(i), bytes);
+      sm90::CommitStores();
+    }
+  }
+  if (threadIdx.x == 0) sm90::WaitStoresRead<0>();
+#endif
+}
+
+template <typename T>
+absl::Status LaunchStagedRows(const SoftmaxNll<T>& args, int rows, int processors, cudaStream_t stream) {
+  const auto bytes = static_cast<int>(2 * args.z.columns * sizeof(T));
+  RETURN_IF_ERROR(CudaStatus(cudaFuncSetAttribute(StagedRows<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+                             "softmax_nll_grad"));
+  StagedRows<T><<<std::min(rows, processors), kStagedThreads, bytes, stream>>>(args, rows);
+  return absl::OkStatus();
+}
+
 template <typename T>
 absl::Status Run(const KernelArgs& a, T* dz, const float* seed, float* loss) {  // z, targets, weights
   const TensorRef& z = a.in[0];
@@ -163,6 +247,10 @@ absl::Status Run(const KernelArgs& a, T* dz, const float* seed, float* loss) {  
   if (rows > 0) {
     if (dz != nullptr && args.z.wide && z.shape.back() <= int64_t{kHeldThreads} * kHeldVecs * Vec<T>::kSize) {
       HeldRow<T><<<blocks, kHeldThreads, 0, stream>>>(args);
+    } else if (const cudaDeviceProp& gpu = CudaContextOf(a).properties;
+               dz != nullptr && args.z.wide && gpu.major == 9 &&
+               2 * z.shape.back() * int64_t{sizeof(T)} <= kStagedBytes) {
+      RETURN_IF_ERROR(LaunchStagedRows(args, static_cast<int>(rows), gpu.multiProcessorCount, stream));
     } else {
       StreamRow<T><<<blocks, kStreamThreads, 0, stream>>>(args);
     }

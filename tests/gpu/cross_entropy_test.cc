@@ -20,8 +20,8 @@ std::vector<Tensor> Operands(int64_t b, int64_t s, int64_t v) {
           Tensor::Of({}, {0.37})};
 }
 
-// Odd rows; rows of whole vectors; the longest that a block holds in bf16, and longer ones.
-constexpr int64_t kVocabularies[] = {1, 33, 1000, 16384, 32768, 40000, 40001, 70000};
+// Odd rows; rows of whole vectors; the longest that a block holds in registers; two in shared memory; longer ones.
+constexpr int64_t kVocabularies[] = {1, 33, 1000, 16384, 20000, 32768, 40000, 40001, 70000};
 
 TEST(CudaCrossEntropy, Pieces) {
   STRATA_NEEDS_GPU();
@@ -78,6 +78,20 @@ TEST(CudaCrossEntropy, Fused) {
           },
           Operands(2, 6, v), {.in_place = in_place});
     }
+  }
+}
+
+// More rows than blocks that stay: each has several, one after the other.
+TEST(CudaCrossEntropy, ManyLongRows) {
+  STRATA_NEEDS_GPU();
+  if (SmallShapes()) GTEST_SKIP() << "long under a sanitizer";
+  for (const bool in_place : {false, true}) {
+    ExpectGpuClose(
+        [](GraphBuilder& g, const Values& in) {
+          const NllAndGrad r = SoftmaxNllGrad(g, in[0], in[1], Acc(g, in[2]), Acc(g, in[3]));
+          return Values{Value{r.loss.node, 0}, Value{r.loss.node, 1}};
+        },
+        Operands(2, 250, 33000), {.in_place = in_place});
   }
 }
 
