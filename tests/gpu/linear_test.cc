@@ -175,5 +175,42 @@ TEST(CudaLinear, GeluInTheProduct) {
   }
 }
 
+// What a product makes of its result is what a kernel over the result makes: so a recomputed activation repeats the bits.
+TEST(CudaLinear, MakesOfItsResultWhatKernelsBehindItWould) {
+  STRATA_NEEDS_GPU();
+  const RopeAttributes rope{10000};
+  const GraphFn fn = [&rope](GraphBuilder& g, const Values& in) {
+    const Value x = in[0], w = in[1], bias = in[2], positions = in[3], pre = in[4];
+    const GatedProduct gated = LinearSwiglu(g, x, w, w);
+    const GeluProduct curved = LinearBiasGelu(g, x, w, bias, GeluKind::kTanh);
+    const std::vector<Value> qkv = {w, w, w};
+    const Value heads = SplitDim(g, LinearPacked(g, x, qkv), 2, 64);
+    return Values{gated.h_F,
+                  SwigluPacked(g, gated.gu_2F),
+                  curved.h_F,
+                  Gelu(g, curved.pre_F, GeluKind::kTanh),
+                  LinearRope(g, x, positions, qkv, rope, 1, 64),
+                  RopePacked(g, heads, positions, rope, 1),
+                  LinearDxGelu(g, x, in[5], pre, GeluKind::kTanh),
+                  GeluDx(g, LinearDx(g, x, in[5]), pre, GeluKind::kTanh)};
+  };
+  const int64_t k = 256, f = 512;
+  std::vector<Tensor> inputs = {Random({2, 128, k}, 1), Tensor::Random(DType::kF64, {f, k}, 2, 0.1),
+                                Random({f}, 3),         Tensor::RandomInts({128}, 0, 4096, 4),
+                                Random({2, 128, f}, 5), Tensor::Random(DType::kF64, {k, f}, 6, 0.1)};
+  const auto device = CudaDevice::Open(0);
+  ASSERT_TRUE(device.ok()) << device.status();
+  const KernelTable kernels = CudaKernels(Determinism::kBitExact);
+  for (const DType t : {DType::kF32, DType::kBF16}) {
+    for (Tensor& x : inputs) x = Converted(x, t);
+    const auto out = Call(fn, inputs, {.kernels = &kernels, .device = device->get()});
+    ASSERT_TRUE(out.ok()) << out.status();
+    for (size_t i = 0; i < out->size(); i += 2) {
+      EXPECT_TRUE((*out)[i].data == (*out)[i + 1].data) << Name(t) << ", output " << i;
+      EXPECT_GT(MaxAbs((*out)[i]), 0.1);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace strata::testing
