@@ -448,7 +448,7 @@ absl::Status LaunchBackward(const AttentionCall& c, void* workspace, cudaStream_
   const int64_t padded = Padded(c.s), rows = c.b * c.hq * padded;
   float* const lse2 = static_cast<float*>(workspace);
   float* const delta = lse2 + rows;
-  BackwardArgs a{.order = OrderOf((c.t + kKeys - 1) / kKeys, c.b * c.hk, 1, c.s * c.group * c.d * 8),
+  BackwardArgs a{.order = OrderOf((c.t + kKeys - 1) / kKeys, c.b * c.hk, 1, c.s * c.group * c.d * 8, 8 << 20),
                  .hq = static_cast<int>(c.hq),
                  .hk = static_cast<int>(c.hk),
                  .group = static_cast<int>(c.group),

@@ -49,9 +49,15 @@ absl::StatusOr<CUtensorMap> HeadsMap(const void* x, int64_t b, int64_t rows, int
   return map;
 }
 
-TileOrder OrderOf(int64_t tiles, int64_t heads, int64_t heads_per_kv, int64_t kv_head_bytes) {
-  constexpr int64_t kCacheBytes = 8 << 20;  // of the 50 MiB, whose halves mirror each other in part
-  const int64_t group = std::clamp<int64_t>(kCacheBytes / kv_head_bytes, 1, heads) * heads_per_kv;
+absl::StatusOr<int> Processors() {
+  int device = 0, n = 0;
+  RETURN_IF_ERROR(CudaStatus(cudaGetDevice(&device), "cudaGetDevice"));
+  RETURN_IF_ERROR(CudaStatus(cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device), "attention"));
+  return n;
+}
+
+TileOrder OrderOf(int64_t tiles, int64_t heads, int64_t heads_per_kv, int64_t kv_head_bytes, int64_t cache_bytes) {
+  const int64_t group = std::clamp<int64_t>(cache_bytes / kv_head_bytes, 1, heads) * heads_per_kv;
   return {static_cast<int>(tiles), static_cast<int>(heads), static_cast<int>(std::min(group, heads))};
 }
 

@@ -13,10 +13,14 @@ namespace strata::sm90 {
 absl::StatusOr<CUtensorMap> HeadsMap(const void* x, int64_t b, int64_t rows, int64_t heads, int64_t d,
                                      int64_t row_stride, int box_rows);
 
-// Heads are taken in groups whose keys and values stay in the L2 cache together, of a group's tiles the heaviest first.
+absl::StatusOr<int> Processors();  // of the current GPU
+
+// Heads are taken in groups whose keys and values, or what they are read for, stay in the L2 cache together; of a group's tiles the
+// heaviest first.
 struct TileOrder {
   int tiles = 0, heads = 0, group = 0;  // tiles a head, (batch, head) pairs, of which `group` together
 };
-TileOrder OrderOf(int64_t tiles, int64_t heads, int64_t heads_per_kv, int64_t kv_head_bytes);
+// Of heads of which `heads_per_kv` share `kv_head_bytes`.
+TileOrder OrderOf(int64_t tiles, int64_t heads, int64_t heads_per_kv, int64_t kv_head_bytes, int64_t cache_bytes);
 
 }  // namespace strata::sm90
