@@ -138,21 +138,15 @@ constexpr int kSm90Major = 9;
 // One op's kernel: how it reads its operands, its pass, and how it runs.
 template <Describe kDescribe, AttentionPass kPass, Determinism kDeterminism>
 struct AttentionKernel {
-  // Where bits must repeat, the backward pass may not sum dq in any order.
-  static bool SuitsSm90(const AttentionCall& c, int compute_major) {
-    return (kPass == AttentionPass::kForward || kDeterminism == Determinism::kFast) &&
-           Sm90AttentionTakes(c, compute_major);
-  }
-
   // Enough for whatever is chosen, on any GPU.
   static int64_t Workspace(const Op& op, Refs in) {
     const AttentionCall c = kDescribe(op, in, {});
     const AttentionShape shape = ShapeOf(c, kPass);
     int64_t bytes = kPass == AttentionPass::kForward ? 0 : c.b * c.s * c.hq * static_cast<int64_t>(sizeof(float));
     if (SuitsCudnn(c, shape, kDeterminism)) bytes = std::max(bytes, AttentionWorkspaceOf(shape).total);
-    if (SuitsSm90(c, kSm90Major)) {
+    if (Sm90AttentionTakes(c, kSm90Major)) {
       bytes = std::max(bytes, kPass == AttentionPass::kForward ? Sm90AttentionForwardWorkspace(c)
-                                                               : Sm90AttentionBackwardWorkspace(c));
+                                                               : Sm90AttentionBackwardWorkspace(c, kDeterminism));
     }
     return bytes;
   }
@@ -183,7 +177,7 @@ struct AttentionKernel {
     if (context.attention == nullptr) context.attention = std::make_shared<AttentionPlans>();
     AttentionPlans& plans = *context.attention;
     if (plans.Chosen(shape)) return absl::OkStatus();
-    const bool sm90 = SuitsSm90(c, context.properties.major), fixed = kDeterminism == Determinism::kBitExact;
+    const bool sm90 = Sm90AttentionTakes(c, context.properties.major), fixed = kDeterminism == Determinism::kBitExact;
     const char* const ours = sm90 ? "our Hopper kernels" : "our plain kernels";
     if ((fixed && sm90) || !SuitsCudnn(c, shape, kDeterminism)) {
       plans.Choose(shape, ours);
@@ -221,9 +215,9 @@ struct AttentionKernel {
   // By our kernels for Hopper or by those for every GPU.
   static absl::Status RunOwn(AttentionCall c, const KernelArgs& a) {
     constexpr bool kForward = kPass == AttentionPass::kForward;
-    if (SuitsSm90(c, CudaContextOf(a).properties.major)) {
+    if (Sm90AttentionTakes(c, CudaContextOf(a).properties.major)) {
       return kForward ? Sm90AttentionForward(c, a.workspace.data(), StreamOf(a))
-                      : Sm90AttentionBackward(c, a.workspace.data(), StreamOf(a));
+                      : Sm90AttentionBackward(c, kDeterminism, a.workspace.data(), StreamOf(a));
     }
     RETURN_IF_ERROR(Check(c));
     c.row_sum = reinterpret_cast<float*>(a.workspace.data());
@@ -241,7 +235,7 @@ struct AttentionKernel {
   }
 
   static Kernel Make(DType dtype) {
-    const bool atomics =  // of the sums of dq
+    const bool atomics =  // of the fast kernels' sums of dq
         kPass == AttentionPass::kBackward && kDeterminism == Determinism::kFast && dtype == DType::kBF16;
     return {.run = Run, .workspace = Workspace, .cost = CostOf, .deterministic = !atomics, .prepare = Prepare};
   }

@@ -4,6 +4,7 @@
 // the products of another. All sums are float32; probabilities and their gradients are rounded to bf16 for the products.
 // Source: Shah et al., "FlashAttention-3" (2024), algorithms 2 and 3. CUDA sources only.
 
+#include "core/exec/device.h"
 #include "core/kernels/attention_cuda.h"
 
 namespace strata {
@@ -14,11 +15,12 @@ bool Sm90AttentionTakes(const AttentionCall& call, int compute_major);
 
 // Bytes of workspace, aligned to 256.
 int64_t Sm90AttentionForwardWorkspace(const AttentionCall& call);
-int64_t Sm90AttentionBackwardWorkspace(const AttentionCall& call);
+int64_t Sm90AttentionBackwardWorkspace(const AttentionCall& call, Determinism determinism);
 
 // Launch only. FailedPrecondition where the driver has no tensor maps. The forward pass gives equal bits every time; the backward
-// pass sums dq in any order.
+// pass does with kBitExact, else it sums dq in any order.
 absl::Status Sm90AttentionForward(const AttentionCall& call, void* workspace, cudaStream_t stream);
-absl::Status Sm90AttentionBackward(const AttentionCall& call, void* workspace, cudaStream_t stream);
+absl::Status Sm90AttentionBackward(const AttentionCall& call, Determinism determinism, void* workspace,
+                                   cudaStream_t stream);
 
 }  // namespace strata

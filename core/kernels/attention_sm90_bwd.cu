@@ -1,49 +1,40 @@
-// Backward attention on Hopper. A block owns 128 keys of a kv head, 64 each of two warpgroups, and walks the queries that see them,
-// of every query head of its kv head; a third warpgroup only fetches. Scores are computed transposed, so that p^T and ds^T leave the
-// accumulators as register operands of the next products:
+// Backward attention on Hopper, by keys. A block owns 128 keys of a kv head, 64 each of two warpgroups, and walks the queries that see
+// them, of every query head of its kv head; a third warpgroup only fetches. Scores are computed transposed, so that p^T leaves the
+// accumulators as a register operand of the next product:
 //   p^T = exp2(c k q^T - lse2);  dv += p^T do;  ds^T = p^T (v do^T - delta);  dk += ds^T q;  dq += ds k
-// with c = log2(e) / sqrt(d), lse2 = log2(e) lse, delta = rowsum(do * o). dk and dv stay in registers; ds goes through shared memory
-// and dq into float32 sums by vectors of atomic additions. A kernel before makes lse2, delta and zeros, one after rounds dq.
-// Of a tile of queries, `it`: while dq runs, p of it + 1 is made; while dk runs, ds of it + 1.
+// dk and dv stay in registers. Either ds goes through shared memory to dq's product, which is added to float32 sums in global memory in
+// any order: while dq and dk of a tile of queries run, p of the next is made. Or dq is left to another kernel, and all of ds stays in
+// registers. A kernel before makes lse2 and delta.
 #include <algorithm>
 #include <cmath>
 
 #include "core/base/status.h"
 #include "core/exec/cuda_context.h"
-#include "core/kernels/attention_sm90.cuh"
 #include "core/kernels/attention_sm90.h"
-#include "core/kernels/attention_sm90_host.h"
+#include "core/kernels/attention_sm90_bwd.cuh"
 
 namespace strata {
 namespace sm90 {
 namespace {
 
 constexpr int kKeys = 128, kConsumers = 2, kBackwardThreads = 128 * (kConsumers + 1);
-constexpr int kRowUnit = 128;  // queries are padded to a multiple of it
-constexpr float kLog2E = 1.4426950408889634f;
+constexpr int kRowUnit = 128;       // queries are padded to a multiple of it
+constexpr int kCounterFloats = 64;  // place of the counter in the workspace
 
-struct BackwardArgs {
-  TileOrder order;
-  int hq, hk, group, s, t;
-  bool causal;
-  float scale;
-  int padded;                                     // queries
-  const float *lse2 = nullptr, *delta = nullptr;  // [b, hq, padded]
-  float* dq = nullptr;  // [b, hq, padded * d], each tile of queries in the order of the accumulators
-};
+enum class Dq { kSums, kElsewhere };
 
-template <int kHeadDim, int kQueries>
+template <int kHeadDim, int kQueries, Dq kDqOf>
 struct BackwardShape {
   static constexpr int kD = kHeadDim, kM = kQueries, kBoxes = kD / kBoxColumns;
-  static_assert(kM * kD == kConsumers * 64 * 64);  // a warpgroup has 64 x 64 of dq
-  static constexpr int kQStages = 3, kDoStages = 2;
-  static constexpr bool kRoundBesideDk = true;
+  static constexpr bool kSums = kDqOf == Dq::kSums;
+  static_assert(!kSums || kM * kD == kConsumers * 64 * 64);  // a warpgroup has 64 x 64 of dq
+  static constexpr int kQStages = 3, kDoStages = kSums ? 2 : 3;
   struct Shared {
     alignas(1024) uint16_t k[kKeys * kD];
     alignas(1024) uint16_t v[kKeys * kD];
     alignas(1024) uint16_t q[kQStages][kM * kD];
     alignas(1024) uint16_t d_o[kDoStages][kM * kD];
-    alignas(1024) uint16_t ds[2][kKeys * kM];  // boxes of 64 queries: [keys, 64]
+    alignas(1024) uint16_t ds[2][kSums ? kKeys * kM : 512];  // boxes of 64 queries: [keys, 64]
     alignas(16) float lse2[kQStages][kM];
     alignas(16) float delta[kDoStages][kM];
     uint64_t k_full, v_full, q_full[kQStages], q_empty[kQStages], do_full[kDoStages], do_empty[kDoStages], ds_full[2];
@@ -110,7 +101,7 @@ struct BackwardConsumer {
   Ring<Z::kQStages> qs;    // of the next scores
   Ring<Z::kDoStages> dos;  // of the next dp
   float dk[Z::kD / 2], dv[Z::kD / 2], s[Z::kM / 2], dp[Z::kM / 2], dq[32];
-  uint32_t p[Z::kM / 4];
+  uint32_t p[Z::kM / 4], ds[Z::kM / 4];  // ds where dq is made elsewhere
 
   __device__ __forceinline__ static int Own() { return static_cast<int>(threadIdx.x) % 128; }
   __device__ __forceinline__ static void Release(uint64_t& bar) {
@@ -128,13 +119,14 @@ struct BackwardConsumer {
     }
     WgmmaCommit();
   }
-  // dv += p^T times `queries`.
-  __device__ __forceinline__ void ValueGradient(const uint16_t* queries) {
+  // to += weights^T times `queries`.
+  __device__ __forceinline__ void Gradient(float (&to)[Z::kD / 2], uint32_t (&weights)[Z::kM / 4],
+                                           const uint16_t* queries) {
     const uint64_t y = Descriptor(queries, kQBox);
-    Pin(dv), Pin(p);
+    Pin(to), Pin(weights);
     WgmmaFence();
 #pragma unroll
-    for (int i = 0; i < Z::kM / 16; ++i) WgmmaRegisters<kMnMajor>(dv, p + 4 * i, y + StepK<kMnMajor>(i, 0), 1);
+    for (int i = 0; i < Z::kM / 16; ++i) WgmmaRegisters<kMnMajor>(to, weights + 4 * i, y + StepK<kMnMajor>(i, 0), 1);
     WgmmaCommit();
   }
   // dk += own rows of `weights`, ds^T, times `queries`.
@@ -215,10 +207,13 @@ struct BackwardConsumer {
     }
     FenceAsync();
   }
-  // p := p^T, rounded.
+  // p, and ds where dq is made elsewhere, := p^T and ds^T, rounded.
   __device__ __forceinline__ void Round() {
 #pragma unroll
-    for (int i = 0; i < Z::kM / 4; ++i) p[i] = Pack(s[2 * i], s[2 * i + 1]);
+    for (int i = 0; i < Z::kM / 4; ++i) {
+      p[i] = Pack(s[2 * i], s[2 * i + 1]);
+      if constexpr (!Z::kSums) ds[i] = Pack(dp[2 * i], dp[2 * i + 1]);
+    }
   }
 
   __device__ __forceinline__ void AddQueryGradient(float* tile) {
@@ -227,12 +222,14 @@ struct BackwardConsumer {
     for (int i = 0; i < 8; ++i) AddToGlobal(to + i * 512, dq[4 * i], dq[4 * i + 1], dq[4 * i + 2], dq[4 * i + 3]);
   }
 
-  // ds of the tile of queries whose dp is done, in dp and `buffer`.
+  // ds of the tile of queries whose dp is done, in dp and, where dq is made here, `buffer`.
   __device__ __forceinline__ void Weights(int do_slot, int buffer) {
     ScoreGradient(sh.delta[do_slot]);
-    Share(sh.ds[buffer]);
-    __syncwarp();
-    Release(sh.ds_full[buffer]);
+    if constexpr (Z::kSums) {
+      Share(sh.ds[buffer]);
+      __syncwarp();
+      Release(sh.ds_full[buffer]);
+    }
   }
 
   // The products with tile `it` of queries, and p and ds of the next, whose first query is `next_q0`.
@@ -241,38 +238,76 @@ struct BackwardConsumer {
     const int q_slot = qs.slot, do_slot = dos.slot, buffer = it & 1;
     qs.Next(), dos.Next();
     if constexpr (kMore) Wait(sh.q_full[qs.slot], qs.parity);
-    ValueGradient(sh.d_o[do_slot]);
+    Gradient(dv, p, sh.d_o[do_slot]);
     if constexpr (kMore) Scores(s, sh.k, sh.q[qs.slot]);
     Wait(sh.ds_full[buffer], it >> 1 & 1);
     WgmmaWait<kMore ? 1 : 0>();
     Pin(dv), Pin(p);
     Release(sh.do_empty[do_slot]);
     QueryGradient(sh.ds[buffer]);
+    KeyGradient(sh.ds[buffer], sh.q[q_slot]);
     if constexpr (kMore) {
-      WgmmaWait<1>();
+      WgmmaWait<2>();
       Pin(s);
       Probabilities(next_q0, sh.lse2[qs.slot]);
     }
-    WgmmaWait<0>();
+    WgmmaWait<1>();
     Pin(dq);
     AddQueryGradient(dq_tile);
     if constexpr (kMore) {
       Wait(sh.do_full[dos.slot], dos.parity);
       Scores(dp, sh.v, sh.d_o[dos.slot]);
     }
-    KeyGradient(sh.ds[buffer], sh.q[q_slot]);
+    WgmmaWait<0>();
+    Pin(dk);
     if constexpr (kMore) {
-      WgmmaWait<Z::kRoundBesideDk ? 1 : 0>();
       Pin(dp);
       Weights(dos.slot, buffer ^ 1);
     }
-    WgmmaWait<0>();
-    Pin(dk);
     Release(sh.q_empty[q_slot]);
     if constexpr (kMore) {
       Pin(s);
       Round();
     }
+  }
+
+  // The same without dq. Where registers allow it, both scores are issued together.
+  template <bool kMore>
+  __device__ __forceinline__ void StepWithoutDq(int next_q0) {
+    constexpr bool kTogether = kMore && Z::kD == 64;
+    const int q_slot = qs.slot, do_slot = dos.slot;
+    qs.Next(), dos.Next();
+    if constexpr (kMore) {
+      Wait(sh.q_full[qs.slot], qs.parity);
+      Wait(sh.do_full[dos.slot], dos.parity);
+      Scores(s, sh.k, sh.q[qs.slot]);
+    }
+    if constexpr (kTogether) Scores(dp, sh.v, sh.d_o[dos.slot]);
+    Gradient(dv, p, sh.d_o[do_slot]);
+    Gradient(dk, ds, sh.q[q_slot]);
+    if constexpr (kMore) {
+      WgmmaWait<kTogether ? 3 : 2>();
+      Pin(s);
+      Probabilities(next_q0, sh.lse2[qs.slot]);
+    }
+    if constexpr (kTogether) {
+      WgmmaWait<2>();
+      Pin(dp);
+      ScoreGradient(sh.delta[dos.slot]);
+    } else if constexpr (kMore) {
+      WgmmaWait<1>();
+      Pin(dv), Pin(p);
+      Scores(dp, sh.v, sh.d_o[dos.slot]);
+    }
+    WgmmaWait<0>();
+    Pin(dv), Pin(dk), Pin(p), Pin(ds);
+    if constexpr (kMore) {
+      Pin(s), Pin(dp);
+      if constexpr (!kTogether) ScoreGradient(sh.delta[dos.slot]);
+    }
+    Release(sh.do_empty[do_slot]);
+    Release(sh.q_empty[q_slot]);
+    if constexpr (kMore) Round();
   }
 
   __device__ __forceinline__ void Walk() {
@@ -299,11 +334,19 @@ struct BackwardConsumer {
     int m = w.first;
     for (int it = 0; it < total - 1; ++it) {
       const int next = m + 1 == w.end ? w.first : m + 1;
-      Step<true>(it, next * Z::kM, dq_head + m * kTile);
+      if constexpr (Z::kSums) {
+        Step<true>(it, next * Z::kM, dq_head + m * kTile);
+      } else {
+        StepWithoutDq<true>(next * Z::kM);
+      }
       m = next;
       if (m == w.first) dq_head += head_size;
     }
-    Step<false>(total - 1, 0, dq_head + m * kTile);
+    if constexpr (Z::kSums) {
+      Step<false>(total - 1, 0, dq_head + m * kTile);
+    } else {
+      StepWithoutDq<false>(0);
+    }
   }
 
   // Through the rows of shared memory that hold the warpgroup's keys or values.
@@ -331,8 +374,8 @@ struct BackwardConsumer {
 
   __device__ __forceinline__ void Run(const CUtensorMap& dk_map, const CUtensorMap& dv_map) {
     Walk();
-    Store(dv, 1, sh.v, dv_map);  // only this warpgroup reads them
-    SyncNamed(1, 256);           // both are done with the keys
+    Store(dv, 1, sh.v, dv_map);                 // only this warpgroup reads them
+    if constexpr (Z::kSums) SyncNamed(1, 256);  // both are done with the keys
     Store(dk, a.scale, sh.k, dk_map);
     if (Own() == 0) WaitStoresRead();
   }
@@ -366,9 +409,9 @@ __global__ void __launch_bounds__(kBackwardThreads, 1)
 #endif
 }
 
-// Before: lse2 and delta of 64 queries of a head, and zeros in their dq.
+// Before: lse2 and delta of 64 queries of a head, and zeros in their sums of dq; resets the counter.
 constexpr int kRowThreads = 256, kRowsABlock = 64;
-template <int kD>
+template <int kD, bool kZeros>
 __global__ void __launch_bounds__(kRowThreads)
     PrepareRows(const BackwardArgs a, const __nv_bfloat16* o, const __nv_bfloat16* d_o, const float* lse, float* lse2,
                 float* delta) {
@@ -398,10 +441,14 @@ __global__ void __launch_bounds__(kRowThreads)
       delta[head * a.padded + i] = sum;
     }
   }
-  float4* const dq = reinterpret_cast<float4*>(a.dq + (head * a.padded + i0) * kD);
+  if (blockIdx.x + blockIdx.y + blockIdx.z + threadIdx.x == 0) *a.counter = 0;
+  if constexpr (kZeros) {
+    float4* const dq = reinterpret_cast<float4*>(a.dq + (head * a.padded + i0) * kD);
 #pragma unroll
-  for (int i = 0; i < kRowsABlock * kD / 4 / kRowThreads; ++i)
-    dq[i * kRowThreads + threadIdx.x] = make_float4(0, 0, 0, 0);
+    for (int i = 0; i < kRowsABlock * kD / 4 / kRowThreads; ++i) {
+      dq[i * kRowThreads + threadIdx.x] = make_float4(0, 0, 0, 0);
+    }
+  }
 }
 
 // After: dq of a tile of queries, rounded. A warp has 16 rows of 64 columns.
@@ -448,27 +495,29 @@ absl::Status LaunchBackward(const AttentionCall& c, void* workspace, cudaStream_
   const int64_t padded = Padded(c.s), rows = c.b * c.hq * padded;
   float* const lse2 = static_cast<float*>(workspace);
   float* const delta = lse2 + rows;
-  BackwardArgs a{.order = OrderOf((c.t + kKeys - 1) / kKeys, c.b * c.hk, 1, c.s * c.group * c.d * 8, 8 << 20),
-                 .hq = static_cast<int>(c.hq),
-                 .hk = static_cast<int>(c.hk),
-                 .group = static_cast<int>(c.group),
-                 .s = static_cast<int>(c.s),
-                 .t = static_cast<int>(c.t),
-                 .causal = c.mask == AttentionMask::kCausal,
-                 .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(c.d))),
-                 .padded = static_cast<int>(padded),
-                 .lse2 = lse2,
-                 .delta = delta,
-                 .dq = delta + rows};
+  const BackwardArgs a{.order = OrderOf((c.t + kKeys - 1) / kKeys, c.b * c.hk, 1, c.s * c.group * c.d * 8, 8 << 20),
+                       .hq = static_cast<int>(c.hq),
+                       .hk = static_cast<int>(c.hk),
+                       .group = static_cast<int>(c.group),
+                       .s = static_cast<int>(c.s),
+                       .t = static_cast<int>(c.t),
+                       .causal = c.mask == AttentionMask::kCausal,
+                       .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(c.d))),
+                       .padded = static_cast<int>(padded),
+                       .lse2 = lse2,
+                       .delta = delta,
+                       .counter = reinterpret_cast<int*>(delta + rows),
+                       .dq = delta + rows + kCounterFloats};
   const auto u = [](int64_t n) { return static_cast<unsigned>(n); };
-  PrepareRows<Z::kD><<<dim3(u(padded / kRowsABlock), u(c.hq), u(c.b)), kRowThreads, 0, stream>>>(
+  PrepareRows<Z::kD, Z::kSums><<<dim3(u(padded / kRowsABlock), u(c.hq), u(c.b)), kRowThreads, 0, stream>>>(
       a, static_cast<const __nv_bfloat16*>(c.o), static_cast<const __nv_bfloat16*>(c.d_o), c.lse, lse2, delta);
   RETURN_IF_ERROR(Launched("attention on wgmma: rows"));
   constexpr int kBytes = sizeof(typename Z::Shared) + 1024;
   RETURN_IF_ERROR(
       CudaStatus(cudaFuncSetAttribute(Backward<Z>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), "attention"));
-  Backward<Z><<<u(int64_t{a.order.tiles} * a.order.heads), kBackwardThreads, kBytes, stream>>>(a, q, k, v, d_o, dk, dv);
+  Backward<Z><<<a.order.tiles * a.order.heads, kBackwardThreads, kBytes, stream>>>(a, q, k, v, d_o, dk, dv);
   RETURN_IF_ERROR(Launched("attention on wgmma, backward"));
+  if constexpr (!Z::kSums) return LaunchQueryGradient(c, a, stream);
   RoundQueryGradient<Z><<<dim3(u((c.s + Z::kM - 1) / Z::kM), u(c.hq), u(c.b)), 256, 0, stream>>>(
       a, static_cast<__nv_bfloat16*>(c.dq), c.q_row);
   return Launched("attention on wgmma: dq");
@@ -477,13 +526,20 @@ absl::Status LaunchBackward(const AttentionCall& c, void* workspace, cudaStream_
 }  // namespace
 }  // namespace sm90
 
-int64_t Sm90AttentionBackwardWorkspace(const AttentionCall& c) {
-  return c.b * c.hq * sm90::Padded(c.s) * (c.d + 2) * static_cast<int64_t>(sizeof(float));
+int64_t Sm90AttentionBackwardWorkspace(const AttentionCall& c, Determinism determinism) {
+  const int64_t rows = c.b * c.hq * sm90::Padded(c.s), sums = determinism == Determinism::kFast ? rows * c.d : 0;
+  return (2 * rows + sm90::kCounterFloats + sums) * static_cast<int64_t>(sizeof(float));
 }
 
-absl::Status Sm90AttentionBackward(const AttentionCall& c, void* workspace, cudaStream_t stream) {
-  if (c.d == 64) return sm90::LaunchBackward<sm90::BackwardShape<64, 128>>(c, workspace, stream);
-  return sm90::LaunchBackward<sm90::BackwardShape<128, 64>>(c, workspace, stream);
+absl::Status Sm90AttentionBackward(const AttentionCall& c, Determinism determinism, void* workspace,
+                                   cudaStream_t stream) {
+  using sm90::BackwardShape, sm90::Dq, sm90::LaunchBackward;
+  if (determinism == Determinism::kBitExact) {
+    if (c.d == 64) return LaunchBackward<BackwardShape<64, 64, Dq::kElsewhere>>(c, workspace, stream);
+    return LaunchBackward<BackwardShape<128, 64, Dq::kElsewhere>>(c, workspace, stream);
+  }
+  if (c.d == 64) return LaunchBackward<BackwardShape<64, 128, Dq::kSums>>(c, workspace, stream);
+  return LaunchBackward<BackwardShape<128, 64, Dq::kSums>>(c, workspace, stream);
 }
 
 }  // namespace strata

@@ -1,0 +1,31 @@
+#pragma once
+// What the kernels of backward attention on Hopper share. With c = log2(e) / sqrt(d), lse2 = log2(e) lse and
+// delta = rowsum(do * o):
+//   p = exp2(c q k^T - lse2);  dv = p^T do;  ds = p (do v^T - delta);  dk = ds^T q / sqrt(d);  dq = ds k / sqrt(d)
+// Fast: one kernel by keys makes all three, with five products, and adds to dq's float32 sums in global memory in any order, which on
+// an H100 takes 1.6 TB/s at most and is what holds it back. For equal bits: that kernel makes dk and dv, and one by queries dq, with p
+// and ds made in both: seven products.
+
+#include <cuda.h>
+
+#include "core/kernels/attention_sm90.cuh"
+
+namespace strata::sm90 {
+
+inline constexpr float kLog2E = 1.4426950408889634f;
+
+struct BackwardArgs {
+  TileOrder order;
+  int hq = 0, hk = 0, group = 0, s = 0, t = 0;
+  bool causal = false;
+  float scale = 0;
+  int padded = 0;                                 // queries, to a multiple of 128
+  const float *lse2 = nullptr, *delta = nullptr;  // [b, hq, padded]; lse2 is infinite where there is no key or no query
+  int* counter = nullptr;                         // of the tiles of queries that were taken
+  float* dq = nullptr;  // [b, hq, padded * d]: sums, each warp's 16 rows of 64 columns in the order of its accumulators
+};
+
+// The kernel by queries; needs lse2, delta and a counter of 0.
+absl::Status LaunchQueryGradient(const AttentionCall& c, BackwardArgs args, cudaStream_t stream);
+
+}  // namespace strata::sm90
