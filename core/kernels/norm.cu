@@ -67,15 +67,22 @@ struct DwOfRow {
   }
 };
 
-// Calls launch<kWarps, kVecs>() for a row of so many vectors; false where it has too many.
+// Calls launch<kThreads, kLanes, kVecs>() (norm_rows.cuh) for a row of so many vectors; false where it has too many.
 template <typename Launch>
 bool WithSpread(int64_t vecs, const Launch& launch) {
-  if (vecs <= 96) return launch.template operator()<1, 3>(), true;
-  if (vecs <= 128) return launch.template operator()<4, 1>(), true;
-  if (vecs <= 256) return launch.template operator()<4, 2>(), true;
-  if (vecs <= 512) return launch.template operator()<16, 1>(), true;
-  if (vecs <= 1024) return launch.template operator()<16, 2>(), true;
+  if (vecs <= 16) return launch.template operator()<256, 16, 1>(), true;
+  if (vecs <= 32) return launch.template operator()<256, 32, 1>(), true;
+  if (vecs <= 128) return launch.template operator()<128, 128, 1>(), true;
+  if (vecs <= 256) return launch.template operator()<256, 256, 1>(), true;
+  if (vecs <= 512) return launch.template operator()<512, 512, 1>(), true;
+  if (vecs <= 1024) return launch.template operator()<512, 512, 2>(), true;
   return false;
+}
+
+// Blocks that run through `rows`, so many at a time each: at most `blocks` of them, and equally often.
+int64_t BlocksFor(int64_t rows, int64_t block_rows, int64_t blocks) {
+  const int64_t pieces = Ceil(rows, block_rows);
+  return pieces == 0 ? 0 : Ceil(pieces, Ceil(pieces, blocks));
 }
 
 template <typename T>
@@ -87,10 +94,10 @@ template <typename T, bool kCentered>
 void LaunchForward(cudaStream_t stream, const NormForward<T>& a) {
   if (a.rows == 0) return;
   const int64_t vecs = VecsOf<T>(Aligned16({a.x, a.w, a.b, a.y}) ? a.columns : 1);
-  const auto launch = [&]<int kWarps, int kVecs>() {
-    const int64_t blocks = std::min(Ceil(a.rows, RowGroup<kWarps>::kGroups), 8 * kMultiprocessors);
-    NormForwardRows<T, kCentered, kWarps, kVecs>
-        <<<static_cast<unsigned>(blocks), RowGroup<kWarps>::kThreads, 0, stream>>>(a);
+  const auto launch = [&]<int kThreads, int kLanes, int kVecs>() {
+    using S = RowSpread < kThreads, kLanes, kVecs, kLanes<kThreads ? 4 : 1>;
+    const int64_t blocks = BlocksFor(a.rows, S::kBlockRows, kForwardBlocks<S, kCentered> * kMultiprocessors);
+    NormForwardRows<T, kCentered, S><<<static_cast<unsigned>(blocks), S::kThreads, 0, stream>>>(a);
   };
   if (WithSpread(vecs, launch)) return;
   ForwardAny<T, kCentered><<<static_cast<unsigned>(a.rows), kAnyThreads, 0, stream>>>(a);
@@ -101,11 +108,11 @@ template <typename T, bool kCentered>
 void LaunchBackward(cudaStream_t stream, const NormBackward<T>& a, const SumsOut<kCentered ? 2 : 1>* dw) {
   constexpr int kSums = kCentered ? 2 : 1;
   const int64_t vecs = VecsOf<T>(Aligned16({a.dy, a.x, a.w, a.r, a.dx}) ? a.columns : 1);
-  const auto launch = [&]<int kWarps, int kVecs>() {
-    const int64_t blocks = std::min(Ceil(a.rows, RowGroup<kWarps>::kGroups), kNormBlocks<kVecs> * kMultiprocessors);
+  const auto launch = [&]<int kThreads, int kLanes, int kVecs>() {
+    using S = RowSpread < kThreads, kLanes, kVecs, kThreads<512 ? 2 : 1>;
+    const int64_t blocks = BlocksFor(a.rows, S::kBlockRows, kBackwardBlocks<S, kCentered> * kMultiprocessors);
     if (blocks > 0) {
-      NormBackwardRows<T, kCentered, kWarps, kVecs>
-          <<<static_cast<unsigned>(blocks), RowGroup<kWarps>::kThreads, 0, stream>>>(a);
+      NormBackwardRows<T, kCentered, S><<<static_cast<unsigned>(blocks), S::kThreads, 0, stream>>>(a);
     }
     if (dw != nullptr) LaunchAddBlocks<kSums>(stream, a.partial, blocks, a.columns, *dw);
   };
@@ -161,7 +168,8 @@ absl::Status RunBackward(const KernelArgs& a) {
 
 template <bool kCentered>
 int64_t DwWorkspace(const Op&, std::span<const TensorRef> in) {
-  return SumRowsWorkspace(in[1].shape.back(), kCentered ? 2 : 1);
+  constexpr int64_t kBlocks = kMostBackwardBlocks * kMultiprocessors;
+  return std::max(kBlocks, kMaxRowBlocks) * in[1].shape.back() * (kCentered ? 2 : 1) * int64_t{sizeof(float)};
 }
 
 struct RsqrtFn {

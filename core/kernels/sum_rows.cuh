@@ -28,6 +28,7 @@ __global__ void __launch_bounds__(1024)
   const int64_t width = columns * kSums, c = blockIdx.x * int64_t{32} + threadIdx.x;
   float total = 0;
   if (c < width) {
+#pragma unroll 8
     for (int64_t b = threadIdx.y; b < blocks; b += 32) total += partial[b * width + c];
   }
   sums[threadIdx.y][threadIdx.x] = total;

@@ -14,9 +14,13 @@ Tensor Random(Shape shape, uint64_t seed) { return Tensor::Random(DType::kF64, s
 struct Sizes {
   int64_t b, s, e;
 };
-// One of each spread of a row over warps, in f32 or bf16; rows of odd length, and rows that are too long for registers.
-constexpr Sizes kSizes[] = {{2, 9, 7},    {3, 11, 8},   {5, 300, 96}, {2, 150, 768}, {2, 13, 1024}, {4, 150, 2048},
-                            {2, 5, 4096}, {2, 5, 8192}, {1, 3, 8200}, {1, 7, 2050},  {1, 1, 12}};
+// One of each spread of a row over threads, in f32 or bf16, with rows for several rounds; rows of odd length, and rows that are
+// too long for registers.
+constexpr Sizes kAllSizes[] = {{2, 9, 7},      {3, 11, 8},   {10, 900, 32}, {5, 300, 96}, {2, 150, 768}, {2, 13, 1024},
+                               {4, 150, 2048}, {2, 5, 4096}, {2, 5, 8192},  {1, 3, 8200}, {1, 7, 2050},  {1, 1, 12}};
+constexpr Sizes kSmallSizes[] = {{2, 9, 7},     {3, 11, 8},   {1, 30, 96},  {1, 560, 1024},
+                                 {1, 20, 2048}, {1, 5, 4096}, {1, 3, 8192}, {1, 2, 8200}};
+const std::span<const Sizes> kSizes = ShapesOf(kAllSizes, kSmallSizes);
 
 TEST(CudaRmsNorm, ForwardAndGradients) {
   STRATA_NEEDS_GPU();
