@@ -114,12 +114,13 @@ absl::Status RunSwigluPackedDx(const KernelArgs& a) {  // dh, y
   return SwigluBackward({dh.dtype, RowsOf(dh), F, a.in[1].data, dh.data, F, a.out[0].data}, StreamOf(a));
 }
 
-absl::Status RunAccumulate(const KernelArgs& a) {  // acc f32, x f32 or bf16
-  const bool narrow = a.in[1].dtype == DType::kBF16;
-  if (a.overwrite) {
-    return narrow ? MapFlat<float, 1, float, CudaBF16>(a, SecondFn{}) : MapFlat<float, 1, float, float>(a, SecondFn{});
-  }
-  return narrow ? MapFlat<float, 1, float, CudaBF16>(a, AddFn{}) : MapFlat<float, 1, float, float>(a, AddFn{});
+template <typename Acc, typename X>
+absl::Status AddInto(const KernelArgs& a) {
+  return a.overwrite ? MapFlat<Acc, 1, Acc, X>(a, SecondFn{}) : MapFlat<Acc, 1, Acc, X>(a, AddFn{});
+}
+template <typename Acc>
+absl::Status RunAccumulate(const KernelArgs& a) {  // acc, x f32 or bf16
+  return a.in[1].dtype == DType::kBF16 ? AddInto<Acc, CudaBF16>(a) : AddInto<Acc, float>(a);
 }
 
 template <typename T, GeluKind kKind>
@@ -184,7 +185,8 @@ absl::Status RunGelu(const GeluCall& call, cudaStream_t stream) {
 void AddCudaElementwiseKernels(KernelTable& table) {
   AddFor<float>(table, DType::kF32);
   AddFor<CudaBF16>(table, DType::kBF16);
-  table.Add("accumulate", DType::kF32, {.run = RunAccumulate, .cost = StreamingCost});
+  table.Add("accumulate", DType::kF32, {.run = RunAccumulate<float>, .cost = StreamingCost});
+  table.Add("accumulate", DType::kBF16, {.run = RunAccumulate<CudaBF16>, .cost = StreamingCost});
 }
 
 }  // namespace strata

@@ -97,6 +97,8 @@ absl::Status RunAccumulate(const KernelArgs& a) {
   if (a.in[0].dtype == DType::kF64) AddInto<double, double>(a);
   if (a.in[0].dtype == DType::kF32 && a.in[1].dtype == DType::kF32) AddInto<float, float>(a);
   if (a.in[0].dtype == DType::kF32 && a.in[1].dtype == DType::kBF16) AddInto<float, BF16>(a);
+  if (a.in[0].dtype == DType::kBF16 && a.in[1].dtype == DType::kF32) AddInto<BF16, float>(a);
+  if (a.in[0].dtype == DType::kBF16 && a.in[1].dtype == DType::kBF16) AddInto<BF16, BF16>(a);
   return absl::OkStatus();
 }
 
@@ -110,7 +112,9 @@ void AddElementwiseKernels(KernelTable& table) {
   AddForFloats(table, "silu_dx", []<typename T>() { return Kernel{RunSiluDx<T>, nullptr, StreamingCost}; });
   AddForFloats(table, "swiglu", []<typename T>() { return Kernel{RunSwiglu<T>, nullptr, StreamingCost}; });
   AddForFloats(table, "swiglu_dx", []<typename T>() { return Kernel{RunSwigluDx<T>, nullptr, StreamingCost}; });
-  for (DType t : {DType::kF64, DType::kF32}) table.Add("accumulate", t, {RunAccumulate, nullptr, StreamingCost});
+  for (DType t : {DType::kF64, DType::kF32, DType::kBF16}) {
+    table.Add("accumulate", t, {RunAccumulate, nullptr, StreamingCost});
+  }
 }
 
 }  // namespace strata

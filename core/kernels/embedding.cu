@@ -40,12 +40,12 @@ absl::Status RunEmbedding(const KernelArgs& a) {
   return Launched("embedding");
 }
 
-template <typename T>
+template <typename T, typename Out>
 struct Gradient {
   const uint64_t* items;  // sorted
   int64_t count, rows, columns;
   const T* dy;
-  float* dw;
+  Out* dw;
   bool adds;
 
   __device__ int64_t RowAt(int64_t i) const { return RowOfItem(items[i]); }
@@ -64,7 +64,7 @@ struct Gradient {
 
   template <int kWidth>
   __device__ __forceinline__ void Put(int64_t row, int64_t column, float (&sum)[kWidth]) const {
-    float* const at = dw + row * columns + column;
+    Out* const at = dw + row * columns + column;
     if (adds) {
       float old[kWidth];
       LoadFloats(at, old);
@@ -76,8 +76,8 @@ struct Gradient {
 };
 
 // Warp w of block b looks at item 8 b + w: where a run of at most kLong items begins, it sums it.
-template <int kWidth, typename T>
-__global__ void __launch_bounds__(kThreads) SumShortRuns(Gradient<T> g) {
+template <int kWidth, typename T, typename Out>
+__global__ void __launch_bounds__(kThreads) SumShortRuns(Gradient<T, Out> g) {
   const int64_t begin = blockIdx.x * int64_t{kWarps} + threadIdx.x / 32;
   const int64_t column = (blockIdx.y * int64_t{32} + threadIdx.x % 32) * kWidth;
   if (begin >= g.count || column >= g.columns) return;
@@ -93,8 +93,8 @@ __global__ void __launch_bounds__(kThreads) SumShortRuns(Gradient<T> g) {
 
 // Block b looks at item kLong b: where it is the first such one of a run of more than kLong items, the warps sum a part of
 // the run each.
-template <int kWidth, typename T>
-__global__ void __launch_bounds__(kThreads) SumLongRuns(Gradient<T> g) {
+template <int kWidth, typename T, typename Out>
+__global__ void __launch_bounds__(kThreads) SumLongRuns(Gradient<T, Out> g) {
   __shared__ float sums[kWarps][32 * kWidth];
   const int64_t at = blockIdx.x * int64_t{kLong}, row = g.RowAt(at);
   if (row >= g.rows || (at >= kLong && g.RowAt(at - kLong) == row)) return;
@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(kThreads) SumLongRuns(Gradient<T> g) {
   g.Put(row, column, sum);
 }
 
-template <typename T>
+template <typename T, typename Out>
 absl::Status LaunchGradient(const KernelArgs& a, const TensorRef& tokens, const TensorRef& dy, bool adds) {
   const TensorRef& dw = a.out[0];
   const cudaStream_t stream = StreamOf(a);
@@ -137,7 +137,7 @@ absl::Status LaunchGradient(const KernelArgs& a, const TensorRef& tokens, const 
   if (count == 0 || dw.shape.elements() == 0) return Launched("embedding_dw");
   const uint64_t* const items =
       LaunchSortTokens(stream, tokens.as<const int32_t>(), count, dw.origin[0], rows, a.workspace.data());
-  const Gradient<T> g{items, count, rows, columns, dy.as<const T>(), dw.as<float>(), adds};
+  const Gradient<T, Out> g{items, count, rows, columns, dy.as<const T>(), dw.as<Out>(), adds};
   const auto launch = [&]<int kWidth>(std::integral_constant<int, kWidth>) {
     const auto across = static_cast<unsigned>(Ceil(columns, 32 * kWidth));
     SumShortRuns<kWidth><<<dim3(static_cast<unsigned>(Ceil(count, kWarps)), across), kThreads, 0, stream>>>(g);
@@ -153,12 +153,13 @@ absl::Status LaunchGradient(const KernelArgs& a, const TensorRef& tokens, const 
 
 template <typename T>
 absl::Status RunDw(const KernelArgs& a) {  // tokens, dy, table
-  return LaunchGradient<T>(a, a.in[0], a.in[1], false);
+  return LaunchGradient<T, float>(a, a.in[0], a.in[1], false);
 }
-absl::Status RunDwAcc(const KernelArgs& a) {  // acc f32, tokens, dy f32 or bf16
+template <typename Acc>
+absl::Status RunDwAcc(const KernelArgs& a) {  // acc, tokens, dy f32 or bf16
   const bool adds = FusedAttributesOf(a.op).always_add || !a.overwrite;
-  return a.in[2].dtype == DType::kBF16 ? LaunchGradient<CudaBF16>(a, a.in[1], a.in[2], adds)
-                                       : LaunchGradient<float>(a, a.in[1], a.in[2], adds);
+  return a.in[2].dtype == DType::kBF16 ? LaunchGradient<CudaBF16, Acc>(a, a.in[1], a.in[2], adds)
+                                       : LaunchGradient<float, Acc>(a, a.in[1], a.in[2], adds);
 }
 
 template <int kTokens>
@@ -173,7 +174,10 @@ void AddCudaEmbeddingKernels(KernelTable& table) {
   table.Add("embedding", DType::kBF16, {.run = RunEmbedding<CudaBF16>, .cost = StreamingCost});
   table.Add("embedding_dw", DType::kF32, {.run = RunDw<float>, .workspace = Workspace<0>, .cost = StreamingCost});
   table.Add("embedding_dw", DType::kBF16, {.run = RunDw<CudaBF16>, .workspace = Workspace<0>, .cost = StreamingCost});
-  table.Add("embedding_dw_acc", DType::kF32, {.run = RunDwAcc, .workspace = Workspace<1>, .cost = StreamingCost});
+  table.Add("embedding_dw_acc", DType::kF32,
+            {.run = RunDwAcc<float>, .workspace = Workspace<1>, .cost = StreamingCost});
+  table.Add("embedding_dw_acc", DType::kBF16,
+            {.run = RunDwAcc<CudaBF16>, .workspace = Workspace<1>, .cost = StreamingCost});
 }
 
 }  // namespace strata

@@ -1,4 +1,5 @@
-// pack: out = zeros, but for part i from element offsets[i] on. Parts that lie there already are left alone.
+// pack: out = zeros, but for part i from element offsets[i] on. Parts that lie there already are left alone; float32 ones of a
+// bf16 tensor are rounded.
 
 #include "core/ops/flat.h"
 
@@ -19,12 +20,18 @@ absl::Status RunPack(const KernelArgs& a) {
     const int64_t begin = (i < a.in.size() ? offsets[i] : a.out[0].shape.elements()) * size;
     std::memset(out + end, 0, static_cast<size_t>(begin - end));
     if (i == a.in.size()) break;
-    if (a.in[i].data != out + begin) {
+    if (a.in[i].dtype != a.out[0].dtype) {
+      const float* const in = a.in[i].as<const float>();
+      BF16* const part = a.out[0].as<BF16>() + offsets[i];
+      ForTiles(a.pool, a.in[i].shape.elements(), kFlatTile, [&](int64_t from, int64_t to) {
+        for (int64_t j = from; j < to; ++j) part[j] = BF16(in[j]);
+      });
+    } else if (a.in[i].data != out + begin) {
       const std::byte* const in = a.in[i].as<const std::byte>();
       ForTiles(a.pool, a.in[i].bytes(), int64_t{1} << 20,
                [&](int64_t from, int64_t to) { std::memcpy(out + begin + from, in + from, to - from); });
     }
-    end = begin + a.in[i].bytes();
+    end = begin + a.in[i].shape.elements() * size;
   }
   return absl::OkStatus();
 }

@@ -31,6 +31,12 @@ absl::Status Run(const KernelArgs& args) {
   return absl::OkStatus();
 }
 
+template <typename T>
+absl::Status RunDw(const KernelArgs& args) {
+  if (args.out[0].dtype == DType::kBF16) return Run<T, T, Dw>(args);
+  return Run<T, ComputeType<T>, Dw>(args);
+}
+
 template <MakeProduct kMake>
 int64_t Workspace(const Op&, std::span<const TensorRef> in) {
   const Product p = kMake(in[0], in[1]);
@@ -52,9 +58,7 @@ void AddLinearKernels(KernelTable& table) {
     return Kernel{Run<T, T, Forward>, Workspace<Forward>, ProductCost<Forward>};
   });
   AddForFloats(table, "linear_dx", []<typename T>() { return Kernel{Run<T, T, Dx>, Workspace<Dx>, ProductCost<Dx>}; });
-  AddForFloats(table, "linear_dw", []<typename T>() {
-    return Kernel{Run<T, ComputeType<T>, Dw>, Workspace<Dw>, ProductCost<Dw>};
-  });
+  AddForFloats(table, "linear_dw", []<typename T>() { return Kernel{RunDw<T>, Workspace<Dw>, ProductCost<Dw>}; });
 }
 
 }  // namespace strata

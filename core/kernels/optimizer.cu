@@ -59,15 +59,19 @@ struct Sgd {
 };
 
 // in: weights, grads, states..., norm, live or none; out: weights, states..., live.
-template <typename Rule>
-absl::Status RunUpdate(const KernelArgs& a, const Rule& rule, std::span<const DecayRange> segments) {
+template <typename Grad, typename Rule>
+absl::Status UpdateBy(const KernelArgs& a, const Rule& rule, std::span<const DecayRange> segments) {
   constexpr size_t kNorm = 2 + Rule::kStates, kLive = 1 + Rule::kStates;
-  Buckets<Rule::kStates> b{a.out[0].as<float>(), a.in[1].as<const float>()};
+  Buckets<Rule::kStates, Grad> b{a.out[0].as<float>(), a.in[1].as<const Grad>()};
   for (int s = 0; s < Rule::kStates; ++s) b.state[s] = a.out[1 + s].as<float>();
   b.norm = a.in[kNorm].as<const float>();
   b.live = a.out.size() > kLive ? a.out[kLive].as<CudaBF16>() : nullptr;
   LaunchUpdate(StreamOf(a), rule, b, a.scalars, a.out[0].origin[0], a.out[0].shape.elements(), segments);
   return Launched("optimizer update");
+}
+template <typename Rule>
+absl::Status RunUpdate(const KernelArgs& a, const Rule& rule, std::span<const DecayRange> segments) {
+  return a.in[1].dtype == DType::kBF16 ? UpdateBy<CudaBF16>(a, rule, segments) : UpdateBy<float>(a, rule, segments);
 }
 
 absl::Status RunAdamW(const KernelArgs& a) {
@@ -79,8 +83,9 @@ absl::Status RunSgd(const KernelArgs& a) {
   return RunUpdate(a, Sgd{s.momentum, s.max_norm, s.nesterov}, s.segments);
 }
 
+template <typename T>
 absl::Status RunSumSquares(const KernelArgs& a) {
-  LaunchSumSquares(StreamOf(a), a.in[0].as<const float>(), a.in[0].origin[0], a.in[0].shape.elements(),
+  LaunchSumSquares(StreamOf(a), a.in[0].as<const T>(), a.in[0].origin[0], a.in[0].shape.elements(),
                    SumSquaresRanges(a.op), reinterpret_cast<double*>(a.workspace.data()), a.out[0].as<float>());
   return Launched("sum_squares");
 }
@@ -105,7 +110,9 @@ absl::Status RunGuard(const KernelArgs& a) {
 }  // namespace
 
 void AddCudaOptimizerKernels(KernelTable& table) {
-  table.Add("sum_squares", DType::kF32, {.run = RunSumSquares, .workspace = Workspace, .cost = StreamingCost});
+  table.Add("sum_squares", DType::kF32, {.run = RunSumSquares<float>, .workspace = Workspace, .cost = StreamingCost});
+  table.Add("sum_squares", DType::kBF16,
+            {.run = RunSumSquares<CudaBF16>, .workspace = Workspace, .cost = StreamingCost});
   table.Add("sqrt", DType::kF32, {.run = RunSqrt, .cost = StreamingCost});
   table.Add("guard", DType::kF32, {.run = RunGuard, .cost = StreamingCost});
   table.Add("adamw", DType::kF32, {.run = RunAdamW, .cost = StreamingCost});

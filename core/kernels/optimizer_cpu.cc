@@ -17,14 +17,18 @@ constexpr int64_t kLanes = 16;  // a known count, so that the compiler keeps the
 
 int64_t NumTiles(int64_t elements) { return (elements + kFlatTile - 1) / kFlatTile; }
 
-template <typename T>
-T SumSquaresOf(const T* x, int64_t n) {
-  T lane[kLanes] = {};
+template <typename T, typename C = ComputeType<T>>
+C SumSquaresOf(const T* x, int64_t n) {
+  C lane[kLanes] = {};
+  const auto add = [&](int64_t i, int64_t j) {
+    const C v = static_cast<C>(x[i + j]);
+    lane[j] += v * v;
+  };
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    for (int64_t j = 0; j < kLanes; ++j) lane[j] += x[i + j] * x[i + j];
+    for (int64_t j = 0; j < kLanes; ++j) add(i, j);
   }
-  for (int64_t j = 0; i + j < n; ++j) lane[j] += x[i + j] * x[i + j];
+  for (int64_t j = 0; i + j < n; ++j) add(i, j);
   for (int64_t half = kLanes / 2; half > 0; half /= 2) {
     for (int64_t j = 0; j < half; ++j) lane[j] += lane[j + half];
   }
@@ -33,11 +37,12 @@ T SumSquaresOf(const T* x, int64_t n) {
 
 template <typename T>
 absl::Status RunSumSquares(const KernelArgs& a) {
+  using C = ComputeType<T>;
   const T* x = a.in[0].as<const T>();
-  T* sums = reinterpret_cast<T*>(a.workspace.data());
+  C* sums = reinterpret_cast<C*>(a.workspace.data());
   const int64_t n = a.in[0].shape.elements(), tiles = NumTiles(n), origin = a.in[0].origin[0];
   ForTiles(a.pool, n, kFlatTile, [&](int64_t begin, int64_t end) {
-    T sum = 0;
+    C sum = 0;
     for (const FlatRange& r : SumSquaresRanges(a.op)) {
       const int64_t offset = r.offset - origin, from = std::max(begin, offset), to = std::min(end, offset + r.count);
       if (from < to) sum += SumSquaresOf(x + from, to - from);
@@ -47,13 +52,13 @@ absl::Status RunSumSquares(const KernelArgs& a) {
   for (int64_t step = 1; step < tiles; step *= 2) {
     for (int64_t i = 0; i + step < tiles; i += 2 * step) sums[i] += sums[i + step];
   }
-  *a.out[0].as<T>() = tiles > 0 ? sums[0] : T(0);
+  *a.out[0].as<C>() = tiles > 0 ? sums[0] : C(0);
   return absl::OkStatus();
 }
 
 template <typename T>
 int64_t SumSquaresWorkspace(const Op&, std::span<const TensorRef> in) {
-  return NumTiles(in[0].shape.elements()) * static_cast<int64_t>(sizeof(T));
+  return NumTiles(in[0].shape.elements()) * static_cast<int64_t>(sizeof(ComputeType<T>));
 }
 
 template <typename T>
@@ -86,11 +91,11 @@ struct AdamWStep {  // the constants of one step
 };
 
 // kCount elements, or n where kCount is 0.
-template <int64_t kCount, typename T>
-void UpdateElements(const AdamWStep<T>& s, T decay, int64_t n, T* __restrict w, const T* __restrict grad,
+template <int64_t kCount, typename T, typename G>
+void UpdateElements(const AdamWStep<T>& s, T decay, int64_t n, T* __restrict w, const G* __restrict grad,
                     T* __restrict m, T* __restrict v) {
   for (int64_t i = 0; i < (kCount > 0 ? kCount : n); ++i) {
-    const T g = grad[i] * s.clip;
+    const T g = static_cast<T>(grad[i]) * s.clip;
     m[i] = s.beta1 * m[i] + (T(1) - s.beta1) * g;
     v[i] = s.beta2 * v[i] + (T(1) - s.beta2) * g * g;
     w[i] -= s.lr * ((m[i] * s.m_scale) / (std::sqrt(v[i] * s.v_scale) + s.eps) + decay * w[i]);
@@ -108,29 +113,30 @@ struct SgdStep {
         nesterov(s.nesterov) {}
 };
 
-template <int64_t kCount, typename T>
-void UpdateElements(const SgdStep<T>& s, T decay, int64_t n, T* __restrict w, const T* __restrict grad,
+template <int64_t kCount, typename T, typename G>
+void UpdateElements(const SgdStep<T>& s, T decay, int64_t n, T* __restrict w, const G* __restrict grad,
                     T* __restrict u) {
   for (int64_t i = 0; i < (kCount > 0 ? kCount : n); ++i) {
-    const T g = grad[i] * s.clip + decay * w[i];
+    const T g = static_cast<T>(grad[i]) * s.clip + decay * w[i];
     u[i] = s.momentum * u[i] + g;
     w[i] -= s.lr * (s.nesterov ? g + s.momentum * u[i] : u[i]);
   }
 }
 
-template <typename T, typename Step, typename... State>
+template <typename T, typename G, typename Step, typename... State>
 void UpdateRange(const KernelArgs& a, const Step& s, double decay, int64_t begin, int64_t end, State*... states) {
   T* w = a.out[0].as<T>();
-  const T *grad = a.in[1].as<const T>(), rate = static_cast<T>(decay);
+  const G* grad = a.in[1].as<const G>();
+  const T rate = static_cast<T>(decay);
   int64_t i = begin;
   for (; i + kLanes <= end; i += kLanes) UpdateElements<kLanes>(s, rate, kLanes, w + i, grad + i, (states + i)...);
   UpdateElements<0>(s, rate, end - i, w + i, grad + i, (states + i)...);
 }
 
-// Weights and states in place, tile by tile; then the live weights, where there are any.
-template <typename T, typename Step, typename... State>
-absl::Status RunUpdate(const KernelArgs& a, T norm, const Step& step, std::span<const DecayRange> segments,
-                       State*... states) {
+// Weights and states in place, tile by tile; then the live weights, where there are any. Gradients are of type G.
+template <typename T, typename G, typename Step, typename... State>
+absl::Status UpdateBy(const KernelArgs& a, T norm, const Step& step, std::span<const DecayRange> segments,
+                      State*... states) {
   if (a.scalars->skip_update != 0 || !std::isfinite(norm)) return absl::OkStatus();
   constexpr size_t kLive = 1 + sizeof...(State);
   const int64_t origin = a.out[0].origin[0];
@@ -140,15 +146,24 @@ absl::Status RunUpdate(const KernelArgs& a, T norm, const Step& step, std::span<
       const int64_t offset = segment.range.offset - origin, from = std::max(at, offset),
                     to = std::min(end, offset + segment.range.count);
       if (from >= to) continue;
-      UpdateRange<T>(a, step, 0, at, from, states...);
-      UpdateRange<T>(a, step, segment.decay, from, to, states...);
+      UpdateRange<T, G>(a, step, 0, at, from, states...);
+      UpdateRange<T, G>(a, step, segment.decay, from, to, states...);
       at = to;
     }
-    UpdateRange<T>(a, step, 0, at, end, states...);
+    UpdateRange<T, G>(a, step, 0, at, end, states...);
     if (a.out.size() <= kLive) return;
     for (int64_t i = begin; i < end; ++i) a.out[kLive].as<BF16>()[i] = BF16(static_cast<float>(a.out[0].as<T>()[i]));
   });
   return absl::OkStatus();
+}
+
+template <typename T, typename Step, typename... State>
+absl::Status RunUpdate(const KernelArgs& a, T norm, const Step& step, std::span<const DecayRange> segments,
+                       State*... states) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (a.in[1].dtype == DType::kBF16) return UpdateBy<T, BF16>(a, norm, step, segments, states...);
+  }
+  return UpdateBy<T, T>(a, norm, step, segments, states...);
 }
 
 template <typename T>
@@ -168,9 +183,14 @@ absl::Status RunSgd(const KernelArgs& a) {
 }
 
 template <typename T>
-void AddKernels(KernelTable& table, DType dtype) {
+void AddSumSquares(KernelTable& table, DType dtype) {
   table.Add("sum_squares", dtype,
             {.run = RunSumSquares<T>, .workspace = SumSquaresWorkspace<T>, .cost = StreamingCost});
+}
+
+template <typename T>
+void AddKernels(KernelTable& table, DType dtype) {
+  AddSumSquares<T>(table, dtype);
   table.Add("sqrt", dtype, {.run = RunSqrt<T>, .cost = StreamingCost});
   table.Add("guard", dtype, {.run = RunGuard<T>, .cost = StreamingCost});
   table.Add("adamw", dtype, {.run = RunAdamW<T>, .cost = StreamingCost});
@@ -182,6 +202,7 @@ void AddKernels(KernelTable& table, DType dtype) {
 void AddOptimizerKernels(KernelTable& table) {
   AddKernels<double>(table, DType::kF64);
   AddKernels<float>(table, DType::kF32);
+  AddSumSquares<BF16>(table, DType::kBF16);
 }
 
 }  // namespace strata

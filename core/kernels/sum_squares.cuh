@@ -19,25 +19,27 @@ struct SquareRanges {
   int64_t offset[kMax], size[kMax], first_tile[kMax + 1];
 };
 
-inline __device__ float SquaresOf(const float* x, int64_t n) {
+template <typename T>
+__device__ float SquaresOf(const T* x, int64_t n) {
+  constexpr int kSize = Vec<T>::kSize;
   float sum = 0;
   int64_t body = 0;
   if (reinterpret_cast<uintptr_t>(x) % 16 == 0) {
-    body = n / 4 * 4;
+    body = n / kSize * kSize;
 #pragma unroll 4
-    for (int64_t i = threadIdx.x * 4; i < body; i += kSquareThreads * 4) {
-      const Vec<float> v = LoadVec(x + i);
+    for (int64_t i = threadIdx.x * kSize; i < body; i += kSquareThreads * kSize) {
+      const Vec<T> v = LoadVec(x + i);
 #pragma unroll
-      for (int j = 0; j < 4; ++j) sum += v[j] * v[j];
+      for (int j = 0; j < kSize; ++j) sum += v[j] * v[j];
     }
   }
-  for (int64_t i = body + threadIdx.x; i < n; i += kSquareThreads) sum += x[i] * x[i];
+  for (int64_t i = body + threadIdx.x; i < n; i += kSquareThreads) sum += ToFloat(x[i]) * ToFloat(x[i]);
   return sum;
 }
 
-template <int kThreads>
+template <int kThreads, typename T>
 __global__ void __launch_bounds__(kThreads)
-    SquareTiles(const float* x, const __grid_constant__ SquareRanges ranges, double* sums) {
+    SquareTiles(const T* x, const __grid_constant__ SquareRanges ranges, double* sums) {
   __shared__ float shared[32];
   double total = 0;
   int r = 0;
@@ -57,8 +59,9 @@ inline int64_t SumSquaresWorkspace(std::span<const FlatRange> ranges) {  // byte
 }
 
 // x: elements [origin, origin + count) of the flat tensor that the ranges are of.
-inline void LaunchSumSquares(cudaStream_t stream, const float* x, int64_t origin, int64_t count,
-                             std::span<const FlatRange> ranges, double* sums, float* out) {
+template <typename T>
+void LaunchSumSquares(cudaStream_t stream, const T* x, int64_t origin, int64_t count, std::span<const FlatRange> ranges,
+                      double* sums, float* out) {
   const int64_t launches = SquareLaunches(ranges);
   for (int64_t l = 0; l < launches; ++l) {
     SquareRanges part;

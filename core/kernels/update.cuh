@@ -1,6 +1,6 @@
 #pragma once
-// An optimizer's update of flat buckets, element by element: w, its states and the bf16 live weights in place. Every thread
-// has 4 adjacent elements: 16-byte accesses to each float32 tensor. Nothing is written where StepScalars::skip_update is set
+// An optimizer's update of flat buckets, element by element: w, its states and the bf16 live weights in place, by gradients of
+// float32 or bf16. Every thread has 4 adjacent elements: 16-byte accesses to each float32 tensor. Nothing is written where StepScalars::skip_update is set
 // or the norm is not finite.
 
 #include <algorithm>
@@ -10,14 +10,24 @@
 
 namespace strata {
 
-template <int kStates>
+template <int kStates, typename Grad>
 struct Buckets {
   float* w;
-  const float* grad;
+  const Grad* grad;
   float* state[kStates];
   const float* norm;  // of one element
   CudaBF16* live;     // null: none
 };
+
+// 4 adjacent values, in one access.
+__device__ __forceinline__ void LoadFour(const float* p, float (&x)[4]) { LoadFloats(p, x); }
+__device__ __forceinline__ void LoadFour(const CudaBF16* p, float (&x)[4]) {
+  const uint2 pairs = *reinterpret_cast<const uint2*>(p);
+  x[0] = __uint_as_float(pairs.x << 16);
+  x[1] = __uint_as_float(pairs.x & 0xffff0000u);
+  x[2] = __uint_as_float(pairs.y << 16);
+  x[3] = __uint_as_float(pairs.y & 0xffff0000u);
+}
 
 // Where weights decay: kernels take so many ranges at once, as parameters.
 struct DecaySegments {
@@ -32,9 +42,9 @@ inline constexpr int64_t kUpdateBlocks = 8 * 132;  // each makes the step's cons
 
 // Elements [begin, end) of the buckets. Rule: constants = At(scalars, norm), made once a block; Update(constants, decay,
 // grad, w, states).
-template <typename Rule, bool kWide>
+template <typename Rule, typename Grad, bool kWide>
 __global__ void __launch_bounds__(kUpdateThreads)
-    UpdateKernel(const Rule rule, const __grid_constant__ DecaySegments segments, const Buckets<Rule::kStates> b,
+    UpdateKernel(const Rule rule, const __grid_constant__ DecaySegments segments, const Buckets<Rule::kStates, Grad> b,
                  const StepScalars* now, int64_t begin, int64_t end) {
   constexpr int kStates = Rule::kStates;
   __shared__ typename Rule::Constants made;
@@ -52,16 +62,16 @@ __global__ void __launch_bounds__(kUpdateThreads)
     const bool whole = kWide && n == 4;
     float w[4] = {}, grad[4] = {}, state[kStates][4] = {};
     if (whole) {
-      LoadFloats(b.w + at, w);
-      LoadFloats(b.grad + at, grad);
+      LoadFour(b.w + at, w);
+      LoadFour(b.grad + at, grad);
 #pragma unroll
-      for (int s = 0; s < kStates; ++s) LoadFloats(b.state[s] + at, state[s]);
+      for (int s = 0; s < kStates; ++s) LoadFour(b.state[s] + at, state[s]);
     } else {
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         if (j >= n) continue;
         w[j] = b.w[at + j];
-        grad[j] = b.grad[at + j];
+        grad[j] = ToFloat(b.grad[at + j]);
 #pragma unroll
         for (int s = 0; s < kStates; ++s) state[s][j] = b.state[s][at + j];
       }
@@ -100,8 +110,8 @@ __global__ void __launch_bounds__(kUpdateThreads)
 }
 
 // The buckets hold elements [origin, origin + count) of what the ranges are of.
-template <typename Rule>
-void LaunchUpdate(cudaStream_t stream, const Rule& rule, const Buckets<Rule::kStates>& b, const StepScalars* now,
+template <typename Rule, typename Grad>
+void LaunchUpdate(cudaStream_t stream, const Rule& rule, const Buckets<Rule::kStates, Grad>& b, const StepScalars* now,
                   int64_t origin, int64_t count, std::span<const DecayRange> ranges) {
   bool wide = Aligned16({b.w, b.grad, b.live});
   for (const float* s : b.state) wide = wide && Aligned16({s});
@@ -123,9 +133,9 @@ void LaunchUpdate(cudaStream_t stream, const Rule& rule, const Buckets<Rule::kSt
     const int64_t end = next < ranges.size() ? begin_of(next) / 4 * 4 : count;
     const auto blocks = static_cast<unsigned>(std::min(Ceil(end - begin, kUpdateTile), kUpdateBlocks));
     if (wide) {
-      UpdateKernel<Rule, true><<<blocks, kUpdateThreads, 0, stream>>>(rule, segments, b, now, begin, end);
+      UpdateKernel<Rule, Grad, true><<<blocks, kUpdateThreads, 0, stream>>>(rule, segments, b, now, begin, end);
     } else {
-      UpdateKernel<Rule, false><<<blocks, kUpdateThreads, 0, stream>>>(rule, segments, b, now, begin, end);
+      UpdateKernel<Rule, Grad, false><<<blocks, kUpdateThreads, 0, stream>>>(rule, segments, b, now, begin, end);
     }
     begin = end;
   }

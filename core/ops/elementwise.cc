@@ -111,7 +111,8 @@ class AccumulateOp final : public ElementwiseOp {
   AccumulateOp() : ElementwiseOp("accumulate", 2, 1, PartialRule::kPasses) {}
   absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override {
     RETURN_IF_ERROR(ExpectArity(in, 2));
-    if (!IsFloating(in[1].dtype) || in[0].dtype != AccumulatorOf(in[1].dtype)) {
+    const bool rounded = in[0].dtype == DType::kBF16 && (in[1].dtype == DType::kF32 || in[1].dtype == DType::kBF16);
+    if (!IsFloating(in[1].dtype) || (in[0].dtype != AccumulatorOf(in[1].dtype) && !rounded)) {
       return absl::InvalidArgumentError(
           absl::StrFormat("cannot add %s to an accumulator of %s", Name(in[1].dtype), Name(in[0].dtype)));
     }

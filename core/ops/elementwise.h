@@ -26,7 +26,8 @@ struct SwigluGrads {
 SwigluGrads SwigluDx(GraphBuilder& g, Value dy, Value gate, Value up, SourceLoc loc = SourceLoc::Here());
 
 // acc + x in acc's storage; x alone where KernelArgs::overwrite is set (first micro-batch). acc's dtype is
-// AccumulatorOf(x's dtype): gradients of bf16 parameters add up in f32. Not differentiable.
+// AccumulatorOf(x's dtype): gradients of bf16 parameters add up in f32. Or bf16, for what is added once: x, f32 or bf16, is
+// rounded. Not differentiable.
 Value Accumulate(GraphBuilder& g, Value acc, Value x, SourceLoc loc = SourceLoc::Here());
 
 double ScaleFactor(const Op& scale);  // of an op named "scale": for its kernel

@@ -27,16 +27,19 @@ absl::StatusOr<std::vector<TensorSpec>> PackOp::Infer(std::span<const TensorSpec
     return absl::InvalidArgumentError("takes parts in ascending order");
   }
   for (const TensorSpec& s : in) {
-    if (s.dtype != in[0].dtype || !IsFloating(s.dtype)) return absl::InvalidArgumentError("parts differ in dtype");
+    if (s.dtype != dtype_ && !(s.dtype == DType::kF32 && dtype_ == DType::kBF16)) {
+      return absl::InvalidArgumentError(absl::StrFormat("a part of %s in a %s tensor", Name(s.dtype), Name(dtype_)));
+    }
   }
-  return std::vector<TensorSpec>{{in[0].dtype, {elements_}, {}}};
+  return std::vector<TensorSpec>{{dtype_, {elements_}, {}}};
 }
 
 Value FlatView(GraphBuilder& g, Value flat, int64_t offset, const Shape& shape, SourceLoc loc) {
   return g.Add(std::make_shared<FlatViewOp>(offset, shape), {flat}, loc)[0];
 }
-Value Pack(GraphBuilder& g, std::vector<Value> parts, std::vector<int64_t> offsets, int64_t elements, SourceLoc loc) {
-  return g.Add(std::make_shared<PackOp>(std::move(offsets), elements), std::move(parts), loc)[0];
+Value Pack(GraphBuilder& g, std::vector<Value> parts, std::vector<int64_t> offsets, int64_t elements, DType dtype,
+           SourceLoc loc) {
+  return g.Add(std::make_shared<PackOp>(std::move(offsets), elements, dtype), std::move(parts), loc)[0];
 }
 
 const FlatViewOp* AsFlatView(const Node& node) { return dynamic_cast<const FlatViewOp*>(node.op.get()); }

@@ -26,11 +26,12 @@ class FlatViewOp final : public Op {
   Shape shape_;
 };
 
-// A flat tensor of `elements`: part i from offsets[i] on, zeros elsewhere. Lowering makes the parts in their places where it
-// can; the kernel copies the others.
+// A flat tensor of `elements`: part i from offsets[i] on, zeros elsewhere. Parts have its dtype, or are f32 and rounded to
+// bf16. Lowering makes the parts of its dtype in their places where it can; the kernel copies the others.
 class PackOp final : public Op {
  public:
-  PackOp(std::vector<int64_t> offsets, int64_t elements) : offsets_(std::move(offsets)), elements_(elements) {}
+  PackOp(std::vector<int64_t> offsets, int64_t elements, DType dtype)
+      : offsets_(std::move(offsets)), elements_(elements), dtype_(dtype) {}
   std::string_view name() const override { return "pack"; }
   std::string attributes() const override;
   absl::StatusOr<std::vector<TensorSpec>> Infer(std::span<const TensorSpec> in) const override;
@@ -40,11 +41,12 @@ class PackOp final : public Op {
  private:
   std::vector<int64_t> offsets_;
   int64_t elements_;
+  DType dtype_;
 };
 
 // The layouts of the results are the caller's to set.
 Value FlatView(GraphBuilder& g, Value flat, int64_t offset, const Shape& shape, SourceLoc loc = SourceLoc::Here());
-Value Pack(GraphBuilder& g, std::vector<Value> parts, std::vector<int64_t> offsets, int64_t elements,
+Value Pack(GraphBuilder& g, std::vector<Value> parts, std::vector<int64_t> offsets, int64_t elements, DType dtype,
            SourceLoc loc = SourceLoc::Here());
 
 const FlatViewOp* AsFlatView(const Node& node);  // null where the node is of another kind

@@ -72,14 +72,18 @@ class LinearDxOp final : public Op {
 
 class LinearDwOp final : public Op {
  public:
+  enum class Result : uint8_t { kAccumulator, kRounded };
+  explicit LinearDwOp(Result result) : result_(result) {}
   std::string_view name() const override { return "linear_dw"; }
+  std::string attributes() const override { return result_ == Result::kRounded ? "rounded" : ""; }
   Specs Infer(std::span<const TensorSpec> in) const override {
     RETURN_IF_ERROR(ExpectOperands(in));
     const Shape &dy = in[0].shape, &x = in[1].shape;
     if (dy.rank != x.rank || WithDim(dy, dy.rank - 1, x.back()) != x) {
       return absl::InvalidArgumentError("operands differ in their leading dims");
     }
-    return std::vector<TensorSpec>{{AccumulatorOf(in[0].dtype), {dy.back(), x.back()}, {}}};
+    const DType dtype = result_ == Result::kRounded ? in[0].dtype : AccumulatorOf(in[0].dtype);
+    return std::vector<TensorSpec>{{dtype, {dy.back(), x.back()}, {}}};
   }
   std::vector<ShardRule> ShardRules(std::span<const TensorSpec> in) const override {
     const int last = in[0].shape.rank - 1;
@@ -95,6 +99,9 @@ class LinearDwOp final : public Op {
   double Flops(std::span<const TensorSpec> in) const override {
     return 2.0 * static_cast<double>(in[0].shape.elements()) * static_cast<double>(in[1].shape.back());
   }
+
+ private:
+  const Result result_;
 };
 
 }  // namespace
@@ -106,7 +113,8 @@ Value LinearDx(GraphBuilder& g, Value dy, Value weight, SourceLoc loc) {
   return g.Add(std::make_shared<LinearDxOp>(), {dy, weight}, loc)[0];
 }
 Value LinearDw(GraphBuilder& g, Value dy, Value x, SourceLoc loc) {
-  return g.Add(std::make_shared<LinearDwOp>(), {dy, x}, loc)[0];
+  return g.Add(std::make_shared<LinearDwOp>(LinearDwOp::Result::kAccumulator), {dy, x}, loc)[0];
 }
+std::shared_ptr<const Op> RoundedLinearDw() { return std::make_shared<LinearDwOp>(LinearDwOp::Result::kRounded); }
 
 }  // namespace strata

@@ -42,7 +42,7 @@ class SumSquaresOp final : public FlatOp {
       RETURN_IF_ERROR(CheckRange(r, end, in[0].shape.elements()));
       end = r.offset + r.count;
     }
-    return std::vector<TensorSpec>{{in[0].dtype, {}, {}}};
+    return std::vector<TensorSpec>{{AccumulatorOf(in[0].dtype), {}, {}}};
   }
   std::span<const FlatRange> ranges() const { return ranges_; }
 
@@ -75,7 +75,9 @@ class UpdateOp : public FlatOp {
   Specs Infer(std::span<const TensorSpec> in) const override {
     const size_t states = num_states_, norm = 2 + states, live = norm + 1;
     RETURN_IF_ERROR(ExpectArity(in, in.size() == live + 1 ? live + 1 : live));
-    RETURN_IF_ERROR(ExpectAlike(in.first(norm), norm));
+    std::vector<TensorSpec> flat(in.begin(), in.begin() + static_cast<std::ptrdiff_t>(norm));
+    if (in[0].dtype == DType::kF32 && in[1].dtype == DType::kBF16) flat[1].dtype = DType::kF32;
+    RETURN_IF_ERROR(ExpectAlike(flat, norm));
     if (in[norm].shape != Shape{} || in[norm].dtype != in[0].dtype)
       return absl::InvalidArgumentError("the norm is one scalar");
     std::vector<TensorSpec> out(1 + states, {in[0].dtype, in[0].shape, {}});

@@ -22,7 +22,7 @@ struct DecayRange {
   bool operator==(const DecayRange&) const = default;
 };
 
-// The sum of squares of `ranges` of the flat tensor, [] in the dtype of `flat` (f64 or f32). Summed in fixed tiles and a
+// The sum of squares of `ranges` of the flat tensor, [] in AccumulatorOf the dtype of `flat`. Summed in fixed tiles and a
 // fixed tree over them: the bits do not depend on the number of threads.
 Value SumSquares(GraphBuilder& g, Value flat, std::vector<FlatRange> ranges, SourceLoc loc = SourceLoc::Here());
 Value Sqrt(GraphBuilder& g, Value x, SourceLoc loc = SourceLoc::Here());
@@ -42,7 +42,7 @@ struct AdamWSpec {
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, max_norm = 0;
   std::vector<DecayRange> segments;  // by offset, disjoint; no decay elsewhere
 };
-// Flat tensors of one shape; the results share the storage of weights, m, v and live.
+// Flat tensors of one shape; grads of f32 weights may be bf16. The results share the storage of weights, m, v and live.
 struct AdamWOperands {
   Value weights, grads, m, v, norm, live{};  // norm: [] global gradient norm; live: bf16, or invalid
 };

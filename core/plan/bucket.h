@@ -8,7 +8,7 @@
 
 namespace strata {
 
-// The parameters of one (block, live dtype, set of Partial axes; where gradients are sharded, whether backward reads them),
+// The parameters of one (block, live dtype, gradient dtype, set of Partial axes; where gradients are sharded, whether backward reads them),
 // back to back in local elements, padded at the end to shards * 128 elements. Live weights, gradients, master weights and
 // moments share the element ranges. Buckets are made of LOCAL (post-tp) tensors. Each of those is a flat State of spec
 // {dtype, [padded]}; every parameter's own state is a view (State::storage) into it.
@@ -23,13 +23,14 @@ struct Bucket {
   };
   std::string name, group;  // "blocks.3"; several buckets of one group are "head", "head.1"
   DType live = DType::kF32;
+  DType gradient = DType::kF32;  // AccumulatorOf(live), or bf16
   std::vector<Entry> entries;
   int64_t padded = 0;
   AxisSet reduce_axes = 0;          // the gradient of a micro-batch is Partial on these
   AxisSet shard_axes = 0;           // master weights, moments and the step's reduced gradient are sharded on these
   AxisSet grad_axes = 0;            // the accumulator: reduced at every micro-batch (ZeRO-2)
   AxisSet weight_axes = 0;          // live weights, but while they are used (ZeRO-3)
-  StateId params = -1, grads = -1;  // flat: live dtype, AccumulatorOf(live)
+  StateId params = -1, grads = -1;  // flat: of the dtypes `live` and `gradient`
   std::vector<int> owners;          // pipeline ranks that hold it, where there are several: tied, or of two replicas
   bool counted = true;              // in the gradient norm, on this rank: of its owners, the first counts it
 };

@@ -119,7 +119,7 @@ bool MatchSum(const Rewrite& r, std::set<Value> dx, Packed& p) {
 void EmitWeightGradients(Rewrite& r, GraphBuilder& g, const Packed& p, Value dy, Value& whole) {
   const Value x = r.New(p.dw_x);
   if (p.accs.empty()) {
-    whole = LinearDw(g, dy, x);
+    whole = g.Add(r.old().nodes[p.dw[0].node].op, {dy, x})[0];
     r.SetLayout(whole, r.old().spec(p.dw[0]).layout);
     return;
   }
@@ -159,7 +159,7 @@ void JoinedParts::Emit(Rewrite& r) const {
         offsets.push_back(pack.offsets()[i]);
         i += run == runs.end() ? 1 : run->second.count;
       }
-      r.Replace({id, 0}, Pack(g, std::move(parts), std::move(offsets), n.outputs[0].shape[0]));
+      r.Replace({id, 0}, Pack(g, std::move(parts), std::move(offsets), n.outputs[0].shape[0], n.outputs[0].dtype));
     });
   }
 }

@@ -159,7 +159,7 @@ absl::Status StorageMap::PlaceParts() {
       const int s = location_[v.node][v.output].storage;
       ASSIGN_OR_RETURN(const TensorRef view, View(graph_.spec(v)));
       if (s < 0 || storages_[s].kind != Storage::kScratch || storages_[s].bytes != view.bytes() || moved.contains(s) ||
-          last_read[s] != Place{stations_.Of(n), id}) {
+          last_read[s] != Place{stations_.Of(n), id} || view.dtype != n.outputs[0].dtype) {
         continue;
       }
       moved[s] = {location_[id][0].storage, pack->offsets()[i] * SizeOf(view.dtype)};

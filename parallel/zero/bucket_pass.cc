@@ -94,25 +94,28 @@ absl::StatusOr<Made> MakeBuckets(const Graph& local, const Mesh& mesh, const Zer
   Made made;
   std::vector<Bucket>& buckets = made.buckets;
   const std::set<StateId> forward_only = zero.gradients != 0 ? ForwardOnly(local) : std::set<StateId>{};
-  using Key = std::tuple<std::string, DType, AxisSet, int16_t, int16_t, bool, bool, std::vector<int>>;
+  using Key = std::tuple<std::string, DType, DType, AxisSet, int16_t, int16_t, bool, bool, std::vector<int>>;
   std::map<Key, size_t> index;
   for (size_t i = 0; i < local.states.size(); ++i) {
     const State& param = local.states[i];
     const auto grad = ids.find("grad." + param.name);
     if (param.role != Role::kParam || grad == ids.end()) continue;
     const AxisSet reduce = AxesWhere(local.states[grad->second].spec.layout, Placement::kPartial);
+    const DType gradient = local.states[grad->second].spec.dtype;
     const Use& use = by_param.at(static_cast<StateId>(i));
     const auto owned = owners.params.find(param.name);
     std::vector<int> holders = owned == owners.params.end() ? std::vector<int>{} : owned->second.ranks;
     const bool alone = !use.at_end && forward_only.contains(static_cast<StateId>(i));
     const auto [at, fresh] = index.try_emplace(
-        {use.group, param.spec.dtype, reduce, use.stage, use.replica, use.at_end, alone, holders}, buckets.size());
+        {use.group, param.spec.dtype, gradient, reduce, use.stage, use.replica, use.at_end, alone, holders},
+        buckets.size());
     if (fresh) {
       made.uses.push_back(use);
       const AxisSet shards = use.at_end ? AxisSet{0} : reduce;  // of what several stages add to, only the states
       buckets.push_back({.name = use.group,
                          .group = use.group,
                          .live = param.spec.dtype,
+                         .gradient = gradient,
                          .reduce_axes = reduce,
                          .shard_axes = static_cast<AxisSet>(zero.states & reduce),
                          .grad_axes = static_cast<AxisSet>(zero.gradients & shards),
@@ -142,8 +145,7 @@ absl::StatusOr<Graph> DeclareFlat(Graph local, std::vector<Bucket>& buckets) {
   for (Bucket& b : buckets) {
     const std::string name = "bucket." + b.name;
     b.params = g.Declare({name + ".params", Role::kParam, {b.live, {b.padded}, LayoutOn(b.weight_axes, 0)}});
-    b.grads = g.Declare(
-        {name + ".grads", Role::kGrad, {AccumulatorOf(b.live), {b.padded}, LayoutOn(b.grad_axes, b.reduce_axes)}});
+    b.grads = g.Declare({name + ".grads", Role::kGrad, {b.gradient, {b.padded}, LayoutOn(b.grad_axes, b.reduce_axes)}});
     for (const Bucket::Entry& e : b.entries) {
       for (const auto& [view, flat] : {std::pair(e.param, b.params), std::pair(e.grad, b.grads)}) {
         g.mutable_graph().states[view].storage = flat;

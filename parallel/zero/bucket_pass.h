@@ -23,7 +23,7 @@ struct StageOwners {
   std::map<std::string, Param> params;
 };
 
-// Groups the parameters that have a gradient accumulator ("grad.<name>") by (block, or first part of the name; dtype; axes
+// Groups the parameters that have a gradient accumulator ("grad.<name>") by (block, or first part of the name; dtypes of both; axes
 // on which the gradient is Partial), in order of declaration; makes their states views into flat states
 // "bucket.<group>.params" and ".grads"; appends kStep nodes a bucket, in place: read, and one all-reduce over reduce_axes, or
 // where the optimizer's states are sharded a reduce-scatter over those axes and an all-reduce over the others. Where `zero`

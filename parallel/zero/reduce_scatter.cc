@@ -27,7 +27,8 @@ Value Hop(GraphBuilder& g, Value flat, AxisSet axes, QuantBits bits, const Mesh&
   }
   const Value bytes = WithLayout(g, Quantize(g, flat, {.bits = bits, .rows = mesh.size(axes)}), sent);
   const Value rows = Convert(g, bytes, axes, Shard(0), Shard(1));
-  return WithLayout(g, DequantizeSum(g, rows, bits, spec.dtype), LayoutOn(axes | done, Without(partial, axes)));
+  return WithLayout(g, DequantizeSum(g, rows, bits, AccumulatorOf(spec.dtype)),
+                    LayoutOn(axes | done, Without(partial, axes)));
 }
 
 // Each member's shard of every member, then their sum.
@@ -41,8 +42,7 @@ Value ExchangeAndSum(GraphBuilder& g, Value flat, AxisSet axes, const ZeroOption
   }
   const Value row = WithLayout(g, FlatView(g, flat, 0, {mesh.size(axes), spec.shape[0]}), sent);
   const Value rows = Convert(g, row, axes, Shard(0), Shard(1));
-  const Layout shard = LayoutOn(axes | done, Without(partial, axes));
-  return WithLayout(g, Cast(g, WithLayout(g, SumParts(g, rows), shard), spec.dtype), shard);
+  return WithLayout(g, SumParts(g, rows), LayoutOn(axes | done, Without(partial, axes)));
 }
 
 }  // namespace

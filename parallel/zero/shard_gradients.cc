@@ -46,11 +46,13 @@ void EmitReduction(Rewrite& r, GraphBuilder& g, const Bucket& b, const Gradients
   std::vector<int64_t> offsets;
   for (size_t i = 0; i < b.entries.size(); ++i) {
     const Layout layout = r.old().spec(found.parts[i]).layout;
-    parts.push_back(Cast(g, r.New(found.parts[i]), AccumulatorOf(b.live)));
+    const Value part = r.New(found.parts[i]);
+    parts.push_back(b.gradient == DType::kBF16 ? part : Cast(g, part, b.gradient));
     r.SetLayout(parts.back(), layout);
     offsets.push_back(b.entries[i].offset);
   }
-  const Value flat = WithLayout(g, Pack(g, std::move(parts), std::move(offsets), b.padded), LayoutOn(0, b.reduce_axes));
+  const Value flat =
+      WithLayout(g, Pack(g, std::move(parts), std::move(offsets), b.padded, b.gradient), LayoutOn(0, b.reduce_axes));
   const Value sum = Accumulate(g, g.Read(b.grads), ReduceScatter(g, flat, b.grad_axes, zero, mesh));
   r.Replace({found.last, 0}, sum);
   r.SetLayout(sum, g.graph().states[b.grads].spec.layout);

@@ -109,8 +109,9 @@ TEST(ElementwiseTest, FusedEqualsDecomposed) {
 }
 
 TEST(ElementwiseTest, AccumulateAddsOrOverwrites) {
-  for (auto [acc, x] : {std::pair(DType::kF64, DType::kF64), std::pair(DType::kF32, DType::kF32),
-                        std::pair(DType::kF32, DType::kBF16)}) {
+  for (auto [acc, x] :
+       {std::pair(DType::kF64, DType::kF64), std::pair(DType::kF32, DType::kF32), std::pair(DType::kF32, DType::kBF16),
+        std::pair(DType::kBF16, DType::kF32), std::pair(DType::kBF16, DType::kBF16)}) {
     GraphBuilder g;
     const StateId state = g.Declare({"acc", Role::kGrad, {acc, {3}, {}}});
     g.Update(state, Accumulate(g, g.Read(state), g.Input("x", {x, {3}, {}})));
@@ -125,6 +126,20 @@ TEST(ElementwiseTest, AccumulateAddsOrOverwrites) {
     ASSERT_TRUE(Evaluate(*graph, bindings, options).ok());
     EXPECT_EQ(MaxAbsDiff(bindings["acc"], Tensor::Of({3}, {2, 4, 6})), 0);
   }
+}
+
+TEST(ElementwiseTest, Bf16AccumulatorsRoundToNearest) {
+  GraphBuilder g;
+  const StateId state = g.Declare({"acc", Role::kGrad, {DType::kBF16, {4}, {}}});
+  g.Update(state, Accumulate(g, g.Read(state), g.Input("x", {DType::kF32, {4}, {}})));
+  const auto graph = std::move(g).Build();
+  ASSERT_TRUE(graph.ok()) << graph.status();
+  const double ulp = std::ldexp(1, -7);
+  std::map<std::string, Tensor> bindings = {
+      {"acc", Tensor::Zeros(DType::kBF16, {4})},
+      {"x", Tensor::Of({4}, {1 + 0.4 * ulp, 1 + 0.6 * ulp, 1 + 0.5 * ulp, 1 + 1.5 * ulp}, DType::kF32)}};
+  ASSERT_TRUE(Evaluate(*graph, bindings, testing::EvalOptions{}).ok());
+  EXPECT_EQ(MaxAbsDiff(bindings["acc"], Tensor::Of({4}, {1, 1 + ulp, 1, 1 + 2 * ulp})), 0);
 }
 
 TEST(ElementwiseTest, OnlyLinearOpsPassPartial) {
@@ -154,11 +169,13 @@ TEST(ElementwiseTest, ErrorsNameShapesAndPlace) {
   EXPECT_EQ(s.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(s.message()), HasSubstr("elementwise_test.cc:"));
   EXPECT_THAT(std::string(s.message()), HasSubstr("f32[2, 3] f32[3, 2]"));
-  EXPECT_FALSE(
-      testing::BuildError(
-          [](GraphBuilder& g, const std::vector<Value>& in) { return std::vector{Accumulate(g, in[0], in[1])}; },
-          {{DType::kBF16, {2}, {}}, {DType::kBF16, {2}, {}}})
-          .ok());
+  for (const DType acc : {DType::kF32, DType::kBF16}) {
+    EXPECT_FALSE(
+        testing::BuildError(
+            [](GraphBuilder& g, const std::vector<Value>& in) { return std::vector{Accumulate(g, in[0], in[1])}; },
+            {{acc, {2}, {}}, {DType::kF64, {2}, {}}})
+            .ok());
+  }
 }
 
 }  // namespace

@@ -44,7 +44,7 @@ Graph LayerGraph(const std::function<void(GraphBuilder&, const Layer&)>& also) {
   const Value dh = LinearDx(g, dy, w_down);
   const SwigluGrads d = SwigluDx(g, dh, gate, up);
   g.Output("dx", Add(g, LinearDx(g, d.gate, w_gate), LinearDx(g, d.up, w_up)));
-  g.Output("dw", Pack(g, {LinearDw(g, d.gate, x), LinearDw(g, d.up, x)}, {0, F * K}, 2 * F * K));
+  g.Output("dw", Pack(g, {LinearDw(g, d.gate, x), LinearDw(g, d.up, x)}, {0, F * K}, 2 * F * K, DType::kF64));
   also(g, {gate, up, h, dh});
   auto graph = std::move(g).Build();
   EXPECT_TRUE(graph.ok()) << graph.status();

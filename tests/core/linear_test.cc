@@ -154,6 +154,22 @@ TEST_F(OneDnnTest, ResultsDoNotDependOnThreadsAndRepeat) {
   }
 }
 
+TEST(LinearTest, AWeightGradientMayBeRoundedOnce) {
+  const Tensor dy = testing::Converted(Tensor::Random(DType::kF64, {3, 20, 24}, 1), DType::kBF16),
+               x = testing::Converted(Tensor::Random(DType::kF64, {3, 20, 40}, 2), DType::kBF16);
+  const auto out = testing::Call(
+      [](GraphBuilder& g, const std::vector<Value>& in) {
+        return std::vector{LinearDw(g, in[0], in[1]), g.Add(RoundedLinearDw(), in)[0]};
+      },
+      {dy, x});
+  ASSERT_TRUE(out.ok()) << out.status();
+  const Tensor &exact = (*out)[0], &rounded = (*out)[1];
+  ASSERT_EQ(rounded.dtype, DType::kBF16);
+  for (int64_t i = 0; i < 24 * 40; ++i) {
+    ASSERT_NEAR(rounded.at(i), exact.at(i), std::ldexp(std::abs(exact.at(i)), -8) + 1e-5) << i;
+  }
+}
+
 TEST(LinearTest, FlopsCountMultiplyAndAdd) {
   GraphBuilder g;
   const Value x = g.Input("x", {DType::kF32, {2, 3, 5}, {}}), w = g.Input("w", {DType::kF32, {7, 5}, {}});

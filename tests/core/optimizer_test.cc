@@ -105,6 +105,66 @@ TEST(AdamWKernel, IsTheSameOnAnyNumberOfThreadsAndDecaysItsSegments) {
   }
 }
 
+// Gradients of bf16 are those numbers in f32.
+TEST(Bf16Gradients, UpdateAsTheirValuesDo) {
+  const Shape shape{kCount};
+  std::vector<BF16> rounded(kCount);
+  std::vector<float> exact = Random(kCount, 2);
+  for (int64_t i = 0; i < kCount; ++i) exact[i] = static_cast<float>(rounded[i] = BF16(exact[i]));
+  for (const bool sgd : {false, true}) {
+    std::vector<float> result[2];
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      GraphBuilder g;
+      const auto input = [&](const char* name, DType t, const Shape& s) { return g.Input(name, {t, s, {}}); };
+      const Value w = input("w", DType::kF32, shape), grad = input("grad", dtype, shape),
+                  m = input("m", DType::kF32, shape), v = input("v", DType::kF32, shape),
+                  norm = input("norm", DType::kF32, {});
+      if (sgd) {
+        Sgd(g, {.max_norm = 1}, {w, grad, m, norm});
+      } else {
+        AdamW(g, {.max_norm = 1}, {w, grad, m, v, norm});
+      }
+      const absl::StatusOr<Graph> graph = std::move(g).Build();
+      ASSERT_TRUE(graph.ok()) << graph.status();
+      std::vector<float> weights = Random(kCount, 1), first(kCount), second(kCount);
+      float two = 2;
+      const auto ref = [&](std::vector<float>& x) { return Contiguous(x.data(), DType::kF32, shape); };
+      std::vector<TensorRef> in = {ref(weights),
+                                   dtype == DType::kF32 ? ref(exact) : Contiguous(rounded.data(), DType::kBF16, shape),
+                                   ref(first), ref(second), Contiguous(&two, DType::kF32, {})};
+      std::vector<TensorRef> out = {in[0], in[2], in[3]};
+      if (sgd) {
+        in.erase(in.begin() + 3);
+        out.pop_back();
+      }
+      EXPECT_EQ(RunKernel(graph->nodes.back(), in, out, nullptr, {.step = 2, .lr = 0.5}), absl::OkStatus());
+      result[dtype == DType::kBF16] = weights;
+    }
+    EXPECT_EQ(result[0], result[1]) << sgd;
+    EXPECT_NE(result[0], Random(kCount, 1));
+  }
+}
+
+TEST(Bf16Gradients, HaveTheSquareSumOfTheirValues) {
+  GraphBuilder g;
+  SumSquares(g, g.Input("x", {DType::kBF16, {kCount}, {}}), {{0, kCount}});
+  const absl::StatusOr<Graph> graph = std::move(g).Build();
+  ASSERT_TRUE(graph.ok()) << graph.status();
+  std::vector<BF16> rounded(kCount);
+  std::vector<float> exact = Random(kCount, 2);
+  for (int64_t i = 0; i < kCount; ++i) exact[i] = static_cast<float>(rounded[i] = BF16(exact[i]));
+  const auto sum = [&] {
+    float out = -1;
+    EXPECT_EQ(RunKernel(graph->nodes.back(), {Contiguous(rounded.data(), DType::kBF16, {kCount})},
+                        {Contiguous(&out, DType::kF32, {})}, nullptr),
+              absl::OkStatus());
+    return out;
+  };
+  EXPECT_EQ(sum(), SumSquaresOfRanges(exact, {{0, kCount}}, nullptr));
+  rounded[kCount - 1] = BF16(std::numeric_limits<float>::infinity());
+  EXPECT_TRUE(std::isinf(sum()));  // which the guard holds back
+}
+
 TEST(GuardKernel, HoldsBackWhatIsNotFiniteOrAboveTheLimit) {
   const Node node = *NodeOf({{}, {}}, [](GraphBuilder& g, const std::vector<Value>& in) { Guard(g, in[0], in[1]); });
   const auto guarded = [&](double norm, double loss) {
