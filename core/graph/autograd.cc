@@ -6,6 +6,7 @@
 #include "core/base/status.h"
 #include "core/graph/op.h"
 #include "core/ops/elementwise.h"
+#include "core/ops/linear.h"
 
 namespace strata {
 namespace {
@@ -187,6 +188,31 @@ absl::StatusOr<Graph> AccumulateGradients(const Graph& graph, std::span<const St
           }));
   for (size_t i = 0; i < params.size(); ++i) result.outputs.erase(absl::StrFormat("grad.%d", i));
   return result;
+}
+
+Graph RoundGradients(Graph graph) {
+  std::map<Value, int> readers;
+  for (const Node& n : graph.nodes) {
+    for (Value v : n.inputs) ++readers[v];
+  }
+  std::map<std::string, DType> params;
+  for (const State& s : graph.states) {
+    if (s.role == Role::kParam) params["grad." + s.name] = s.spec.dtype;
+  }
+  for (const auto& [id, sum] : graph.updates) {
+    State& state = graph.states[id];
+    Node& accumulate = graph.nodes[sum.node];
+    const auto param = params.find(state.name);
+    if (state.role != Role::kGrad || param == params.end() || param->second != DType::kBF16) continue;
+    Node& made = graph.nodes[accumulate.inputs[1].node];
+    if (accumulate.op->name() != "accumulate" || made.op->name() == "add") continue;
+    state.spec.dtype = DType::kBF16;
+    graph.nodes[accumulate.inputs[0].node].outputs[0].dtype = accumulate.outputs[0].dtype = DType::kBF16;
+    if (made.op->name() != "linear_dw" || readers[accumulate.inputs[1]] > 1) continue;
+    made.op = RoundedLinearDw();
+    made.outputs[0].dtype = DType::kBF16;
+  }
+  return graph;
 }
 
 absl::StatusOr<Graph> DecomposeOps(const Graph& graph, const std::function<bool(const Op&)>& replace) {

@@ -72,6 +72,23 @@ void CheckZero(const JobConfig& job, ConfigChecks& c) {
   if (c.Ok({"parallel.dp", "parallel.zero", "parallel.dp_inner"})) job.parallel.zero.Check(c, job.parallel.dp);
 }
 
+// Sums of gradients are never rounded on the way, so bf16 is for those that are made at once.
+void CheckGradients(const JobConfig& job, ConfigChecks& c) {
+  if (job.precision.gradients == GradientFormat::kFloat32 || !c.Ok({"precision.gradients"})) return;
+  const auto refuse = [&](const std::string& expected) {
+    c.Add(ConfigErrorKind::kContradiction, "precision.gradients", "\"bf16\"", expected, "\"float32\"");
+  };
+  if (c.Ok({"precision.compute"}) && job.precision.compute != DType::kBF16) {
+    return refuse("needs precision.compute = \"bf16\"");
+  }
+  if (c.Ok({"parallel.pp"}) && job.parallel.pp > 1) {
+    return refuse("needs parallel.pp = 1: a pipeline adds up the gradients of its micro-batches, in float32");
+  }
+  if (!c.Ok({"batch.tokens", "batch.micro", "batch.accumulate"}) || job.batch.accumulate <= 1) return;
+  refuse(absl::StrFormat("needs batch.accumulate = 1, not %d: the gradients of micro-batches add up in float32",
+                         job.batch.accumulate));
+}
+
 void CheckEval(const JobConfig& job, ConfigChecks& c) {
   if (job.eval.every == 0 || !job.data.valid.empty() || !c.Ok({"eval.every", "data.valid"})) return;
   c.Add(ConfigErrorKind::kContradiction, "eval.every", absl::StrCat(job.eval.every),
@@ -167,6 +184,9 @@ void BatchConfig::Describe(ConfigFields& f) {
 
 void PrecisionConfig::Describe(ConfigFields& f) {
   f.AddChoice("compute", compute, kComputeNames, {.doc = "of weights, activations and their gradients"});
+  f.AddChoice("gradients", gradients, kGradientFormatNames,
+              {.doc = "of weight gradients (with compute = \"float64\" float64); bf16: each is rounded once, where one "
+                      "product makes it; takes compute = \"bf16\" and batch.accumulate = 1"});
 }
 
 void ParallelConfig::Describe(ConfigFields& f) {
@@ -314,6 +334,7 @@ void CompleteJob(JobConfig& job, ConfigChecks& checks) {
   CheckZero(job, checks);
   CompleteBatch(job, checks);
   CheckPipeline(job, checks);
+  CheckGradients(job, checks);
   CheckEval(job, checks);
   CheckPacking(job, checks);
   if (job.run.out.empty()) job.run.out = absl::StrCat("runs/", job.run.name);

@@ -63,8 +63,13 @@ struct BatchConfig {
 
 inline constexpr std::string_view kComputeNames[] = {"float64", "float32", "bf16"};  // by DType
 
+// What weight gradients are kept in, where compute is bf16.
+enum class GradientFormat : uint8_t { kFloat32, kBf16 };
+inline constexpr std::string_view kGradientFormatNames[] = {"float32", "bf16"};
+
 struct PrecisionConfig {
   DType compute = DType::kF32;
+  GradientFormat gradients = GradientFormat::kFloat32;
 
   void Describe(ConfigFields& f);
   bool operator==(const PrecisionConfig&) const = default;

@@ -106,6 +106,7 @@ absl::StatusOr<JobStages> TrainStages(const Graph& forward, const Job& job, cons
     for (StageGraph& stage : stages.back()) {
       ASSIGN_OR_RETURN(stage, DifferentiateStage(stage));
       ASSIGN_OR_RETURN(stage.graph, Legalize(stage.graph, kernels));
+      if (job.config.precision.gradients == GradientFormat::kBf16) stage.graph = RoundGradients(std::move(stage.graph));
       ASSIGN_OR_RETURN(stage.graph, Place(stage.graph, job, mesh));
       ASSIGN_OR_RETURN(stage.graph, RecomputePass(stage.graph, job.recompute));
     }

@@ -131,8 +131,10 @@ std::string PlanReport(const Job& job, const std::vector<Plan>& plans, double fl
   std::string mesh;
   for (const MeshAxis& a : job.axes) mesh += absl::StrFormat("%s%s=%d", mesh.empty() ? "" : " x ", a.name, a.size);
   const double params = static_cast<double>(c.model.num_parameters()), flops = FlopsPerToken(c.model);
-  std::string text = absl::StrFormat("plan of %s: %d rank%s%s, %s\n", c.run.name, job.ranks, job.ranks == 1 ? "" : "s",
-                                     mesh.empty() ? "" : " (" + mesh + ")", Name(c.precision.compute));
+  const bool rounded = c.precision.gradients == GradientFormat::kBf16;
+  std::string text = absl::StrFormat("plan of %s: %d rank%s%s, %s%s\n", c.run.name, job.ranks,
+                                     job.ranks == 1 ? "" : "s", mesh.empty() ? "" : " (" + mesh + ")",
+                                     Name(c.precision.compute), rounded ? " (gradients of weights too)" : "");
   absl::StrAppendFormat(&text, "  parameters               %.0f (%.2f M)\n", params, params / 1e6);
   const bool causal = ModelOf(c.model.arch).attention == AttentionMask::kCausal;
   absl::StrAppendFormat(&text, "  FLOPs a token            %.3e (6 a matmul weight + %s attention)\n", flops,

@@ -121,6 +121,40 @@ TEST(GpuPlan, ShardedGradientsLaunchAsManyKernelsAsWholeOnes) {
   }
 }
 
+// Products write bf16 gradients where they are kept; what other kernels make is rounded by the copy there that was.
+TEST(GpuPlan, GradientsInBf16TakeNoMoreSteps) {
+  STRATA_NEEDS_CUDA_KERNELS();
+  for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kQwen2, ModelArch::kGpt2, ModelArch::kBert}) {
+    for (int64_t stage = 0; stage <= 3; ++stage) {
+      SCOPED_TRACE(std::string(kModelArchNames[static_cast<size_t>(arch)]) + " zero " + std::to_string(stage));
+      JobConfig c = Sized(arch, stage > 0 ? 2 : 1, stage);
+      const auto exact = PlanOf(c);
+      c.precision.gradients = GradientFormat::kBf16;
+      const auto rounded = PlanOf(c);
+      ASSERT_TRUE(exact.ok() && rounded.ok()) << exact.status() << rounded.status();
+      Counts want = StepsOf(*exact, kTrain, 1), got = StepsOf(*rounded, kTrain, 1);
+      EXPECT_EQ(got, want);
+      EXPECT_EQ(got["linear_dw"] + got["linear_dw_acc"], 4);
+      int products = 0;
+      size_t steps[2] = {};
+      for (const Segment& segment : exact->plan.programs[kTrain].segments) steps[0] += segment.steps.size();
+      for (const Segment& segment : rounded->plan.programs[kTrain].segments) {
+        steps[1] += segment.steps.size();
+        for (const Step& step : segment.steps) {
+          if (step.node < 0 || rounded->graph(kTrain).nodes[step.node].block != 1) continue;
+          if (step.kind != Step::kLaunch || !step.op->name().starts_with("linear_dw")) continue;
+          for (const Operand& o : step.out) EXPECT_EQ(o.view.dtype, DType::kBF16);
+          ++products;
+        }
+      }
+      EXPECT_EQ(products, 4);
+      // A tied embedding keeps float32 in a bucket of its own.
+      const bool tied = arch == ModelArch::kGpt2 || arch == ModelArch::kBert;
+      EXPECT_LE(steps[1], steps[0] + (tied ? 8 : 0));
+    }
+  }
+}
+
 TEST(GpuPlan, HeadsWithNormsTakeThePackedAttentionInBf16) {
   STRATA_NEEDS_CUDA_KERNELS();
   for (const int64_t stage : {0, 3}) {

@@ -34,13 +34,15 @@ struct Case {
   int64_t dp, tp;
   DType dtype;
   OptimizerType optimizer = OptimizerType::kAdamW;
+  GradientFormat gradients = GradientFormat::kFloat32;
 };
 
 class Guarded : public ::testing::TestWithParam<Case> {
  protected:
   void Check(float weight, double max_loss) {
-    JobConfig config = SmallJob(GetParam().dp, GetParam().tp, 2);
-    config.precision.compute = GetParam().dtype;
+    const bool rounded = GetParam().gradients == GradientFormat::kBf16;
+    JobConfig config = SmallJob(GetParam().dp, GetParam().tp, rounded ? 1 : 2);
+    config.precision = {.compute = GetParam().dtype, .gradients = GetParam().gradients};
     config.optim.type = GetParam().optimizer;
     const int all[] = {1, 2, 3, 4}, without[] = {1, 2, 4};
     const absl::StatusOr<JobRun> skipped = RunJob(config, all, SpoiledRows(weight), max_loss);
@@ -61,11 +63,13 @@ TEST_P(Guarded, AboveTheLimit) { Check(1000, 10); }
 INSTANTIATE_TEST_SUITE_P(All, Guarded,
                          ::testing::Values(Case{1, 1, DType::kF64}, Case{2, 1, DType::kF64}, Case{1, 2, DType::kF32},
                                            Case{2, 2, DType::kBF16}, Case{2, 2, DType::kF64, OptimizerType::kSgd},
-                                           Case{1, 2, DType::kBF16, OptimizerType::kSgd}),
+                                           Case{1, 2, DType::kBF16, OptimizerType::kSgd},
+                                           Case{2, 1, DType::kBF16, OptimizerType::kAdamW, GradientFormat::kBf16}),
                          [](const auto& info) {
                            const bool sgd = info.param.optimizer == OptimizerType::kSgd;
-                           return std::string(sgd ? "sgd_" : "adamw_") + "dp" + std::to_string(info.param.dp) + "_tp" +
-                                  std::to_string(info.param.tp);
+                           const bool rounded = info.param.gradients == GradientFormat::kBf16;
+                           return std::string(rounded ? "rounded_" : "") + (sgd ? "sgd_" : "adamw_") + "dp" +
+                                  std::to_string(info.param.dp) + "_tp" + std::to_string(info.param.tp);
                          });
 
 }  // namespace

@@ -217,6 +217,26 @@ TEST(ConfigErrors, TensorParallel) {
             "  --> run.toml:2:6    nearest valid: 512");
 }
 
+TEST(ConfigErrors, GradientsInBf16) {
+  const auto errors = [](const std::string& compute, const std::string& rest) {
+    return BatchErrors("[precision]\ncompute = \"" + compute + "\"\ngradients = \"bf16\"\n[batch]\nmicro = 4\n" + rest);
+  };
+  EXPECT_EQ(errors("bf16", "accumulate = 1\n"), "");
+  EXPECT_EQ(errors("float32", "accumulate = 1\n"),
+            "error[E0202]: precision.gradients = \"bf16\": needs precision.compute = \"bf16\"\n"
+            "  --> run.toml:3:13    nearest valid: \"float32\"");
+  EXPECT_EQ(errors("bf16", "accumulate = 4\n"),
+            "error[E0202]: precision.gradients = \"bf16\": needs batch.accumulate = 1, not 4: the gradients of "
+            "micro-batches add up in float32\n"
+            "  --> run.toml:3:13    nearest valid: \"float32\"");
+  EXPECT_THAT(errors("bf16", "tokens = 4096\n[model]\nseq = 256\n"), HasSubstr("not 4:"));  // 4096 / (4 * 256)
+  EXPECT_EQ(
+      errors("bf16", "accumulate = 4\n[parallel]\npp = 2\n"),
+      "error[E0202]: precision.gradients = \"bf16\": needs parallel.pp = 1: a pipeline adds up the gradients of its "
+      "micro-batches, in float32\n"
+      "  --> run.toml:3:13    nearest valid: \"float32\"");
+}
+
 TEST(ConfigErrors, Pipeline) {
   const auto errors = [](const std::string& parallel, int accumulate) {
     return BatchErrors(absl::StrFormat("[model]\nlayers = 8\n[batch]\nmicro = 1\naccumulate = %d\n[parallel]\n%s",

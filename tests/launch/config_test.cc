@@ -80,6 +80,7 @@ scaling = "linear"
 base_tokens = 256
 [precision]
 compute = "bf16"
+gradients = "float32"
 [parallel]
 dp = 2
 tp = 2
@@ -280,8 +281,8 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
     check(schedule, a, b, c, d, e, f, g);
   }
   {
-    auto& [a] = precision;
-    check(precision, a);
+    auto& [a, b] = precision;
+    check(precision, a, b);
   }
   {
     auto& [a, b, c, d, e, f, g, h, i, q, r, x, zero, comm] = parallel;

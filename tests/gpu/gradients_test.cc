@@ -1,0 +1,188 @@
+// Weight gradients kept in bf16: the kernels that make and read them, and whole jobs.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "core/ops/elementwise.h"
+#include "core/ops/embedding.h"
+#include "core/ops/flat.h"
+#include "core/ops/fused.h"
+#include "core/ops/linear.h"
+#include "core/ops/move.h"
+#include "core/ops/optimizer.h"
+#include "tests/testing/gpu.h"
+#include "tests/testing/small_job.h"
+
+namespace strata::testing {
+namespace {
+
+using Values = std::vector<Value>;
+
+Tensor Random(DType dtype, const Shape& shape, uint64_t seed) {
+  return Converted(Tensor::Random(DType::kF64, shape, seed), dtype);
+}
+
+// In bf16, and in float64 on the CPU.
+void ExpectClose(const GraphFn& fn, const std::vector<Tensor>& inputs, const GpuOptions& options = {}) {
+  const auto errors = GpuErrors(fn, inputs, DType::kBF16, options);
+  ASSERT_TRUE(errors.ok()) << errors.status();
+  for (double e : *errors) EXPECT_LE(e, GpuTolerance(DType::kBF16));
+}
+
+// The kernel of the last node, in the operands' own dtypes here and there.
+void ExpectAsOnCpu(const GraphFn& fn, const std::vector<Tensor>& inputs, double tolerance,
+                   const GpuOptions& options = {}) {
+  const auto errors = GpuKernelErrors(fn, inputs, {}, options);
+  ASSERT_TRUE(errors.ok()) << errors.status();
+  for (double e : *errors) EXPECT_LE(e, tolerance);
+}
+
+TEST(CudaGradientsInBf16, ProductsRoundOnce) {
+  STRATA_NEEDS_GPU();
+  for (const auto& [rows, n, k] : {std::tuple(64, 192, 128), std::tuple(60, 40, 72), std::tuple(256, 512, 256)}) {
+    const Tensor dy = Tensor::Random(DType::kF64, {2, rows, n}, 1), x = Tensor::Random(DType::kF64, {2, rows, k}, 2),
+                 acc = Tensor::Random(DType::kF64, {n, k}, 3);
+    ExpectClose([](GraphBuilder& g, const Values& in) { return g.Add(RoundedLinearDw(), in); }, {dy, x});
+    ExpectClose(
+        [](GraphBuilder& g, const Values& in) { return LinearDwAcc(g, std::vector{in[0]}, in[1], in[2], false); },
+        {acc, dy, x});
+  }
+}
+
+TEST(CudaGradientsInBf16, TablesRoundOnce) {
+  STRATA_NEEDS_GPU();
+  const Tensor tokens = Tensor::RandomInts({2, 200}, 0, 50, 1);  // rows with few tokens and with many
+  for (const int64_t e : {24, 25}) {
+    ExpectClose([](GraphBuilder& g, const Values& in) { return Values{EmbeddingDwAcc(g, in[0], in[1], in[2], false)}; },
+                {Tensor::Random(DType::kF64, {60, e}, 2), tokens, Tensor::Random(DType::kF64, {2, 200, e}, 3)});
+  }
+}
+
+TEST(CudaGradientsInBf16, OthersAreRoundedWhereTheyLie) {
+  STRATA_NEEDS_GPU();
+  for (const int64_t n : {7, 4096, 10001}) {
+    for (const DType x : {DType::kF32, DType::kBF16}) {
+      ExpectAsOnCpu([](GraphBuilder& g, const Values& in) { return Values{Accumulate(g, in[0], in[1])}; },
+                    {Random(DType::kBF16, {n}, 1), Random(x, {n}, 2)}, 0);
+    }
+    ExpectAsOnCpu(
+        [n](GraphBuilder& g, const Values& in) {
+          return Values{Pack(g, {in[0], in[1], in[2]}, {0, 10048, 10048 + n}, 10048 + 2 * n + 3, DType::kBF16)};
+        },
+        {Random(DType::kF32, {n}, 1), Random(DType::kBF16, {n}, 2), Random(DType::kF32, {n}, 3)}, 0);
+  }
+}
+
+TEST(CudaGradientsInBf16, Update) {
+  STRATA_NEEDS_GPU();
+  StepScalars step;
+  step.step = 3;
+  step.lr = 0.1;
+  for (const int64_t n : {1, 1027, 4096, 200000}) {
+    SCOPED_TRACE(n);
+    Tensor v = Random(DType::kF32, {n}, 4);
+    for (int64_t i = 0; i < n; ++i) v.set(i, v.at(i) * v.at(i));
+    const std::vector<Tensor> in = {Random(DType::kF32, {n}, 1),      Random(DType::kBF16, {n}, 2),
+                                    Random(DType::kF32, {n}, 3),      v,
+                                    Tensor::Of({}, {2}, DType::kF32), Tensor::Zeros(DType::kBF16, {n})};
+    const std::vector<DecayRange> decay = {{{n / 3, n / 2}, 0.1}};
+    const auto adamw = [&](GraphBuilder& g, const Values& v) {
+      const AdamWResults r = AdamW(g, {.max_norm = 1, .segments = decay}, {v[0], v[1], v[2], v[3], v[4], v[5]});
+      return Values{r.weights, r.m, r.v};
+    };
+    const auto sgd = [&](GraphBuilder& g, const Values& v) {
+      const SgdResults r = Sgd(g, {.max_norm = 1, .segments = decay}, {v[0], v[1], v[2], v[3], v[4]});
+      return Values{r.weights, r.u};
+    };
+    const auto of_adamw = GpuKernelErrors(adamw, in, {}, {.scalars = step}),
+               of_sgd = GpuKernelErrors(sgd, {in[0], in[1], in[2], in[4], in[5]}, {}, {.scalars = step});
+    ASSERT_TRUE(of_adamw.ok() && of_sgd.ok()) << of_adamw.status() << of_sgd.status();
+    for (const auto& errors : {*of_adamw, *of_sgd}) {
+      for (size_t i = 0; i + 1 < errors.size(); ++i) EXPECT_LE(errors[i], 1e-5) << "the CPU takes 1 - beta in float32";
+      EXPECT_LE(errors.back(), n == 1 ? 4e-3 : 1e-3) << "few live weights are rounded the other way";
+    }
+  }
+}
+
+TEST(CudaGradientsInBf16, SumOfSquares) {
+  STRATA_NEEDS_GPU();
+  for (const std::vector<FlatRange>& ranges :
+       {std::vector<FlatRange>{{0, 100003}}, {{0, 7}, {64, 40000}, {50001, 33333}}}) {
+    ExpectAsOnCpu([&](GraphBuilder& g, const Values& in) { return Values{SumSquares(g, in[0], ranges)}; },
+                  {Random(DType::kBF16, {100003}, 1)}, 1e-5);
+  }
+  Tensor x = Random(DType::kBF16, {5000}, 1);
+  x.set(4321, std::numeric_limits<double>::infinity());
+  ExpectAsOnCpu([](GraphBuilder& g, const Values& in) { return Values{SumSquares(g, in[0], {{0, 5000}})}; }, {x}, 0);
+}
+
+absl::StatusOr<JobRun> Train(JobConfig config, DType dtype, const KernelTable& kernels, const OpenRankDevice& open) {
+  config.precision.compute = dtype;
+  std::vector<int> steps(SmallShapes() ? 3 : 6);  // captured at the second, replayed from the third on
+  std::iota(steps.begin(), steps.end(), 1);
+  return RunJob(config, steps, TableRows(config.model.vocab, 3), std::numeric_limits<double>::infinity(), kernels,
+                nullptr, open);
+}
+
+JobConfig Sized(ModelArch arch) {
+  JobConfig c = SmallJobOf(arch, 1, 1, 1);
+  c.model.vocab = 96;
+  c.model.dim = 128;
+  c.model.heads = 2;
+  c.model.kv_heads = arch == ModelArch::kLlama ? 1 : 2;
+  c.model.ffn = 192;
+  c.model.seq = 64;
+  c.model.init_std = 0.05;
+  c.model.dropout = 0;
+  if (arch == ModelArch::kBert) c.model.mask_token = 95;
+  c.batch = {.tokens = 8 * 64, .micro = 8, .accumulate = 1};
+  c.optim.lr = 1e-3;
+  c.precision.gradients = GradientFormat::kBf16;
+  return c;
+}
+
+// Two ranks share a GPU, through the host.
+void ExpectTrainsAsInFloat64(const JobConfig& one, const JobConfig& config) {
+  const auto want = Train(one, DType::kF64, CpuKernels(), nullptr);
+  const auto run =
+      Train(config, DType::kBF16, CudaKernels(Determinism::kBitExact), [](int) { return CudaDevice::Open(0); });
+  ASSERT_TRUE(want.ok() && run.ok()) << want.status() << run.status();
+  for (size_t s = 0; s < want->steps.size(); ++s) {
+    EXPECT_NEAR(run->steps[s].loss / want->steps[s].loss, 1, 5e-3) << "step " << s + 1;
+    EXPECT_NEAR(run->steps[s].grad_norm / want->steps[s].grad_norm, 1, 3e-2) << "step " << s + 1;
+  }
+  EXPECT_NEAR(run->eval_nats / want->eval_nats, 1, 5e-3);
+}
+
+TEST(CudaGradientsInBf16, Jobs) {
+  STRATA_NEEDS_GPU();
+  for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kQwen2, ModelArch::kGpt2, ModelArch::kBert}) {
+    SCOPED_TRACE(kModelArchNames[static_cast<size_t>(arch)]);
+    ExpectTrainsAsInFloat64(Sized(arch), Sized(arch));
+  }
+  JobConfig sgd = Sized(ModelArch::kLlama);
+  sgd.optim.type = OptimizerType::kSgd;
+  ExpectTrainsAsInFloat64(sgd, sgd);
+}
+
+TEST(CudaGradientsInBf16, ShardedJobs) {
+  STRATA_NEEDS_GPU();
+  for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kQwen2}) {
+    for (const ZeroConfig& zero : {ZeroConfig{}, ZeroConfig{.stage = 1}, ZeroConfig{.stage = 2}, ZeroConfig{.stage = 3},
+                                   ZeroConfig{.stage = 2, .scatter_by = ScatterBy::kAllToAll}}) {
+      SCOPED_TRACE(zero.stage);
+      const JobConfig one = Sized(arch);
+      JobConfig two = one;
+      two.parallel.dp = 2;
+      two.batch.micro = 4;
+      two.parallel.zero = zero;
+      two.parallel.comm.transport = Transport::kHost;
+      ExpectTrainsAsInFloat64(one, two);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace strata::testing
