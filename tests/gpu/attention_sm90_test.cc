@@ -55,8 +55,9 @@ std::vector<Tensor> PackedInputs(const Sizes& z, double size = 1) {
   return {qkv, Positions(z.s), Tensor::Random(DType::kF64, {z.b, z.s, z.hq, z.d}, 2)};
 }
 
-void ExpectClose(const GraphFn& fn, const std::vector<Tensor>& inputs, const std::string& what) {
-  const auto errors = GpuErrors(fn, inputs, DType::kBF16);
+void ExpectClose(const GraphFn& fn, const std::vector<Tensor>& inputs, const std::string& what,
+                 const GpuOptions& options = {}) {
+  const auto errors = GpuErrors(fn, inputs, DType::kBF16, options);
   ASSERT_TRUE(errors.ok()) << what << ": " << errors.status();
   EXPECT_LE((*errors)[0], GpuTolerance(DType::kBF16)) << what << " o";
   EXPECT_LE((*errors)[1], 5e-6) << what << " lse";
@@ -70,13 +71,15 @@ void ExpectClose(const GraphFn& fn, const std::vector<Tensor>& inputs, const std
 TEST(CudaAttentionSm90, Packed) {
   STRATA_NEEDS_GPU();
   const WithoutCudnn without;
-  constexpr Sizes kSizes[] = {{1, 1, 1, 1, 1, 64},       {3, 2, 2, 63, 63, 128},    {2, 6, 2, 129, 129, 64},
-                              {2, 3, 1, 127, 127, 128},  {1, 5, 5, 320, 320, 64},   {2, 4, 1, 385, 385, 128},
-                              {1, 2, 1, 1025, 1025, 64}, {1, 14, 2, 640, 640, 128}, {7, 4, 4, 256, 256, 64}};
+  constexpr Sizes kSizes[] = {{1, 1, 1, 1, 1, 64},       {3, 2, 2, 63, 63, 128},   {2, 6, 2, 129, 129, 64},
+                              {2, 3, 1, 127, 127, 128},  {1, 5, 5, 320, 320, 64},  {2, 4, 1, 385, 385, 128},
+                              {1, 2, 1, 1025, 1025, 64}, {1, 7, 1, 384, 384, 128}, {7, 4, 4, 256, 256, 64}};
   constexpr Sizes kSmall[] = {{1, 1, 1, 1, 1, 64}, {1, 2, 1, 257, 257, 64}, {1, 2, 1, 257, 257, 128}};
   for (const Sizes& z : ShapesOf(kSizes, kSmall)) {
     for (const AttentionMask mask : {AttentionMask::kCausal, AttentionMask::kFull}) {
       ExpectClose(Packed(mask, z.hq / z.hk), PackedInputs(z), Describe(z, mask));
+      ExpectClose(Packed(mask, z.hq / z.hk), PackedInputs(z), "bit-exact " + Describe(z, mask),
+                  {.determinism = Determinism::kBitExact});
     }
   }
 }
@@ -111,14 +114,14 @@ TEST(CudaAttentionSm90, LargeScores) {
     ASSERT_TRUE(errors.ok()) << errors.status();
     EXPECT_LE((*errors)[0], GpuTolerance(DType::kBF16)) << d;
     EXPECT_LE((*errors)[1], 1e-5) << d;
-    EXPECT_LE((*errors)[2], 3 * GpuTolerance(DType::kBF16)) << d;
+    EXPECT_LE((*errors)[2], 5 * GpuTolerance(DType::kBF16)) << d;  // do v^T - delta nearly cancels, and o is rounded
   }
 }
 
 TEST(CudaAttentionSm90, GivesEqualBits) {
   STRATA_NEEDS_GPU();
   const GpuOptions options{.determinism = Determinism::kBitExact};
-  for (const Sizes& z : {Sizes{2, 16, 4, 1100, 1100, 128}, Sizes{4, 6, 6, 700, 700, 64}}) {
+  for (const Sizes& z : {Sizes{1, 4, 2, 700, 700, 128}, Sizes{2, 3, 3, 400, 400, 64}}) {
     const std::vector<Tensor> inputs = PackedInputs(z);
     const GraphFn fn = Packed(AttentionMask::kCausal, z.hq / z.hk);
     const auto once = GpuErrors(fn, inputs, DType::kBF16, options),
