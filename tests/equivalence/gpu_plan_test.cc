@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <bit>
+#include <set>
 
+#include "absl/strings/str_format.h"
 #include "core/graph/op.h"
 #include "core/ops/collective.h"
 #include "core/ops/flat.h"
@@ -366,6 +368,41 @@ TEST(GpuPlan, BackwardGathersWhatItReads) {
     }
     EXPECT_GT(forward, 0);
     EXPECT_EQ(backward, 0);
+  }
+}
+
+// The launches of the segments of one kind: op, attributes and scope.
+std::set<std::string> LaunchesOf(const Planned& p, Action::Kind kind) {
+  std::set<std::string> launches;
+  for (const Segment& segment : p.plan.programs[kTrain].segments) {
+    for (const Step& step : segment.steps) {
+      if (segment.kind != kind || step.kind != Step::kLaunch) continue;
+      launches.insert(absl::StrFormat("%s %s in %s", std::string(step.op->name()), step.op->attributes(), step.scope));
+    }
+  }
+  return launches;
+}
+
+// Else its bits would differ from what forward made: another kernel, or other roundings between kernels.
+TEST(GpuPlan, WhatABlockComputesAgainIsLaunchedAsInForward) {
+  STRATA_NEEDS_CUDA_KERNELS();
+  for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kQwen3, ModelArch::kGpt2, ModelArch::kBert}) {
+    SCOPED_TRACE(kModelArchNames[static_cast<size_t>(arch)]);
+    JobConfig c = Sized(arch, 1, 0);
+    const auto plain = PlanOf(c);
+    c.memory.recompute = Recompute::kBlock;
+    const auto block = PlanOf(c);
+    ASSERT_TRUE(plain.ok()) << plain.status();
+    ASSERT_TRUE(block.ok()) << block.status();
+    const std::set<std::string> forward = LaunchesOf(*plain, Action::kF), backward = LaunchesOf(*plain, Action::kB);
+    EXPECT_EQ(LaunchesOf(*block, Action::kF), forward);
+    int again = 0;
+    for (const std::string& launch : LaunchesOf(*block, Action::kB)) {
+      if (backward.contains(launch)) continue;
+      EXPECT_TRUE(forward.contains(launch)) << launch;
+      ++again;
+    }
+    EXPECT_GT(again, 0);
   }
 }
 
