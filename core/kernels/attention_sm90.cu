@@ -63,39 +63,42 @@ __device__ __forceinline__ void Fetch(const ForwardArgs& a, typename Z::Shared& 
   Ring<Z::kStages> ks, vs;
   for (int number = blockIdx.x;;) {
     if (number >= total) {
-      Wait(sh.q_empty[qs.slot], qs.parity ^ 1);
+      Await(&sh.q_empty[qs.slot], qs.parity ^ 1);
       sh.tile[qs.slot] = -1;
-      Arrive(sh.q_full[qs.slot]);
+      Arrive(&sh.q_full[qs.slot]);
       return;
     }
     const Tile tile = TileAt(a, number, Z::kM);
     const int next = static_cast<int>(gridDim.x) + atomicAdd(a.counter, 1), kv = tile.h / a.group;
     const auto load_k = [&](int n) {
-      Wait(sh.k_empty[ks.slot], ks.parity ^ 1);
-      ArriveExpecting(sh.k_full[ks.slot], Z::kN * Z::kD * 2);
+      Await(&sh.k_empty[ks.slot], ks.parity ^ 1);
+      ArriveExpecting(&sh.k_full[ks.slot], Z::kN * Z::kD * 2);
 #pragma unroll
       for (int x = 0; x < Z::kBoxes; ++x) {
-        LoadBox(sh.k[ks.slot] + x * Z::kN * kBoxColumns, k, sh.k_full[ks.slot], x * kBoxColumns, kv, n * Z::kN, tile.b);
+        LoadBox(sh.k[ks.slot] + x * Z::kN * kBoxColumns, k, &sh.k_full[ks.slot], x * kBoxColumns, kv, n * Z::kN,
+                tile.b);
       }
       ks.Next();
     };
     int n = KeyTiles(a, tile.q0, Z::kM, Z::kN) - 1;
     load_k(n);
-    Wait(sh.q_empty[qs.slot], qs.parity ^ 1);
+    Await(&sh.q_empty[qs.slot], qs.parity ^ 1);
     sh.tile[qs.slot] = number;
-    ArriveExpecting(sh.q_full[qs.slot], Z::kM * Z::kD * 2);
+    ArriveExpecting(&sh.q_full[qs.slot], Z::kM * Z::kD * 2);
 #pragma unroll
     for (int x = 0; x < Z::kBoxes; ++x) {
-      LoadBox(sh.q[qs.slot] + x * Z::kM * kBoxColumns, q, sh.q_full[qs.slot], x * kBoxColumns, tile.h, tile.q0, tile.b);
+      LoadBox(sh.q[qs.slot] + x * Z::kM * kBoxColumns, q, &sh.q_full[qs.slot], x * kBoxColumns, tile.h, tile.q0,
+              tile.b);
     }
     qs.Next();
     for (; n >= 0; --n) {
       if (n > 0) load_k(n - 1);
-      Wait(sh.v_empty[vs.slot], vs.parity ^ 1);
-      ArriveExpecting(sh.v_full[vs.slot], Z::kN * Z::kD * 2);
+      Await(&sh.v_empty[vs.slot], vs.parity ^ 1);
+      ArriveExpecting(&sh.v_full[vs.slot], Z::kN * Z::kD * 2);
 #pragma unroll
       for (int x = 0; x < Z::kBoxes; ++x) {
-        LoadBox(sh.v[vs.slot] + x * Z::kN * kBoxColumns, v, sh.v_full[vs.slot], x * kBoxColumns, kv, n * Z::kN, tile.b);
+        LoadBox(sh.v[vs.slot] + x * Z::kN * kBoxColumns, v, &sh.v_full[vs.slot], x * kBoxColumns, kv, n * Z::kN,
+                tile.b);
       }
       vs.Next();
     }
@@ -166,8 +169,8 @@ template <typename Z>
 __device__ __forceinline__ void Scores(Rows<Z>& x, uint64_t q, uint64_t k) {
 #pragma unroll
   for (int i = 0; i < Z::kD / 16; ++i) {
-    Wgmma<kKMajor, kKMajor>(x.s, q + StepK<kKMajor>(i, Z::kM * kBoxRowBytes),
-                            k + StepK<kKMajor>(i, Z::kN * kBoxRowBytes), i > 0);
+    Wgmma<Major::kK, Major::kK>(x.s, q + StepK<Major::kK>(i, Z::kM * kBoxRowBytes),
+                                k + StepK<Major::kK>(i, Z::kN * kBoxRowBytes), i > 0);
   }
   WgmmaCommit();
 }
@@ -175,7 +178,7 @@ template <typename Z>
 __device__ __forceinline__ void Values(Rows<Z>& x, uint64_t v, int accumulate) {
 #pragma unroll
   for (int i = 0; i < Z::kN / 16; ++i) {
-    WgmmaRegisters<kMnMajor>(x.o, x.p + 4 * i, v + StepK<kMnMajor>(i, 0), i > 0 ? 1 : accumulate);
+    WgmmaRegisters<Major::kMN>(x.o, x.p + 4 * i, v + StepK<Major::kMN>(i, 0), i > 0 ? 1 : accumulate);
   }
   WgmmaCommit();
 }
@@ -193,11 +196,13 @@ struct Consumer {
   int begun = 0;  // whether o holds products of the tile
 
   __device__ __forceinline__ uint64_t DescriptorOf(const uint16_t* tile) {
-    return Descriptor(tile, Z::kN * kBoxRowBytes);
+    return Descriptor(Shared(tile), Z::kN * kBoxRowBytes);
   }
-  __device__ __forceinline__ uint64_t Queries() { return Descriptor(sh.q[qs.slot] + group * 64 * kBoxColumns, 0); }
+  __device__ __forceinline__ uint64_t Queries() {
+    return Descriptor(Shared(sh.q[qs.slot] + group * 64 * kBoxColumns), 0);
+  }
   __device__ __forceinline__ void Release(uint64_t& bar) {
-    if (threadIdx.x % 32 == 0) Arrive(bar);
+    if (threadIdx.x % 32 == 0) Arrive(&bar);
   }
   static constexpr int kFirstToken = 1, kFirstOwn = kFirstToken + Z::kConsumers;  // named barriers
   __device__ __forceinline__ int RowOf(const Tile& tile) {
@@ -212,24 +217,24 @@ struct Consumer {
 
   // Issues the scores of the next tile of keys and the products with the values of the one before, until the scores are done.
   __device__ __forceinline__ void Issue() {
-    Wait(sh.k_full[ks.slot], ks.parity);
-    SyncNamed(kFirstToken + group, 256);
-    Forget(x.s), Pin(x.o), Pin(x.p);
+    Await(&sh.k_full[ks.slot], ks.parity);
+    NamedBarrier(kFirstToken + group, 256);
+    Forget(x.s), FenceRegisters(x.o), FenceRegisters(x.p);
     WgmmaFence();
     Scores(x, Queries(), DescriptorOf(sh.k[ks.slot]));
-    Wait(sh.v_full[vs.slot], vs.parity);
+    Await(&sh.v_full[vs.slot], vs.parity);
     WgmmaFence();
     Values(x, DescriptorOf(sh.v[vs.slot]), begun);
     begun = 1;
     ArriveNamed(kFirstToken + (group + 1) % Z::kConsumers, 256);
     WgmmaWait<1>();
-    Pin(x.s);
+    FenceRegisters(x.s);
     Release(sh.k_empty[ks.slot]);
     ks.Next();
   }
   __device__ __forceinline__ void ValuesDone() {
     WgmmaWait<0>();
-    Pin(x.o), Pin(x.p);
+    FenceRegisters(x.o), FenceRegisters(x.p);
     Release(sh.v_empty[vs.slot]);
     vs.Next();
   }
@@ -258,9 +263,9 @@ struct Consumer {
       const int i = row + 8 * r;
       if (lane % 4 == 0 && i < a.s) a.lse[(int64_t{tile.b} * a.s + i) * a.hq + tile.h] = max[r] * a.scale + logf(l);
     }
-    if (own == 0) WaitStoresRead();  // of the tile before
-    SyncNamed(kFirstOwn + group, 128);
-    const uint32_t to = SharedAddress(sh.o[group]);
+    if (own == 0) WaitStoresRead<0>();  // of the tile before
+    NamedBarrier(kFirstOwn + group, 128);
+    const uint32_t to = Shared(sh.o[group]);
     const int at = warp * 16 + lane % 16, chunk = lane / 16;
 #pragma unroll
     for (int j = 0; j < Z::kD / 8; j += 2) {
@@ -270,8 +275,8 @@ struct Consumer {
                     Pack(x.o[4 * j + 4] * over[0], x.o[4 * j + 5] * over[0]),
                     Pack(x.o[4 * j + 6] * over[1], x.o[4 * j + 7] * over[1]));
     }
-    FenceAsync();
-    SyncNamed(kFirstOwn + group, 128);
+    FenceToAsync();
+    NamedBarrier(kFirstOwn + group, 128);
     if (own == 0 && row0 < a.s) {
 #pragma unroll
       for (int b = 0; b < Z::kBoxes; ++b) {
@@ -283,17 +288,17 @@ struct Consumer {
 
   __device__ __forceinline__ void Run(const CUtensorMap& o) {
     if (group == Z::kConsumers - 1) ArriveNamed(kFirstToken, 256);  // the first holds the token
-    Wait(sh.q_full[0], 0);
+    Await(&sh.q_full[0], 0);
     int number = sh.tile[0];
     Tile tile = TileAt(a, number, Z::kM);
     int n = KeyTiles(a, tile.q0, Z::kM, Z::kN) - 1;
     Fresh();
-    Wait(sh.k_full[0], 0);
+    Await(&sh.k_full[0], 0);
     Forget(x.s);
     WgmmaFence();
     Scores(x, Queries(), DescriptorOf(sh.k[0]));
     WgmmaWait<0>();
-    Pin(x.s);
+    FenceRegisters(x.s);
     Release(sh.k_empty[0]);
     ks.Next();
     Softmax<true>(a, c, RowOf(tile), n * Z::kN, x);
@@ -304,7 +309,7 @@ struct Consumer {
       for (; n >= 0; --n) Step<false>(RowOf(tile), n);
       Release(sh.q_empty[qs.slot]);
       qs.Next();
-      Wait(sh.q_full[qs.slot], qs.parity);
+      Await(&sh.q_full[qs.slot], qs.parity);
       number = sh.tile[qs.slot];
       if (number < 0) break;
       const Tile done = tile;
@@ -318,14 +323,14 @@ struct Consumer {
       Round(x);
       Store(done, max, sum, o);
     }
-    Wait(sh.v_full[vs.slot], vs.parity);
-    Pin(x.o), Pin(x.p);
+    Await(&sh.v_full[vs.slot], vs.parity);
+    FenceRegisters(x.o), FenceRegisters(x.p);
     WgmmaFence();
     Values(x, DescriptorOf(sh.v[vs.slot]), begun);
     ValuesDone();
     Store(tile, x.max, x.sum, o);
-    if (group == 0) SyncNamed(kFirstToken, 256);  // takes the token out
-    if (threadIdx.x % 128 == 0) WaitStoresRead();
+    if (group == 0) NamedBarrier(kFirstToken, 256);  // takes the token out
+    if (threadIdx.x % 128 == 0) WaitStoresRead<0>();
   }
 };
 
@@ -335,15 +340,15 @@ __global__ void __launch_bounds__(Z::kThreads, 1)
             const __grid_constant__ CUtensorMap v, const __grid_constant__ CUtensorMap o) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL  // a build for several architectures compiles this for all
   extern __shared__ uint8_t raw[];
-  auto& sh = *reinterpret_cast<typename Z::Shared*>(raw + (1024 - SharedAddress(raw) % 1024) % 1024);
+  auto& sh = *reinterpret_cast<typename Z::Shared*>(raw + (1024 - Shared(raw) % 1024) % 1024);
   if (threadIdx.x == 0) {
-    for (int i = 0; i < 2; ++i) InitBarrier(sh.q_full[i], 1), InitBarrier(sh.q_empty[i], 4 * Z::kConsumers);
+    for (int i = 0; i < 2; ++i) BarrierInit(&sh.q_full[i], 1), BarrierInit(&sh.q_empty[i], 4 * Z::kConsumers);
     for (int i = 0; i < Z::kStages; ++i) {
-      InitBarrier(sh.k_full[i], 1), InitBarrier(sh.k_empty[i], 4 * Z::kConsumers);
-      InitBarrier(sh.v_full[i], 1), InitBarrier(sh.v_empty[i], 4 * Z::kConsumers);
+      BarrierInit(&sh.k_full[i], 1), BarrierInit(&sh.k_empty[i], 4 * Z::kConsumers);
+      BarrierInit(&sh.v_full[i], 1), BarrierInit(&sh.v_empty[i], 4 * Z::kConsumers);
     }
     FenceBarrierInit();
-    PrefetchMap(q), PrefetchMap(k), PrefetchMap(v), PrefetchMap(o);
+    PrefetchMap(&q), PrefetchMap(&k), PrefetchMap(&v), PrefetchMap(&o);
   }
   __syncthreads();
   const int group = static_cast<int>(threadIdx.x) / 128;

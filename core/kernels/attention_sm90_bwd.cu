@@ -57,20 +57,20 @@ __device__ __forceinline__ void FetchBackward(const BackwardArgs& a, const Work&
                                               const CUtensorMap& q, const CUtensorMap& k, const CUtensorMap& v,
                                               const CUtensorMap& d_o) {
   const auto load_own = [&](uint16_t* to, const CUtensorMap& map, uint64_t& full) {
-    ArriveExpecting(full, kKeys * Z::kD * 2);
+    ArriveExpecting(&full, kKeys * Z::kD * 2);
 #pragma unroll
     for (int x = 0; x < Z::kBoxes; ++x) {
-      LoadBox(to + x * kKeys * kBoxColumns, map, full, x * kBoxColumns, w.kv, w.k0, w.b);
+      LoadBox(to + x * kKeys * kBoxColumns, map, &full, x * kBoxColumns, w.kv, w.k0, w.b);
     }
   };
   const auto load = [&](uint16_t* to, const CUtensorMap& map, float* to_row, const float* row, uint64_t& full, int head,
                         int m) {
-    ArriveExpecting(full, Z::kM * (Z::kD * 2 + 4));
+    ArriveExpecting(&full, Z::kM * (Z::kD * 2 + 4));
 #pragma unroll
     for (int x = 0; x < Z::kBoxes; ++x) {
-      LoadBox(to + x * Z::kM * kBoxColumns, map, full, x * kBoxColumns, head, m * Z::kM, w.b);
+      LoadBox(to + x * Z::kM * kBoxColumns, map, &full, x * kBoxColumns, head, m * Z::kM, w.b);
     }
-    LoadBytes(to_row, row + (int64_t{w.b} * a.hq + head) * a.padded + m * Z::kM, Z::kM * 4, full);
+    LoadBytes(to_row, row + (int64_t{w.b} * a.hq + head) * a.padded + m * Z::kM, Z::kM * 4, &full);
   };
   Ring<Z::kQStages> qs;
   Ring<Z::kDoStages> dos;
@@ -78,12 +78,12 @@ __device__ __forceinline__ void FetchBackward(const BackwardArgs& a, const Work&
   bool own = true;
   for (int head = w.kv * a.group; head < (w.kv + 1) * a.group; ++head) {
     for (int m = w.first; m < w.end; ++m) {
-      Wait(sh.q_empty[qs.slot], qs.parity ^ 1);
+      Await(&sh.q_empty[qs.slot], qs.parity ^ 1);
       load(sh.q[qs.slot], q, sh.lse2[qs.slot], a.lse2, sh.q_full[qs.slot], head, m);
       qs.Next();
       if (own) load_own(sh.v, v, sh.v_full);
       own = false;
-      Wait(sh.do_empty[dos.slot], dos.parity ^ 1);
+      Await(&sh.do_empty[dos.slot], dos.parity ^ 1);
       load(sh.d_o[dos.slot], d_o, sh.delta[dos.slot], a.delta, sh.do_full[dos.slot], head, m);
       dos.Next();
     }
@@ -105,51 +105,53 @@ struct BackwardConsumer {
 
   __device__ __forceinline__ static int Own() { return static_cast<int>(threadIdx.x) % 128; }
   __device__ __forceinline__ static void Release(uint64_t& bar) {
-    if (threadIdx.x % 32 == 0) Arrive(bar);
+    if (threadIdx.x % 32 == 0) Arrive(&bar);
   }
 
   // to = own keys of `keys` times `queries`, transposed scores. Issues.
   __device__ __forceinline__ void Scores(float (&to)[Z::kM / 2], const uint16_t* keys, const uint16_t* queries) {
-    const uint64_t x = Descriptor(keys + group * 64 * kBoxColumns, 0), y = Descriptor(queries, 0);
+    const uint64_t x = Descriptor(Shared(keys + group * 64 * kBoxColumns), 0), y = Descriptor(Shared(queries), 0);
     Forget(to);
     WgmmaFence();
 #pragma unroll
     for (int i = 0; i < Z::kD / 16; ++i) {
-      Wgmma<kKMajor, kKMajor>(to, x + StepK<kKMajor>(i, kKBox), y + StepK<kKMajor>(i, kQBox), i > 0);
+      Wgmma<Major::kK, Major::kK>(to, x + StepK<Major::kK>(i, kKBox), y + StepK<Major::kK>(i, kQBox), i > 0);
     }
     WgmmaCommit();
   }
   // to += weights^T times `queries`.
   __device__ __forceinline__ void Gradient(float (&to)[Z::kD / 2], uint32_t (&weights)[Z::kM / 4],
                                            const uint16_t* queries) {
-    const uint64_t y = Descriptor(queries, kQBox);
-    Pin(to), Pin(weights);
+    const uint64_t y = Descriptor(Shared(queries), kQBox);
+    FenceRegisters(to), FenceRegisters(weights);
     WgmmaFence();
 #pragma unroll
-    for (int i = 0; i < Z::kM / 16; ++i) WgmmaRegisters<kMnMajor>(to, weights + 4 * i, y + StepK<kMnMajor>(i, 0), 1);
+    for (int i = 0; i < Z::kM / 16; ++i)
+      WgmmaRegisters<Major::kMN>(to, weights + 4 * i, y + StepK<Major::kMN>(i, 0), 1);
     WgmmaCommit();
   }
   // dk += own rows of `weights`, ds^T, times `queries`.
   __device__ __forceinline__ void KeyGradient(const uint16_t* weights, const uint16_t* queries) {
-    const uint64_t x = Descriptor(weights + group * 64 * kBoxColumns, 0), y = Descriptor(queries, kQBox);
-    Pin(dk);
+    const uint64_t x = Descriptor(Shared(weights + group * 64 * kBoxColumns), 0),
+                   y = Descriptor(Shared(queries), kQBox);
+    FenceRegisters(dk);
     WgmmaFence();
 #pragma unroll
     for (int i = 0; i < Z::kM / 16; ++i) {
-      Wgmma<kKMajor, kMnMajor>(dk, x + StepK<kKMajor>(i, kKBox), y + StepK<kMnMajor>(i, 0), 1);
+      Wgmma<Major::kK, Major::kMN>(dk, x + StepK<Major::kK>(i, kKBox), y + StepK<Major::kMN>(i, 0), 1);
     }
     WgmmaCommit();
   }
   // The warpgroup's part of dq: 64 columns of all queries, or all columns of 64 queries.
   __device__ __forceinline__ void QueryGradient(const uint16_t* weights) {
     const int rows = Z::kM == 64 ? 0 : group, columns = Z::kM == 64 ? group : 0;
-    const uint64_t x = Descriptor(weights + rows * kKeys * kBoxColumns, 0),
-                   y = Descriptor(sh.k + columns * kKeys * kBoxColumns, 0);
+    const uint64_t x = Descriptor(Shared(weights + rows * kKeys * kBoxColumns), 0),
+                   y = Descriptor(Shared(sh.k + columns * kKeys * kBoxColumns), 0);
     Forget(dq);
     WgmmaFence();
 #pragma unroll
     for (int i = 0; i < kKeys / 16; ++i) {
-      Wgmma<kMnMajor, kMnMajor>(dq, x + StepK<kMnMajor>(i, 0), y + StepK<kMnMajor>(i, 0), i > 0);
+      Wgmma<Major::kMN, Major::kMN>(dq, x + StepK<Major::kMN>(i, 0), y + StepK<Major::kMN>(i, 0), i > 0);
     }
     WgmmaCommit();
   }
@@ -201,11 +203,11 @@ struct BackwardConsumer {
     const int row = 64 * group + Own() / 32 * 16 + Own() % 16, chunk = Own() % 32 / 16;
 #pragma unroll
     for (int j = 0; j < Z::kM / 8; j += 2) {
-      StoreMatrices(SharedAddress(to) + j / 8 * kKBox + ChunkAt(row, j % 8 + chunk), Pack(dp[4 * j], dp[4 * j + 1]),
+      StoreMatrices(Shared(to) + j / 8 * kKBox + ChunkAt(row, j % 8 + chunk), Pack(dp[4 * j], dp[4 * j + 1]),
                     Pack(dp[4 * j + 2], dp[4 * j + 3]), Pack(dp[4 * j + 4], dp[4 * j + 5]),
                     Pack(dp[4 * j + 6], dp[4 * j + 7]));
     }
-    FenceAsync();
+    FenceToAsync();
   }
   // p, and ds where dq is made elsewhere, := p^T and ds^T, rounded.
   __device__ __forceinline__ void Round() {
@@ -237,36 +239,36 @@ struct BackwardConsumer {
   __device__ __forceinline__ void Step(int it, int next_q0, float* dq_tile) {
     const int q_slot = qs.slot, do_slot = dos.slot, buffer = it & 1;
     qs.Next(), dos.Next();
-    if constexpr (kMore) Wait(sh.q_full[qs.slot], qs.parity);
+    if constexpr (kMore) Await(&sh.q_full[qs.slot], qs.parity);
     Gradient(dv, p, sh.d_o[do_slot]);
     if constexpr (kMore) Scores(s, sh.k, sh.q[qs.slot]);
-    Wait(sh.ds_full[buffer], it >> 1 & 1);
+    Await(&sh.ds_full[buffer], it >> 1 & 1);
     WgmmaWait<kMore ? 1 : 0>();
-    Pin(dv), Pin(p);
+    FenceRegisters(dv), FenceRegisters(p);
     Release(sh.do_empty[do_slot]);
     QueryGradient(sh.ds[buffer]);
     KeyGradient(sh.ds[buffer], sh.q[q_slot]);
     if constexpr (kMore) {
       WgmmaWait<2>();
-      Pin(s);
+      FenceRegisters(s);
       Probabilities(next_q0, sh.lse2[qs.slot]);
     }
     WgmmaWait<1>();
-    Pin(dq);
+    FenceRegisters(dq);
     AddQueryGradient(dq_tile);
     if constexpr (kMore) {
-      Wait(sh.do_full[dos.slot], dos.parity);
+      Await(&sh.do_full[dos.slot], dos.parity);
       Scores(dp, sh.v, sh.d_o[dos.slot]);
     }
     WgmmaWait<0>();
-    Pin(dk);
+    FenceRegisters(dk);
     if constexpr (kMore) {
-      Pin(dp);
+      FenceRegisters(dp);
       Weights(dos.slot, buffer ^ 1);
     }
     Release(sh.q_empty[q_slot]);
     if constexpr (kMore) {
-      Pin(s);
+      FenceRegisters(s);
       Round();
     }
   }
@@ -278,8 +280,8 @@ struct BackwardConsumer {
     const int q_slot = qs.slot, do_slot = dos.slot;
     qs.Next(), dos.Next();
     if constexpr (kMore) {
-      Wait(sh.q_full[qs.slot], qs.parity);
-      Wait(sh.do_full[dos.slot], dos.parity);
+      Await(&sh.q_full[qs.slot], qs.parity);
+      Await(&sh.do_full[dos.slot], dos.parity);
       Scores(s, sh.k, sh.q[qs.slot]);
     }
     if constexpr (kTogether) Scores(dp, sh.v, sh.d_o[dos.slot]);
@@ -287,22 +289,22 @@ struct BackwardConsumer {
     Gradient(dk, ds, sh.q[q_slot]);
     if constexpr (kMore) {
       WgmmaWait<kTogether ? 3 : 2>();
-      Pin(s);
+      FenceRegisters(s);
       Probabilities(next_q0, sh.lse2[qs.slot]);
     }
     if constexpr (kTogether) {
       WgmmaWait<2>();
-      Pin(dp);
+      FenceRegisters(dp);
       ScoreGradient(sh.delta[dos.slot]);
     } else if constexpr (kMore) {
       WgmmaWait<1>();
-      Pin(dv), Pin(p);
+      FenceRegisters(dv), FenceRegisters(p);
       Scores(dp, sh.v, sh.d_o[dos.slot]);
     }
     WgmmaWait<0>();
-    Pin(dv), Pin(dk), Pin(p), Pin(ds);
+    FenceRegisters(dv), FenceRegisters(dk), FenceRegisters(p), FenceRegisters(ds);
     if constexpr (kMore) {
-      Pin(s), Pin(dp);
+      FenceRegisters(s), FenceRegisters(dp);
       if constexpr (!kTogether) ScoreGradient(sh.delta[dos.slot]);
     }
     Release(sh.do_empty[do_slot]);
@@ -318,17 +320,17 @@ struct BackwardConsumer {
 #pragma unroll
     for (int i = 0; i < Z::kD / 2; ++i) dk[i] = dv[i] = 0;
 
-    Wait(sh.k_full, 0);
-    Wait(sh.q_full[0], 0);
+    Await(&sh.k_full, 0);
+    Await(&sh.q_full[0], 0);
     Scores(s, sh.k, sh.q[0]);
     WgmmaWait<0>();
-    Pin(s);
+    FenceRegisters(s);
     Probabilities(w.first * Z::kM, sh.lse2[0]);
-    Wait(sh.v_full, 0);
-    Wait(sh.do_full[0], 0);
+    Await(&sh.v_full, 0);
+    Await(&sh.do_full[0], 0);
     Scores(dp, sh.v, sh.d_o[0]);
     WgmmaWait<0>();
-    Pin(dp);
+    FenceRegisters(dp);
     Weights(0, 0);
     Round();
     int m = w.first;
@@ -355,13 +357,13 @@ struct BackwardConsumer {
     const int row = 64 * group + Own() / 32 * 16 + Own() % 16, chunk = Own() % 32 / 16;
 #pragma unroll
     for (int j = 0; j < Z::kD / 8; j += 2) {
-      StoreMatrices(SharedAddress(through) + j / 8 * kKBox + ChunkAt(row, j % 8 + chunk),
+      StoreMatrices(Shared(through) + j / 8 * kKBox + ChunkAt(row, j % 8 + chunk),
                     Pack(x[4 * j] * factor, x[4 * j + 1] * factor), Pack(x[4 * j + 2] * factor, x[4 * j + 3] * factor),
                     Pack(x[4 * j + 4] * factor, x[4 * j + 5] * factor),
                     Pack(x[4 * j + 6] * factor, x[4 * j + 7] * factor));
     }
-    FenceAsync();
-    SyncNamed(2 + group, 128);
+    FenceToAsync();
+    NamedBarrier(2 + group, 128);
     if (Own() == 0 && w.k0 + 64 * group < a.t) {
 #pragma unroll
       for (int b = 0; b < Z::kBoxes; ++b) {
@@ -374,10 +376,10 @@ struct BackwardConsumer {
 
   __device__ __forceinline__ void Run(const CUtensorMap& dk_map, const CUtensorMap& dv_map) {
     Walk();
-    Store(dv, 1, sh.v, dv_map);                 // only this warpgroup reads them
-    if constexpr (Z::kSums) SyncNamed(1, 256);  // both are done with the keys
+    Store(dv, 1, sh.v, dv_map);                    // only this warpgroup reads them
+    if constexpr (Z::kSums) NamedBarrier(1, 256);  // both are done with the keys
     Store(dk, a.scale, sh.k, dk_map);
-    if (Own() == 0) WaitStoresRead();
+    if (Own() == 0) WaitStoresRead<0>();
   }
 };
 
@@ -388,12 +390,12 @@ __global__ void __launch_bounds__(kBackwardThreads, 1)
              const __grid_constant__ CUtensorMap dk, const __grid_constant__ CUtensorMap dv) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL  // a build for several architectures compiles this for all
   extern __shared__ uint8_t raw[];
-  auto& sh = *reinterpret_cast<typename Z::Shared*>(raw + (1024 - SharedAddress(raw) % 1024) % 1024);
+  auto& sh = *reinterpret_cast<typename Z::Shared*>(raw + (1024 - Shared(raw) % 1024) % 1024);
   if (threadIdx.x == 0) {
-    InitBarrier(sh.k_full, 1), InitBarrier(sh.v_full, 1);
-    for (int i = 0; i < Z::kQStages; ++i) InitBarrier(sh.q_full[i], 1), InitBarrier(sh.q_empty[i], 4 * kConsumers);
-    for (int i = 0; i < Z::kDoStages; ++i) InitBarrier(sh.do_full[i], 1), InitBarrier(sh.do_empty[i], 4 * kConsumers);
-    for (int i = 0; i < 2; ++i) InitBarrier(sh.ds_full[i], 4 * kConsumers);
+    BarrierInit(&sh.k_full, 1), BarrierInit(&sh.v_full, 1);
+    for (int i = 0; i < Z::kQStages; ++i) BarrierInit(&sh.q_full[i], 1), BarrierInit(&sh.q_empty[i], 4 * kConsumers);
+    for (int i = 0; i < Z::kDoStages; ++i) BarrierInit(&sh.do_full[i], 1), BarrierInit(&sh.do_empty[i], 4 * kConsumers);
+    for (int i = 0; i < 2; ++i) BarrierInit(&sh.ds_full[i], 4 * kConsumers);
     FenceBarrierInit();
   }
   __syncthreads();
@@ -407,79 +409,6 @@ __global__ void __launch_bounds__(kBackwardThreads, 1)
     BackwardConsumer<Z>{a, w, sh, group - 1}.Run(dk, dv);
   }
 #endif
-}
-
-// Before: lse2 and delta of 64 queries of a head, and zeros in their sums of dq; resets the counter.
-constexpr int kRowThreads = 256, kRowsABlock = 64;
-template <int kD, bool kZeros>
-__global__ void __launch_bounds__(kRowThreads)
-    PrepareRows(const BackwardArgs a, const __nv_bfloat16* o, const __nv_bfloat16* d_o, const float* lse, float* lse2,
-                float* delta) {
-  constexpr int kLanes = kD / 8, kRows = kRowThreads / kLanes;  // threads a row, rows at a time
-  const int i0 = static_cast<int>(blockIdx.x) * kRowsABlock, h = static_cast<int>(blockIdx.y),
-            b = static_cast<int>(blockIdx.z);
-  const int64_t head = int64_t{b} * a.hq + h;
-  const int lane = static_cast<int>(threadIdx.x) % kLanes;
-  for (int i = i0 + static_cast<int>(threadIdx.x) / kLanes; i < i0 + kRowsABlock; i += kRows) {
-    float sum = 0;
-    const int64_t row = (int64_t{b} * a.s + i) * a.hq + h;
-    if (i < a.s) {
-      const uint4 x = *reinterpret_cast<const uint4*>(o + row * kD + lane * 8),
-                  y = *reinterpret_cast<const uint4*>(d_o + row * kD + lane * 8);
-      const uint32_t xs[] = {x.x, x.y, x.z, x.w}, ys[] = {y.x, y.y, y.z, y.w};
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        sum += __uint_as_float(xs[e] << 16) * __uint_as_float(ys[e] << 16);
-        sum += __uint_as_float(xs[e] & 0xffff0000u) * __uint_as_float(ys[e] & 0xffff0000u);
-      }
-    }
-#pragma unroll
-    for (int x = kLanes / 2; x > 0; x /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, x);
-    if (lane == 0) {
-      const float l = i < a.s ? lse[row] : -INFINITY;
-      lse2[head * a.padded + i] = l == -INFINITY ? INFINITY : l * kLog2E;  // no key: p is nothing
-      delta[head * a.padded + i] = sum;
-    }
-  }
-  if (blockIdx.x + blockIdx.y + blockIdx.z + threadIdx.x == 0) *a.counter = 0;
-  if constexpr (kZeros) {
-    float4* const dq = reinterpret_cast<float4*>(a.dq + (head * a.padded + i0) * kD);
-#pragma unroll
-    for (int i = 0; i < kRowsABlock * kD / 4 / kRowThreads; ++i) {
-      dq[i * kRowThreads + threadIdx.x] = make_float4(0, 0, 0, 0);
-    }
-  }
-}
-
-// After: dq of a tile of queries, rounded. A warp has 16 rows of 64 columns.
-template <typename Z>
-__global__ void __launch_bounds__(256) RoundQueryGradient(const BackwardArgs a, __nv_bfloat16* dq, int64_t row) {
-  constexpr int kPitch = 64 + 8;
-  __shared__ alignas(16) uint16_t tiles[8][16 * kPitch];
-  const int m = static_cast<int>(blockIdx.x), h = static_cast<int>(blockIdx.y), b = static_cast<int>(blockIdx.z);
-  const int group = static_cast<int>(threadIdx.x) / 128, own = static_cast<int>(threadIdx.x) % 128, warp = own / 32,
-            lane = own % 32;
-  uint16_t* const tile = tiles[threadIdx.x / 32];
-  const float* from =
-      a.dq + (int64_t{b} * a.hq + h) * a.padded * Z::kD + int64_t{m} * (Z::kM * Z::kD) + group * 64 * 64 + own * 4;
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    const float4 x = *reinterpret_cast<const float4*>(from + i * 512);
-    uint16_t* const to = tile + lane / 4 * kPitch + 8 * i + lane % 4 * 2;
-    *reinterpret_cast<uint32_t*>(to) = Pack(x.x * a.scale, x.y * a.scale);
-    *reinterpret_cast<uint32_t*>(to + 8 * kPitch) = Pack(x.z * a.scale, x.w * a.scale);
-  }
-  __syncwarp();
-  const int column = (Z::kM == 64 ? group * 64 : 0) + lane % 8 * 8;
-  const int q0 = m * Z::kM + (Z::kM == 64 ? 0 : group * 64) + warp * 16;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const int r = i * 4 + lane / 8;
-    if (q0 + r < a.s) {
-      *reinterpret_cast<uint4*>(dq + (int64_t{b} * a.s + q0 + r) * row + h * Z::kD + column) =
-          *reinterpret_cast<const uint4*>(tile + r * kPitch + lane % 8 * 8);
-    }
-  }
 }
 
 int64_t Padded(int64_t queries) { return (queries + kRowUnit - 1) / kRowUnit * kRowUnit; }
@@ -507,20 +436,14 @@ absl::Status LaunchBackward(const AttentionCall& c, void* workspace, cudaStream_
                        .lse2 = lse2,
                        .delta = delta,
                        .counter = reinterpret_cast<int*>(delta + rows),
-                       .dq = delta + rows + kCounterFloats};
-  const auto u = [](int64_t n) { return static_cast<unsigned>(n); };
-  PrepareRows<Z::kD, Z::kSums><<<dim3(u(padded / kRowsABlock), u(c.hq), u(c.b)), kRowThreads, 0, stream>>>(
-      a, static_cast<const __nv_bfloat16*>(c.o), static_cast<const __nv_bfloat16*>(c.d_o), c.lse, lse2, delta);
-  RETURN_IF_ERROR(Launched("attention on wgmma: rows"));
+                       .dq = Z::kSums ? delta + rows + kCounterFloats : nullptr};
+  RETURN_IF_ERROR(PrepareRows(c, a, stream));
   constexpr int kBytes = sizeof(typename Z::Shared) + 1024;
   RETURN_IF_ERROR(
       CudaStatus(cudaFuncSetAttribute(Backward<Z>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), "attention"));
   Backward<Z><<<a.order.tiles * a.order.heads, kBackwardThreads, kBytes, stream>>>(a, q, k, v, d_o, dk, dv);
   RETURN_IF_ERROR(Launched("attention on wgmma, backward"));
-  if constexpr (!Z::kSums) return LaunchQueryGradient(c, a, stream);
-  RoundQueryGradient<Z><<<dim3(u((c.s + Z::kM - 1) / Z::kM), u(c.hq), u(c.b)), 256, 0, stream>>>(
-      a, static_cast<__nv_bfloat16*>(c.dq), c.q_row);
-  return Launched("attention on wgmma: dq");
+  return Z::kSums ? RoundQueryGradient(c, a, stream) : LaunchQueryGradient(c, a, stream);
 }
 
 }  // namespace

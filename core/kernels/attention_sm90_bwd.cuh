@@ -19,12 +19,17 @@ struct BackwardArgs {
   int hq = 0, hk = 0, group = 0, s = 0, t = 0;
   bool causal = false;
   float scale = 0;
-  int padded = 0;                                 // queries, to a multiple of 128
-  const float *lse2 = nullptr, *delta = nullptr;  // [b, hq, padded]; lse2 is infinite where there is no key or no query
-  int* counter = nullptr;                         // of the tiles of queries that were taken
-  float* dq = nullptr;  // [b, hq, padded * d]: sums, each warp's 16 rows of 64 columns in the order of its accumulators
+  int padded = 0;                           // queries, to a multiple of 128
+  float *lse2 = nullptr, *delta = nullptr;  // [b, hq, padded]; lse2 is infinite where there is no key or no query
+  int* counter = nullptr;                   // of the tiles of queries that were taken
+  // Sums of dq, where they are: [b, hq, padded * d], a warp's 16 rows of 64 columns in the order of its accumulators.
+  float* dq = nullptr;
 };
 
+// lse2, delta, a counter of 0, and zeros in the sums where they are.
+absl::Status PrepareRows(const AttentionCall& c, const BackwardArgs& args, cudaStream_t stream);
+// dq of its sums, which are of tiles of 8192 / d queries.
+absl::Status RoundQueryGradient(const AttentionCall& c, const BackwardArgs& args, cudaStream_t stream);
 // The kernel by queries; needs lse2, delta and a counter of 0.
 absl::Status LaunchQueryGradient(const AttentionCall& c, BackwardArgs args, cudaStream_t stream);
 

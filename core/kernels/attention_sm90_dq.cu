@@ -47,7 +47,7 @@ template <typename Z>
 __device__ __forceinline__ void LoadTile(uint16_t* to, const CUtensorMap& map, uint64_t& full, int head, int row,
                                          int b) {
 #pragma unroll
-  for (int x = 0; x < Z::kBoxes; ++x) LoadBox(to + x * 128 * kBoxColumns, map, full, x * kBoxColumns, head, row, b);
+  for (int x = 0; x < Z::kBoxes; ++x) LoadBox(to + x * 128 * kBoxColumns, map, &full, x * kBoxColumns, head, row, b);
 }
 
 template <typename Z>
@@ -59,29 +59,29 @@ __device__ __forceinline__ void Fetch(const BackwardArgs& a, typename Z::Shared&
   Ring<Z::kVStages> vs;
   for (int number = static_cast<int>(blockIdx.x);;) {
     if (number >= total) {
-      Wait(sh.q_empty, qs.parity ^ 1);
+      Await(&sh.q_empty, qs.parity ^ 1);
       sh.tile = -1;
-      Arrive(sh.q_full);
+      Arrive(&sh.q_full);
       return;
     }
     const Tile tile = TileAt(a, number);
     const int next = static_cast<int>(gridDim.x) + atomicAdd(a.counter, 1), kv = tile.h / a.group;
     const int last = KeyTiles(a, tile.q0) - 1;
     for (int n = last; n >= 0; --n) {
-      Wait(sh.k_empty[ks.slot], ks.parity ^ 1);
-      ArriveExpecting(sh.k_full[ks.slot], kBytes);
+      Await(&sh.k_empty[ks.slot], ks.parity ^ 1);
+      ArriveExpecting(&sh.k_full[ks.slot], kBytes);
       LoadTile<Z>(sh.k[ks.slot], maps.k, sh.k_full[ks.slot], kv, n * kKeys, tile.b);
       ks.Next();
       if (n == last) {
-        Wait(sh.q_empty, qs.parity ^ 1);
+        Await(&sh.q_empty, qs.parity ^ 1);
         sh.tile = number;
-        ArriveExpecting(sh.q_full, 2 * kBytes);
+        ArriveExpecting(&sh.q_full, 2 * kBytes);
         LoadTile<Z>(sh.q, maps.q, sh.q_full, tile.h, tile.q0, tile.b);
         LoadTile<Z>(sh.d_o, maps.d_o, sh.q_full, tile.h, tile.q0, tile.b);
         qs.Next();
       }
-      Wait(sh.v_empty[vs.slot], vs.parity ^ 1);
-      ArriveExpecting(sh.v_full[vs.slot], kBytes);
+      Await(&sh.v_empty[vs.slot], vs.parity ^ 1);
+      ArriveExpecting(&sh.v_full[vs.slot], kBytes);
       LoadTile<Z>(sh.v[vs.slot], maps.v, sh.v_full[vs.slot], kv, n * kKeys, tile.b);
       vs.Next();
     }
@@ -116,7 +116,7 @@ struct QueryConsumer {
   static constexpr int kBox = 128 * kBoxRowBytes;
 
   __device__ __forceinline__ static void Release(uint64_t& bar) {
-    if (threadIdx.x % 32 == 0) Arrive(bar);
+    if (threadIdx.x % 32 == 0) Arrive(&bar);
   }
   __device__ __forceinline__ int RowOf(const Tile& tile) {
     const int own = static_cast<int>(threadIdx.x) % 128;
@@ -125,22 +125,22 @@ struct QueryConsumer {
 
   // to = own rows of `queries` times those of `keys`. Issues.
   __device__ __forceinline__ void Scores(float (&to)[kKeys / 2], const uint16_t* queries, const uint16_t* keys) {
-    const uint64_t x = Descriptor(queries + group * 64 * kBoxColumns, 0), y = Descriptor(keys, 0);
+    const uint64_t x = Descriptor(Shared(queries + group * 64 * kBoxColumns), 0), y = Descriptor(Shared(keys), 0);
     Forget(to);
     WgmmaFence();
 #pragma unroll
     for (int i = 0; i < Z::kD / 16; ++i) {
-      Wgmma<kKMajor, kKMajor>(to, x + StepK<kKMajor>(i, kBox), y + StepK<kKMajor>(i, kBox), i > 0);
+      Wgmma<Major::kK, Major::kK>(to, x + StepK<Major::kK>(i, kBox), y + StepK<Major::kK>(i, kBox), i > 0);
     }
     WgmmaCommit();
   }
   __device__ __forceinline__ void QueryGradient(const uint16_t* keys, int accumulate) {
-    const uint64_t y = Descriptor(keys, kBox);
-    Pin(dq), Pin(ds);
+    const uint64_t y = Descriptor(Shared(keys), kBox);
+    FenceRegisters(dq), FenceRegisters(ds);
     WgmmaFence();
 #pragma unroll
     for (int i = 0; i < kKeys / 16; ++i) {
-      WgmmaRegisters<kMnMajor>(dq, ds + 4 * i, y + StepK<kMnMajor>(i, 0), i > 0 ? 1 : accumulate);
+      WgmmaRegisters<Major::kMN>(dq, ds + 4 * i, y + StepK<Major::kMN>(i, 0), i > 0 ? 1 : accumulate);
     }
     WgmmaCommit();
   }
@@ -176,28 +176,28 @@ struct QueryConsumer {
   template <bool kMasked>
   __device__ __forceinline__ void Step(int row, int k0, int before, int accumulate) {
     const int k_slot = ks.slot, v_slot = vs.slot;
-    Wait(sh.k_full[k_slot], ks.parity);
-    Wait(sh.v_full[v_slot], vs.parity);
+    Await(&sh.k_full[k_slot], ks.parity);
+    Await(&sh.v_full[v_slot], vs.parity);
     ks.Next(), vs.Next();
     Scores(s, sh.q, sh.k[k_slot]);
     if constexpr (Z::kTogether) Scores(dp, sh.d_o, sh.v[v_slot]);
     QueryGradient(sh.k[before], accumulate);
     WgmmaWait<Z::kTogether ? 2 : 1>();
-    Pin(s);
+    FenceRegisters(s);
     Probabilities<kMasked>(row, k0);
     if constexpr (!Z::kTogether) {
       WgmmaWait<0>();
-      Pin(dq), Pin(ds);
+      FenceRegisters(dq), FenceRegisters(ds);
       Release(sh.k_empty[before]);
       Scores(dp, sh.d_o, sh.v[v_slot]);
     }
     WgmmaWait<Z::kTogether ? 1 : 0>();
-    Pin(dp);
+    FenceRegisters(dp);
     Release(sh.v_empty[v_slot]);
     ScoreGradient();
     if constexpr (Z::kTogether) {
       WgmmaWait<0>();
-      Pin(dq), Pin(ds), Pin(dp);
+      FenceRegisters(dq), FenceRegisters(ds), FenceRegisters(dp);
       Release(sh.k_empty[before]);
     }
     Round();
@@ -210,15 +210,15 @@ struct QueryConsumer {
     const int whole = (a.causal ? min(a.t, row0 + 1) : a.t) / kKeys;  // tiles before need no mask
 #pragma unroll
     for (int r = 0; r < 2; ++r) lse2[r] = a.lse2[at + 8 * r], delta[r] = a.delta[at + 8 * r];
-    Wait(sh.k_full[ks.slot], ks.parity);
+    Await(&sh.k_full[ks.slot], ks.parity);
     Scores(s, sh.q, sh.k[ks.slot]);
-    Wait(sh.v_full[vs.slot], vs.parity);
+    Await(&sh.v_full[vs.slot], vs.parity);
     Scores(dp, sh.d_o, sh.v[vs.slot]);
     WgmmaWait<1>();
-    Pin(s);
+    FenceRegisters(s);
     Probabilities<true>(row, n * kKeys);
     WgmmaWait<0>();
-    Pin(dp);
+    FenceRegisters(dp);
     Release(sh.v_empty[vs.slot]);
     ks.Next(), vs.Next();
     ScoreGradient();
@@ -238,7 +238,7 @@ struct QueryConsumer {
     qs.Next();
     QueryGradient(sh.k[before], accumulate);
     WgmmaWait<0>();
-    Pin(dq);
+    FenceRegisters(dq);
     Release(sh.k_empty[before]);
   }
 
@@ -264,7 +264,7 @@ struct QueryConsumer {
 
   __device__ __forceinline__ void Run(__nv_bfloat16* to, int64_t stride) {
     for (;;) {
-      Wait(sh.q_full, qs.parity);
+      Await(&sh.q_full, qs.parity);
       const int number = sh.tile;
       if (number < 0) return;
       const Tile tile = TileAt(a, number);
@@ -279,11 +279,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     QueryGradient(const BackwardArgs a, const __grid_constant__ Maps maps, __nv_bfloat16* dq, int64_t stride) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL  // a build for several architectures compiles this for all
   extern __shared__ uint8_t raw[];
-  auto& sh = *reinterpret_cast<typename Z::Shared*>(raw + (1024 - SharedAddress(raw) % 1024) % 1024);
+  auto& sh = *reinterpret_cast<typename Z::Shared*>(raw + (1024 - Shared(raw) % 1024) % 1024);
   if (threadIdx.x == 0) {
-    InitBarrier(sh.q_full, 1), InitBarrier(sh.q_empty, 4 * kConsumers);
-    for (int i = 0; i < Z::kKStages; ++i) InitBarrier(sh.k_full[i], 1), InitBarrier(sh.k_empty[i], 4 * kConsumers);
-    for (int i = 0; i < Z::kVStages; ++i) InitBarrier(sh.v_full[i], 1), InitBarrier(sh.v_empty[i], 4 * kConsumers);
+    BarrierInit(&sh.q_full, 1), BarrierInit(&sh.q_empty, 4 * kConsumers);
+    for (int i = 0; i < Z::kKStages; ++i) BarrierInit(&sh.k_full[i], 1), BarrierInit(&sh.k_empty[i], 4 * kConsumers);
+    for (int i = 0; i < Z::kVStages; ++i) BarrierInit(&sh.v_full[i], 1), BarrierInit(&sh.v_empty[i], 4 * kConsumers);
     FenceBarrierInit();
   }
   __syncthreads();
