@@ -4,7 +4,9 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <span>
 
+#include "absl/strings/str_format.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/embedding.h"
 #include "core/ops/flat.h"
@@ -53,10 +55,13 @@ TEST(CudaGradientsInBf16, ProductsRoundOnce) {
 
 TEST(CudaGradientsInBf16, TablesRoundOnce) {
   STRATA_NEEDS_GPU();
-  const Tensor tokens = Tensor::RandomInts({2, 200}, 0, 50, 1);  // rows with few tokens and with many
   for (const int64_t e : {24, 25}) {
-    ExpectClose([](GraphBuilder& g, const Values& in) { return Values{EmbeddingDwAcc(g, in[0], in[1], in[2], false)}; },
-                {Tensor::Random(DType::kF64, {60, e}, 2), tokens, Tensor::Random(DType::kF64, {2, 200, e}, 3)});
+    for (const int64_t rows : {2, 50}) {  // of many tokens each, of a few
+      const Tensor tokens = Tensor::RandomInts({2, 200}, 0, rows, 1);
+      ExpectClose(
+          [](GraphBuilder& g, const Values& in) { return Values{EmbeddingDwAcc(g, in[0], in[1], in[2], false)}; },
+          {Tensor::Random(DType::kF64, {60, e}, 2), tokens, Tensor::Random(DType::kF64, {2, 200, e}, 3)});
+    }
   }
 }
 
@@ -80,7 +85,7 @@ TEST(CudaGradientsInBf16, Update) {
   StepScalars step;
   step.step = 3;
   step.lr = 0.1;
-  for (const int64_t n : {1, 1027, 4096, 200000}) {
+  for (const int64_t n : {1027, 4096, 200000}) {
     SCOPED_TRACE(n);
     Tensor v = Random(DType::kF32, {n}, 4);
     for (int64_t i = 0; i < n; ++i) v.set(i, v.at(i) * v.at(i));
@@ -101,7 +106,7 @@ TEST(CudaGradientsInBf16, Update) {
     ASSERT_TRUE(of_adamw.ok() && of_sgd.ok()) << of_adamw.status() << of_sgd.status();
     for (const auto& errors : {*of_adamw, *of_sgd}) {
       for (size_t i = 0; i + 1 < errors.size(); ++i) EXPECT_LE(errors[i], 1e-5) << "the CPU takes 1 - beta in float32";
-      EXPECT_LE(errors.back(), n == 1 ? 4e-3 : 1e-3) << "few live weights are rounded the other way";
+      EXPECT_LE(errors.back(), 1e-3) << "few live weights are rounded the other way";
     }
   }
 }
@@ -143,44 +148,61 @@ JobConfig Sized(ModelArch arch) {
   return c;
 }
 
-// Two ranks share a GPU, through the host.
-void ExpectTrainsAsInFloat64(const JobConfig& one, const JobConfig& config) {
-  const auto want = Train(one, DType::kF64, CpuKernels(), nullptr);
-  const auto run =
-      Train(config, DType::kBF16, CudaKernels(Determinism::kBitExact), [](int) { return CudaDevice::Open(0); });
+absl::StatusOr<JobRun> Measure(const JobConfig& config) { return Train(config, DType::kF64, CpuKernels(), nullptr); }
+
+void ExpectAlike(const JobConfig& config, const OpenRankDevice& open, const absl::StatusOr<JobRun>& want) {
+  const auto run = Train(config, DType::kBF16, CudaKernels(Determinism::kBitExact), open);
   ASSERT_TRUE(want.ok() && run.ok()) << want.status() << run.status();
   for (size_t s = 0; s < want->steps.size(); ++s) {
     EXPECT_NEAR(run->steps[s].loss / want->steps[s].loss, 1, 5e-3) << "step " << s + 1;
-    EXPECT_NEAR(run->steps[s].grad_norm / want->steps[s].grad_norm, 1, 3e-2) << "step " << s + 1;
+    EXPECT_NEAR(run->steps[s].grad_norm / want->steps[s].grad_norm, 1, 1e-2) << "step " << s + 1;
   }
   EXPECT_NEAR(run->eval_nats / want->eval_nats, 1, 5e-3);
 }
+
+absl::StatusOr<std::unique_ptr<Device>> OpenFirst(int) { return CudaDevice::Open(0); }
+absl::StatusOr<std::unique_ptr<Device>> OpenOwn(int rank) { return CudaDevice::Open(rank); }
 
 TEST(CudaGradientsInBf16, Jobs) {
   STRATA_NEEDS_GPU();
   for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kQwen2, ModelArch::kGpt2, ModelArch::kBert}) {
     SCOPED_TRACE(kModelArchNames[static_cast<size_t>(arch)]);
-    ExpectTrainsAsInFloat64(Sized(arch), Sized(arch));
+    ExpectAlike(Sized(arch), OpenFirst, Measure(Sized(arch)));
   }
   JobConfig sgd = Sized(ModelArch::kLlama);
   sgd.optim.type = OptimizerType::kSgd;
-  ExpectTrainsAsInFloat64(sgd, sgd);
+  ExpectAlike(sgd, OpenFirst, Measure(sgd));
 }
 
-TEST(CudaGradientsInBf16, ShardedJobs) {
+constexpr ZeroConfig kLevels[] = {{.stage = 2}, {.stage = 1, .scatter_by = ScatterBy::kAllToAll}, {}, {.stage = 1},
+                                  {.stage = 3}, {.stage = 2, .scatter_by = ScatterBy::kAllToAll}};
+
+void ExpectShardedJobsAlike(ModelArch arch, std::span<const ZeroConfig> levels, Transport transport,
+                            const OpenRankDevice& open) {
+  JobConfig two = Sized(arch);
+  const auto want = Measure(two);
+  two.parallel.dp = 2;
+  two.batch.micro = 4;
+  two.parallel.comm.transport = transport;
+  for (const ZeroConfig& zero : levels) {
+    SCOPED_TRACE(absl::StrFormat("%s zero %d %s by %s", std::string(kModelArchNames[static_cast<size_t>(arch)]),
+                                 zero.stage, std::string(kScatterByNames[static_cast<size_t>(zero.scatter_by)]),
+                                 std::string(kTransportNames[static_cast<size_t>(transport)])));
+    two.parallel.zero = zero;
+    ExpectAlike(two, open, want);
+  }
+}
+
+TEST(CudaGradientsInBf16, ShardedJobsOnOneGpu) {
   STRATA_NEEDS_GPU();
-  for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kQwen2}) {
-    for (const ZeroConfig& zero : {ZeroConfig{}, ZeroConfig{.stage = 1}, ZeroConfig{.stage = 2}, ZeroConfig{.stage = 3},
-                                   ZeroConfig{.stage = 2, .scatter_by = ScatterBy::kAllToAll}}) {
-      SCOPED_TRACE(zero.stage);
-      const JobConfig one = Sized(arch);
-      JobConfig two = one;
-      two.parallel.dp = 2;
-      two.batch.micro = 4;
-      two.parallel.zero = zero;
-      two.parallel.comm.transport = Transport::kHost;
-      ExpectTrainsAsInFloat64(one, two);
-    }
+  ExpectShardedJobsAlike(ModelArch::kLlama, kLevels, Transport::kHost, OpenFirst);
+  ExpectShardedJobsAlike(ModelArch::kQwen2, std::span(kLevels).first(1), Transport::kHost, OpenFirst);
+}
+
+TEST(CudaGradientsInBf16, ShardedJobsOnTwoGpus) {
+  STRATA_NEEDS_GPUS(2);
+  for (const Transport transport : {Transport::kPeers, Transport::kNccl}) {
+    ExpectShardedJobsAlike(ModelArch::kLlama, std::span(kLevels).first(3), transport, OpenOwn);
   }
 }
 
