@@ -45,7 +45,7 @@ struct Tile {
   int b, h, q0;  // first query
 };
 __device__ __forceinline__ Tile TileAt(const ForwardArgs& a, int number, int rows) {  // late queries see most keys
-  const Place place = PlaceOf(a.order, number);
+  const TileOrder::Place place = a.order.At(number);
   return {place.head / a.hq, place.head % a.hq, (a.order.tiles - 1 - place.tile) * rows};
 }
 

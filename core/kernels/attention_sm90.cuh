@@ -1,5 +1,5 @@
 #pragma once
-// What attention on Hopper is made of beside core/kernels/sm90.cuh: the order of tiles, rings of barriers, boxes of a head's rows, and
+// What attention on Hopper is made of beside core/kernels/sm90.cuh: rings of barriers, boxes of a head's rows, and
 // wgmma with 64 rows of an accumulator a warpgroup. A tile in shared memory is made of boxes of 64 bf16 columns: rows of 128 bytes, one
 // after the other, swizzled; a box begins at a multiple of 1024 bytes.
 
@@ -28,16 +28,6 @@ __device__ __forceinline__ void Await(uint64_t* bar, uint32_t parity) {
   while (!TryWait(bar, parity)) {
   }
 #endif
-}
-
-// The tile of this number in the order: its head, and how many of the head's tiles are heavier.
-struct Place {
-  int head, tile;
-};
-__device__ __forceinline__ Place PlaceOf(const TileOrder& order, int number) {
-  const int per_group = order.group * order.tiles, group = number / per_group, rest = number % per_group;
-  const int first = group * order.group, heads = min(order.group, order.heads - first);
-  return {first + rest % heads, rest / heads};
 }
 
 // A place in a ring of kStages slots, and the parity of its round.

@@ -47,7 +47,7 @@ struct Work {
 };
 template <typename Z>
 __device__ __forceinline__ Work WorkOf(const BackwardArgs& a) {
-  const Place place = PlaceOf(a.order, static_cast<int>(blockIdx.x));  // early keys are seen by most queries
+  const TileOrder::Place place = a.order.At(static_cast<int>(blockIdx.x));  // early keys are seen by most queries
   const int k0 = place.tile * kKeys;
   return {place.head / a.hk, place.head % a.hk, k0, a.causal ? k0 / Z::kM : 0, (a.s + Z::kM - 1) / Z::kM};
 }

@@ -19,6 +19,15 @@ absl::StatusOr<int> Processors();  // of the current GPU
 // heaviest first.
 struct TileOrder {
   int tiles = 0, heads = 0, group = 0;  // tiles a head, (batch, head) pairs, of which `group` together
+
+  struct Place {
+    int head, tile;  // tile: how many of the head's are heavier
+  };
+  constexpr Place At(int number) const {  // of tiles * heads
+    const int per_group = group * tiles, first = number / per_group * group, rest = number % per_group;
+    const int together = group < heads - first ? group : heads - first;
+    return {first + rest % together, rest / together};
+  }
 };
 // Of heads of which `heads_per_kv` share `kv_head_bytes`.
 TileOrder OrderOf(int64_t tiles, int64_t heads, int64_t heads_per_kv, int64_t kv_head_bytes, int64_t cache_bytes);

@@ -207,7 +207,7 @@ TEST(CudaAttention, DeterministicBackward) {
   EXPECT_EQ(*once, *again);
 }
 
-TEST(CudaAttention, PlainKernelsTakeOverWhereCudnnIsMissing) {
+TEST(CudaAttention, OurKernelsTakeOverWhereCudnnIsMissing) {
   STRATA_NEEDS_GPU();
   const char* before = std::getenv("STRATA_CUDNN");
   const std::string kept = before != nullptr ? before : "";
