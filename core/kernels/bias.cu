@@ -2,6 +2,7 @@
 #include "core/kernels/cost.h"
 #include "core/kernels/map.cuh"
 #include "core/kernels/sum_rows.cuh"
+#include "core/ops/fused.h"
 
 namespace strata {
 namespace {
@@ -27,20 +28,36 @@ struct RowOf {
   }
 };
 
-template <typename T>
-absl::Status RunGrad(const KernelArgs& a) {
-  const int64_t rows = RowsOf(a.in[0]), N = a.in[0].shape.back();
-  const T* dy = a.in[0].as<const T>();
-  const SumsOut<1> out{{a.out[0].as<float>()}};
-  if (N % 8 == 0 && Aligned16({dy})) {
-    SumRows<1, 8>(StreamOf(a), RowOf<T, 8>{dy, N}, rows, N, a.workspace.data(), out);
+template <typename T, typename Out>
+absl::Status Sum(const KernelArgs& a, const TensorRef& dy, const SumsOut<1, Out>& out) {
+  const int64_t rows = RowsOf(dy), N = dy.shape.back();
+  const T* x = dy.as<const T>();
+  if (N % 8 == 0 && Aligned16({x})) {
+    SumRows<1, 8>(StreamOf(a), RowOf<T, 8>{x, N}, rows, N, a.workspace.data(), out);
   } else {
-    SumRows<1, 1>(StreamOf(a), RowOf<T, 1>{dy, N}, rows, N, a.workspace.data(), out);
+    SumRows<1, 1>(StreamOf(a), RowOf<T, 1>{x, N}, rows, N, a.workspace.data(), out);
   }
   return Launched("bias_grad");
 }
 
-int64_t Workspace(const Op&, std::span<const TensorRef> in) { return SumRowsWorkspace(in[0].shape.back(), 1); }
+template <typename T>
+absl::Status RunGrad(const KernelArgs& a) {
+  return Sum<T>(a, a.in[0], SumsOut<1>{{a.out[0].as<float>()}});
+}
+
+template <typename Acc>
+absl::Status RunGradAcc(const KernelArgs& a) {  // accs..., dy
+  const Acc* at = a.out[0].as<const Acc>();
+  for (const TensorRef& acc : a.out) {
+    if (acc.as<const Acc>() != at) return absl::InternalError("accumulators of biases are not adjacent");
+    at += acc.shape.elements();
+  }
+  const TensorRef& dy = a.in.back();
+  const SumsOut<1, Acc> out{{a.out[0].as<Acc>()}, FusedAttributesOf(a.op).always_add || !a.overwrite};
+  return dy.dtype == DType::kBF16 ? Sum<CudaBF16>(a, dy, out) : Sum<float>(a, dy, out);
+}
+
+int64_t Workspace(const Op&, std::span<const TensorRef> in) { return SumRowsWorkspace(in.back().shape.back(), 1); }
 
 template <typename T>
 void AddFor(KernelTable& table, DType dtype) {
@@ -53,6 +70,9 @@ void AddFor(KernelTable& table, DType dtype) {
 void AddCudaBiasKernels(KernelTable& table) {
   AddFor<float>(table, DType::kF32);
   AddFor<CudaBF16>(table, DType::kBF16);
+  table.Add("bias_grad_acc", DType::kF32, {.run = RunGradAcc<float>, .workspace = Workspace, .cost = StreamingCost});
+  table.Add("bias_grad_acc", DType::kBF16,
+            {.run = RunGradAcc<CudaBF16>, .workspace = Workspace, .cost = StreamingCost});
 }
 
 }  // namespace strata

@@ -16,14 +16,15 @@ inline int64_t SumRowsWorkspace(int64_t columns, int64_t sums) {  // bytes
   return kMaxRowBlocks * columns * sums * static_cast<int64_t>(sizeof(float));
 }
 
-// The second pass: out.at[s][c] = sum over blocks of partial[block, s, c].
-template <int kSums>
+// The second pass: out.at[s][c] = sum over blocks of partial[block, s, c], or += where it adds.
+template <int kSums, typename T = float>
 struct SumsOut {
-  float* at[kSums];
+  T* at[kSums];
+  bool adds = false;
 };
-template <int kSums>
+template <int kSums, typename T>
 __global__ void __launch_bounds__(1024)
-    AddBlocks(const float* partial, int64_t blocks, int64_t columns, SumsOut<kSums> out) {
+    AddBlocks(const float* partial, int64_t blocks, int64_t columns, SumsOut<kSums, T> out) {
   __shared__ float sums[32][33];
   const int64_t width = columns * kSums, c = blockIdx.x * int64_t{32} + threadIdx.x;
   float total = 0;
@@ -39,13 +40,16 @@ __global__ void __launch_bounds__(1024)
   for (int i = 0; i < 32; ++i) total += sums[i][threadIdx.x];
 #pragma unroll
   for (int s = 0; s < kSums; ++s) {
-    if (c / columns == s) out.at[s][c - s * columns] = total;
+    if (c / columns != s) continue;
+    T& sum = out.at[s][c - s * columns];
+    sum = FromFloat<T>(out.adds ? ToFloat(sum) + total : total);
   }
 }
-template <int kSums>
-void LaunchAddBlocks(cudaStream_t stream, const float* partial, int64_t blocks, int64_t columns, SumsOut<kSums> out) {
+template <int kSums, typename T>
+void LaunchAddBlocks(cudaStream_t stream, const float* partial, int64_t blocks, int64_t columns,
+                     SumsOut<kSums, T> out) {
   if (columns == 0) return;
-  AddBlocks<kSums>
+  AddBlocks<kSums, T>
       <<<static_cast<unsigned>(Ceil(columns * kSums, 32)), dim3(32, 32), 0, stream>>>(partial, blocks, columns, out);
 }
 
@@ -88,9 +92,9 @@ __global__ void __launch_bounds__(256)
 }
 
 // Both passes. columns is a multiple of kWidth.
-template <int kSums, int kWidth, typename Load>
+template <int kSums, int kWidth, typename Load, typename T>
 void SumRows(cudaStream_t stream, const Load& load, int64_t rows, int64_t columns, void* workspace,
-             SumsOut<kSums> out) {
+             SumsOut<kSums, T> out) {
   if (columns == 0) return;
   const int64_t across = Ceil(columns, 32 * kWidth);
   const int64_t blocks = std::min({kMaxRowBlocks, Ceil(8 * kMultiprocessors, across), Ceil(rows, 8) + 1});

@@ -178,6 +178,18 @@ Out PlainLinearDwAcc(GraphBuilder& g, In in, const FusedAttributes& a) {
   return sums;
 }
 
+Out PlainBiasGradAcc(GraphBuilder& g, In in, const FusedAttributes& a) {  // accs..., dy
+  const Value dy = in.back();
+  Out sums;
+  int64_t at = 0;
+  for (Value acc : in.first(in.size() - 1)) {
+    const int64_t n = g.spec(acc).shape[0];
+    sums.push_back(AddInto(g, acc, BiasGrad(g, Range(g, dy, Last(g, dy), at, n)), a));
+    at += n;
+  }
+  return sums;
+}
+
 Out PlainEmbeddingDwAcc(GraphBuilder& g, In in, const FusedAttributes& a) {
   return {AddInto(g, in[0], EmbeddingDw(g, in[1], in[2], g.spec(in[0]).shape[0]), a)};
 }
@@ -278,6 +290,7 @@ constexpr Kind kLinearPacked = {"linear_packed", PlainLinearPacked, 2, 1 + kMany
 constexpr Kind kLinearPackedDx = {"linear_packed_dx", PlainLinearPackedDx, 2, 1 + kMany};
 constexpr Kind kLinearDxAdd = {"linear_dx_add", PlainLinearDxAdd, 3, 2 + kMany, 1};
 constexpr Kind kLinearDwAcc = {"linear_dw_acc", PlainLinearDwAcc, 3, 2 + kMany, -1, true};
+constexpr Kind kBiasGradAcc = {"bias_grad_acc", PlainBiasGradAcc, 2, 1 + kMany, -1, true};
 constexpr Kind kEmbeddingDwAcc = {"embedding_dw_acc", PlainEmbeddingDwAcc, 3, 3, -1, true};
 constexpr Kind kRopePacked = {"rope_packed", PlainRopePacked, 2, 2, 0};
 constexpr Kind kLinearRope = {"linear_rope", PlainLinearRope, 5, 5};
@@ -360,6 +373,9 @@ Value LinearDxAdd(GraphBuilder& g, Value dy, In w, Value r, SourceLoc loc) {
 }
 Out LinearDwAcc(GraphBuilder& g, In accs, Value dy, Value x, bool always_add, SourceLoc loc) {
   return Emit(g, kLinearDwAcc, Join(Out(accs.begin(), accs.end()), Out{dy, x}), loc, Adding(always_add));
+}
+Out BiasGradAcc(GraphBuilder& g, In accs, Value dy, bool always_add, SourceLoc loc) {
+  return Emit(g, kBiasGradAcc, Join(Out(accs.begin(), accs.end()), Out{dy}), loc, Adding(always_add));
 }
 Value EmbeddingDwAcc(GraphBuilder& g, Value acc, Value tokens, Value dy, bool always_add, SourceLoc loc) {
   return Emit(g, kEmbeddingDwAcc, {acc, tokens, dy}, loc, Adding(always_add))[0];

@@ -1,7 +1,7 @@
 #pragma once
 // Fusion on a rank's local graph, after sharding and buckets: groups of plain nodes become ops of core/ops/fused.h, where
 // the back end has kernels for them. Which groups:
-//   accumulate(g, linear_dw) and embedding_dw, also through adds    -> linear_dw_acc, embedding_dw_acc
+//   accumulate(g, linear_dw), embedding_dw, bias_grad, through adds -> linear_dw_acc, embedding_dw_acc, bias_grad_acc
 //   pack of sums of several linear_dw, embedding_dw                 -> the same, into the part
 //   linear of one x by adjacent wq, wk, wv; rope; attention         -> linear_rope, attention_packed
 //   the same with biases                                            -> linear_packed_bias, rope_packed, attention_packed
@@ -10,7 +10,7 @@
 //   linear of one x by adjacent gate, up; swiglu                    -> linear_swiglu
 //   its gradient; linear_dx before it that has no other reader      -> linear_dx_swiglu; or swiglu_packed_dx
 //   swiglu that backward recomputes from what forward kept          -> swiglu_packed
-//   gradients of those weights                                      -> one linear_dw_acc; or one linear_dw, one part of pack
+//   gradients of those weights (and biases)                         -> one linear_dw_acc; or one linear_dw, one part of pack
 //   gelu(bias_add(linear)); gelu_dx(linear_dx), with no other reader -> linear_bias_gelu; linear_dx_gelu
 //   add(r, linear), bias_add(linear), add(r, bias_add(linear))      -> linear_add, linear_bias, linear_bias_add
 //   add(r, linear_dx), add(r, linear_packed_dx)                     -> linear_dx_add

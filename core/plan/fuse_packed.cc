@@ -76,7 +76,9 @@ bool MatchGradient(const Rewrite& r, size_t i, Packed& p, std::set<Value>& dx) {
     if (id < 0) return false;
     const Node& n = r.old().nodes[id];
     const std::string_view op = n.op->name();
-    const bool adds = op == "linear_dw_acc" && n.inputs.size() == 3 && !FusedAttributesOf(*n.op).always_add;
+    const bool first = (op == "linear_dw_acc" || op == "bias_grad_acc") && !FusedAttributesOf(*n.op).always_add;
+    const bool adds = first && op == "linear_dw_acc" && n.inputs.size() == 3,
+               adds_bias = first && op == "bias_grad_acc" && n.inputs.size() == 2;
     if (op == "linear_dx" && SameParameter(r.old(), n.inputs[1], p.weights[i])) {
       p.dx_weights.push_back(n.inputs[1]);
       dx.insert({id, 0});
@@ -84,8 +86,9 @@ bool MatchGradient(const Rewrite& r, size_t i, Packed& p, std::set<Value>& dx) {
       p.dw_x = n.inputs.back();
       p.dw.push_back({id, 0});
       if (adds) p.accs.push_back(n.inputs[0]);
-    } else if (op == "bias_grad" && !p.biases.empty()) {
+    } else if ((op == "bias_grad" || adds_bias) && !p.biases.empty()) {
       p.bias_grads.push_back({id, 0});
+      if (adds_bias) p.bias_accs.push_back(n.inputs[0]);
     } else {
       return false;
     }
@@ -200,6 +203,9 @@ bool MatchBackward(const Rewrite& r, const Mesh& mesh, std::vector<Value> grads,
     return false;
   }
   if (p.bias_grads.empty()) return true;
+  if (!p.bias_accs.empty()) {
+    return p.bias_accs.size() == p.bias_grads.size() && Adjacent(r.old(), mesh, p.bias_accs);
+  }
   p.bias_parts = FindPartRun(r, mesh, p.bias_grads);
   return p.bias_parts || std::all_of(p.bias_grads.begin(), p.bias_grads.end(), [&](Value v) {  // equal slices
            return r.old().spec(v).shape == r.old().spec(p.bias_grads[0]).shape;
@@ -227,9 +233,17 @@ void EmitBackward(Rewrite& r, JoinedParts& joined, const Packed& p, NodeId backw
   r.At(std::min_element(p.dw.begin(), p.dw.end())->node,
        [&r, p, dy, dw](GraphBuilder& g) { EmitWeightGradients(r, g, p, *dy, *dw); });
   if (p.bias_grads.empty()) return;
+  const NodeId first_bias = std::min_element(p.bias_grads.begin(), p.bias_grads.end())->node;
+  if (!p.bias_accs.empty()) {
+    r.At(first_bias, [&r, p, dy](GraphBuilder& g) {
+      const std::vector<Value> sums = BiasGradAcc(g, r.New(p.bias_accs), *dy, false);
+      for (size_t i = 0; i < sums.size(); ++i) r.Replace(p.bias_grads[i], sums[i]);
+    });
+    return;
+  }
   const auto db = std::make_shared<Value>();
   if (p.bias_parts) joined.Join(*p.bias_parts, db);
-  r.At(std::min_element(p.bias_grads.begin(), p.bias_grads.end())->node, [&r, p, dy, db](GraphBuilder& g) {
+  r.At(first_bias, [&r, p, dy, db](GraphBuilder& g) {
     *db = BiasGrad(g, *dy);
     r.SetLayout(*db, r.old().spec(p.bias_grads[0]).layout);
     const int n = static_cast<int>(p.bias_grads.size());

@@ -70,7 +70,8 @@ struct Packed {
   std::vector<Value> dw;          // sums with accs; without accs, parts of a pack
   std::vector<Value> accs;        // adjacent
   PartRun dw_parts;
-  std::vector<Value> bias_grads;
+  std::vector<Value> bias_grads;      // sums with bias_accs, as dw
+  std::vector<Value> bias_accs;       // adjacent
   std::optional<PartRun> bias_parts;  // where they are parts of a pack; else they are of one shape
 };
 

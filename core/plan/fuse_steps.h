@@ -7,8 +7,8 @@
 
 namespace strata {
 
-// Weight gradients that are added to an accumulator, and several of one weight whose sum is a part of a flat tensor
-// (core/ops/flat.h): each is added where the sum lies, by linear_dw_acc or embedding_dw_acc.
+// Gradients of weights and biases that are added to an accumulator, and several of one weight whose sum is a part of a flat
+// tensor (core/ops/flat.h): each is added where the sum lies, by linear_dw_acc, embedding_dw_acc or bias_grad_acc.
 absl::StatusOr<Graph> FuseSums(const Graph& old, const KernelTable& kernels);
 
 // q | k | v, the rope, attention, and their gradients. After FuseSums, as the next.

@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <memory>
+#include <string_view>
+#include <utility>
 
 #include "core/base/status.h"
 #include "core/graph/op.h"
@@ -11,12 +13,15 @@
 namespace strata {
 namespace {
 
-// The weight gradients that `sum` adds up, through adds, in order of their nodes; empty where it adds others too.
+// The gradients that have a kernel which adds them where their sum lies.
+constexpr std::pair<std::string_view, std::string_view> kAccumulated[] = {
+    {"linear_dw", "linear_dw_acc"}, {"embedding_dw", "embedding_dw_acc"}, {"bias_grad", "bias_grad_acc"}};
+
+// The gradients that `sum` adds up, through adds, in order of their nodes; empty where it adds others too.
 std::vector<Value> Summands(const Rewrite& r, const KernelTable& kernels, Value sum) {
   if (r.Users(sum).size() != 1) return {};
-  if ((r.Maker(sum, "linear_dw") != nullptr && kernels.Has("linear_dw_acc")) ||
-      (r.Maker(sum, "embedding_dw") != nullptr && kernels.Has("embedding_dw_acc"))) {
-    return {sum};
+  for (const auto& [gradient, kernel] : kAccumulated) {
+    if (r.Maker(sum, gradient) != nullptr && kernels.Has(kernel)) return {sum};
   }
   const Node* add = r.Maker(sum, "add");
   if (add == nullptr) return {};
@@ -38,9 +43,10 @@ void AddInPlace(Rewrite& r, const KernelTable& kernels, Value acc, Value sum, Va
     r.At(parts[i].node, [&r, acc, total, parts, i, so_far](GraphBuilder& g) {
       const Node& dw = r.old().nodes[parts[i].node];
       if (!so_far->valid()) *so_far = r.New(acc.valid() ? acc : parts[0]);
-      const Value a = r.New(dw.inputs[0]), b = r.New(dw.inputs[1]);
-      *so_far = dw.op->name() == "linear_dw" ? LinearDwAcc(g, std::vector{*so_far}, a, b, i > 0)[0]
-                                             : EmbeddingDwAcc(g, *so_far, a, b, i > 0);
+      const std::vector<Value> in = r.New(dw.inputs);
+      *so_far = dw.op->name() == "linear_dw"   ? LinearDwAcc(g, std::vector{*so_far}, in[0], in[1], i > 0)[0]
+                : dw.op->name() == "bias_grad" ? BiasGradAcc(g, std::vector{*so_far}, in[0], i > 0)[0]
+                                               : EmbeddingDwAcc(g, *so_far, in[0], in[1], i > 0);
       r.SetLayout(*so_far, r.old().spec(total).layout);
       if (i + 1 == parts.size()) r.Replace(total, *so_far);
     });

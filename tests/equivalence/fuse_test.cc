@@ -18,11 +18,12 @@
 namespace strata::testing {
 namespace {
 
-constexpr const char* kFused[] = {"linear_add",       "linear_packed",        "linear_packed_dx",   "linear_dx_add",
-                                  "linear_bias",      "linear_bias_add",      "linear_packed_bias", "linear_dw_acc",
-                                  "embedding_dw_acc", "heads_packed",         "heads_unpacked",     "rope_packed",
-                                  "attention_packed", "attention_packed_bwd", "swiglu_packed",      "swiglu_packed_dx",
-                                  "rms_norm_bwd",     "layer_norm_bwd",       "softmax_nll",        "softmax_nll_grad"};
+constexpr const char* kFused[] = {"linear_add",       "linear_packed",    "linear_packed_dx",     "linear_dx_add",
+                                  "linear_bias",      "linear_bias_add",  "linear_packed_bias",   "linear_dw_acc",
+                                  "embedding_dw_acc", "bias_grad_acc",    "heads_packed",         "heads_unpacked",
+                                  "rope_packed",      "attention_packed", "attention_packed_bwd", "swiglu_packed",
+                                  "swiglu_packed_dx", "rms_norm_bwd",     "layer_norm_bwd",       "softmax_nll",
+                                  "softmax_nll_grad"};
 
 absl::Status RunDecomposed(const KernelArgs& a) {
   GraphBuilder g;
@@ -265,8 +266,15 @@ TEST(FuseOps, HeadsWithNormsArePackedForTheAttention) {
 TEST(FuseOps, ModelsWithBiases) {
   JobConfig gpt2 = SmallJobOf(ModelArch::kGpt2, 1, 1, 2), bert = SmallJobOf(ModelArch::kBert, 1, 1, 1);
   gpt2.model.dim = bert.model.dim = 64;  // buckets align tensors to 64 elements: shorter biases are not adjacent
-  Counts expected = {{"layer_norm_bwd", 5},     {"softmax_nll_grad", 1},     {"attention_packed", 2},
-                     {"linear_packed_bias", 2}, {"attention_packed_bwd", 2}, {"linear_dw", 0}};
+  Counts expected = {{"layer_norm_bwd", 5},
+                     {"softmax_nll_grad", 1},
+                     {"attention_packed", 2},
+                     {"linear_packed_bias", 2},
+                     {"attention_packed_bwd", 2},
+                     {"linear_dw", 0},
+                     {"bias_grad_acc", 8},
+                     {"bias_grad", 0},
+                     {"slice", 0}};
   expected["linear_bias_gelu"] = expected["linear_dx_gelu"] = expected["eval linear_bias_gelu"] = 2;
   expected["gelu"] = expected["gelu_dx"] = expected["eval gelu"] = 0;
   expected["linear_bias"] = 4;  // dropout lies before the residual adds

@@ -77,6 +77,31 @@ TEST(CudaLinear, WeightGradientsAddUp) {
   }
 }
 
+TEST(CudaLinear, GradientsOfBiasesAddUp) {
+  STRATA_NEEDS_GPU();
+  for (const Shape& rows : {Shape{2, 33}, Shape{3, 700}}) {
+    const Tensor a = Random({64}, 1), b = Random({128}, 2), dy = Random({rows[0], rows[1], 192}, 3),
+                 odd = Random({rows[0], rows[1], 13}, 4), c = Random({13}, 5);
+    for (const bool overwrite : {true, false}) {
+      for (const bool always : {true, false}) {
+        ExpectClose(
+            [always](GraphBuilder& g, const Values& in) {
+              return BiasGradAcc(g, std::vector{Acc(g, in[0]), Acc(g, in[1])}, in[2], always);
+            },
+            {a, b, dy}, {.overwrite = overwrite});
+        ExpectClose([always](GraphBuilder& g,
+                             const Values& in) { return BiasGradAcc(g, std::vector{Acc(g, in[0])}, in[1], always); },
+                    {c, odd}, {.overwrite = overwrite});
+      }
+      ExpectClose(  // also into bf16
+          [](GraphBuilder& g, const Values& in) {
+            return BiasGradAcc(g, std::vector{in[0], in[1]}, in[2], false);
+          },
+          {Random({128}, 6), b, Random({rows[0], rows[1], 256}, 7)}, {.overwrite = overwrite});
+    }
+  }
+}
+
 // On the GPU and on the CPU, which round at the same places, in the operands' dtype. Widths of rows that are no multiple of 16
 // bytes too; K such that gate and up are adjacent.
 TEST(CudaLinear, SwigluInTheProduct) {
