@@ -79,7 +79,8 @@ TEST(CudaLinear, WeightGradientsAddUp) {
 
 TEST(CudaLinear, GradientsOfBiasesAddUp) {
   STRATA_NEEDS_GPU();
-  for (const Shape& rows : {Shape{2, 33}, Shape{3, 700}}) {
+  const Shape all[] = {{2, 33}, {3, 700}}, small[] = {{2, 33}};
+  for (const Shape& rows : ShapesOf(all, small)) {
     const Tensor a = Random({64}, 1), b = Random({128}, 2), dy = Random({rows[0], rows[1], 192}, 3),
                  odd = Random({rows[0], rows[1], 13}, 4), c = Random({13}, 5);
     for (const bool overwrite : {true, false}) {
@@ -109,8 +110,13 @@ TEST(CudaLinear, SwigluInTheProduct) {
   struct Case {
     int64_t b, s, k, f, n;
   };
-  for (const auto& [b, s, k, f, n] : {Case{2, 64, 128, 192, 128}, Case{3, 43, 256, 344, 72}, Case{1, 5, 128, 7, 24},
-                                      Case{2, 100, 384, 513, 200}, Case{2, 256, 512, 1408, 512}}) {
+  constexpr Case kAll[] = {{2, 64, 128, 192, 128},
+                           {3, 43, 256, 344, 72},
+                           {1, 5, 128, 7, 24},
+                           {2, 100, 384, 513, 200},
+                           {2, 256, 512, 1408, 512}},
+                 kSmall[] = {{3, 43, 256, 344, 72}, {1, 5, 128, 7, 24}};
+  for (const auto& [b, s, k, f, n] : ShapesOf(kAll, kSmall)) {
     for (const DType t : {DType::kF32, DType::kBF16}) {
       SCOPED_TRACE(absl::StrFormat("%d x %d, K %d, F %d, %s", b, s, k, f, Name(t)));
       const auto random = [t](Shape shape, uint64_t seed, double scale) {
@@ -143,8 +149,9 @@ TEST(CudaLinear, RopeInTheProduct) {
   struct Case {
     int64_t b, s, k, kv, group, d;
   };
-  for (const auto& [b, s, k, kv, group, d] :
-       {Case{2, 64, 256, 4, 1, 128}, Case{3, 43, 128, 2, 4, 64}, Case{1, 5, 128, 1, 2, 6}, Case{2, 9, 384, 3, 1, 2}}) {
+  constexpr Case kAll[] = {{2, 64, 256, 4, 1, 128}, {3, 43, 128, 2, 4, 64}, {1, 5, 128, 1, 2, 6}, {2, 9, 384, 3, 1, 2}},
+                 kSmall[] = {{3, 43, 128, 2, 4, 64}, {1, 5, 128, 1, 2, 6}};
+  for (const auto& [b, s, k, kv, group, d] : ShapesOf(kAll, kSmall)) {
     for (const Shape& positions : {Shape{s}, Shape{b, s}}) {
       for (const DType t : {DType::kF32, DType::kBF16}) {
         SCOPED_TRACE(absl::StrFormat("%d x %d, K %d, %d x %d heads of %d, positions %s, %s", b, s, k, kv, group + 2, d,
@@ -171,8 +178,9 @@ TEST(CudaLinear, GeluInTheProduct) {
   struct Case {
     int64_t b, s, k, f;
   };
-  for (const auto& [b, s, k, f] :
-       {Case{2, 64, 128, 192}, Case{3, 43, 72, 344}, Case{1, 5, 33, 7}, Case{2, 256, 512, 2048}}) {
+  constexpr Case kAll[] = {{2, 64, 128, 192}, {3, 43, 72, 344}, {1, 5, 33, 7}, {2, 256, 512, 2048}},
+                 kSmall[] = {{3, 43, 72, 344}, {1, 5, 33, 7}};
+  for (const auto& [b, s, k, f] : ShapesOf(kAll, kSmall)) {
     for (const GeluKind kind : {GeluKind::kTanh, GeluKind::kErf}) {
       for (const DType t : {DType::kF32, DType::kBF16}) {
         SCOPED_TRACE(absl::StrFormat("%d x %d, K %d, F %d, %s, %d", b, s, k, f, Name(t), static_cast<int>(kind)));
