@@ -6,6 +6,7 @@
 #include "core/base/status.h"
 #include "core/graph/op.h"
 #include "core/ops/elementwise.h"
+#include "core/ops/embedding.h"
 #include "core/ops/linear.h"
 
 namespace strata {
@@ -208,8 +209,9 @@ Graph RoundGradients(Graph graph) {
     if (accumulate.op->name() != "accumulate" || made.op->name() == "add") continue;
     state.spec.dtype = DType::kBF16;
     graph.nodes[accumulate.inputs[0].node].outputs[0].dtype = accumulate.outputs[0].dtype = DType::kBF16;
-    if (made.op->name() != "linear_dw" || readers[accumulate.inputs[1]] > 1) continue;
-    made.op = RoundedLinearDw();
+    const bool product = made.op->name() == "linear_dw";
+    if ((!product && made.op->name() != "embedding_dw") || readers[accumulate.inputs[1]] > 1) continue;
+    made.op = product ? RoundedLinearDw() : RoundedEmbeddingDw();
     made.outputs[0].dtype = DType::kBF16;
   }
   return graph;

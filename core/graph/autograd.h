@@ -30,7 +30,7 @@ absl::StatusOr<Graph> AccumulateGradients(const Graph& graph, std::span<const St
 
 // Gradients kept in bf16, of a graph of plain ops whose program has one micro-batch: the accumulators of bf16 parameters become
 // bf16, but for those whose gradient is a sum of several (a tied weight's, or that of a head in chunks), which adds up in place
-// in f32. linear_dw rounds what it makes; accumulate rounds what other ops make.
+// in f32. linear_dw and embedding_dw round what they make; accumulate rounds what other ops make.
 Graph RoundGradients(Graph graph);
 
 // Replaces every node for which `replace` is true by its op's Decompose(), with the node's scope, phase and block.

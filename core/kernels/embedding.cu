@@ -153,7 +153,8 @@ absl::Status LaunchGradient(const KernelArgs& a, const TensorRef& tokens, const 
 
 template <typename T>
 absl::Status RunDw(const KernelArgs& a) {  // tokens, dy, table
-  return LaunchGradient<T, float>(a, a.in[0], a.in[1], false);
+  return a.out[0].dtype == DType::kBF16 ? LaunchGradient<T, CudaBF16>(a, a.in[0], a.in[1], false)
+                                        : LaunchGradient<T, float>(a, a.in[0], a.in[1], false);
 }
 template <typename Acc>
 absl::Status RunDwAcc(const KernelArgs& a) {  // acc, tokens, dy f32 or bf16

@@ -42,19 +42,22 @@ class EmbeddingOp final : public Op {
 
 class EmbeddingDwOp final : public Op {
  public:
-  explicit EmbeddingDwOp(int64_t vocab) : vocab_(vocab) {}
+  explicit EmbeddingDwOp(EmbeddingDwSpec spec) : spec_(spec) {}
   std::string_view name() const override { return "embedding_dw"; }
-  std::string attributes() const override { return vocab_ > 0 ? absl::StrFormat("vocab=%d", vocab_) : ""; }
+  std::string attributes() const override {
+    const std::string vocab = spec_.vocab > 0 ? absl::StrFormat("vocab=%d", spec_.vocab) : "";
+    return !spec_.rounded ? vocab : vocab.empty() ? "rounded" : vocab + " rounded";
+  }
   Specs Infer(std::span<const TensorSpec> in) const override {
-    RETURN_IF_ERROR(ExpectArity(in, vocab_ > 0 ? 2 : 3));
+    RETURN_IF_ERROR(ExpectArity(in, spec_.vocab > 0 ? 2 : 3));
     const TensorSpec &tokens = in[0], &dy = in[1];
     if (dy.shape.rank == 0) return absl::InvalidArgumentError("takes gradients of rows");
-    const TensorSpec table = vocab_ > 0 ? TensorSpec{dy.dtype, {vocab_, dy.shape.back()}, {}} : in[2];
+    const TensorSpec table = spec_.vocab > 0 ? TensorSpec{dy.dtype, {spec_.vocab, dy.shape.back()}, {}} : in[2];
     RETURN_IF_ERROR(ExpectTokensAndTable(tokens, table));
     if (dy.dtype != table.dtype || dy.shape != InsertDim(tokens.shape, tokens.shape.rank, table.shape[1])) {
       return absl::InvalidArgumentError("the gradient does not fit tokens and table");
     }
-    return std::vector<TensorSpec>{{AccumulatorOf(dy.dtype), table.shape, {}}};
+    return std::vector<TensorSpec>{{spec_.rounded ? dy.dtype : AccumulatorOf(dy.dtype), table.shape, {}}};
   }
   std::vector<ShardRule> ShardRules(std::span<const TensorSpec> in) const override {
     const int rank = in[0].shape.rank;
@@ -67,8 +70,10 @@ class EmbeddingDwOp final : public Op {
     return rules;
   }
 
+  const EmbeddingDwSpec& spec() const { return spec_; }
+
  private:
-  const int64_t vocab_;  // 0: that of the table, the third operand
+  const EmbeddingDwSpec spec_;
 };
 
 }  // namespace
@@ -77,10 +82,14 @@ Value Embedding(GraphBuilder& g, Value tokens, Value table, SourceLoc loc) {
   return g.Add(std::make_shared<EmbeddingOp>(), {tokens, table}, loc)[0];
 }
 Value EmbeddingDw(GraphBuilder& g, Value tokens, Value dy, Value table, SourceLoc loc) {
-  return g.Add(std::make_shared<EmbeddingDwOp>(0), {tokens, dy, table}, loc)[0];
+  return g.Add(std::make_shared<EmbeddingDwOp>(EmbeddingDwSpec{}), {tokens, dy, table}, loc)[0];
 }
-Value EmbeddingDw(GraphBuilder& g, Value tokens, Value dy, int64_t vocab, SourceLoc loc) {
-  return g.Add(std::make_shared<EmbeddingDwOp>(vocab), {tokens, dy}, loc)[0];
+Value EmbeddingDw(GraphBuilder& g, Value tokens, Value dy, const EmbeddingDwSpec& spec, SourceLoc loc) {
+  return g.Add(std::make_shared<EmbeddingDwOp>(spec), {tokens, dy}, loc)[0];
 }
+std::shared_ptr<const Op> RoundedEmbeddingDw() {
+  return std::make_shared<EmbeddingDwOp>(EmbeddingDwSpec{.rounded = true});
+}
+const EmbeddingDwSpec& EmbeddingDwSpecOf(const Op& op) { return static_cast<const EmbeddingDwOp&>(op).spec(); }
 
 }  // namespace strata

@@ -191,7 +191,7 @@ Out PlainBiasGradAcc(GraphBuilder& g, In in, const FusedAttributes& a) {  // acc
 }
 
 Out PlainEmbeddingDwAcc(GraphBuilder& g, In in, const FusedAttributes& a) {
-  return {AddInto(g, in[0], EmbeddingDw(g, in[1], in[2], g.spec(in[0]).shape[0]), a)};
+  return {AddInto(g, in[0], EmbeddingDw(g, in[1], in[2], {.vocab = g.spec(in[0]).shape[0]}), a)};
 }
 
 SplitHeads Unpack(GraphBuilder& g, Value qkv, int64_t group) {

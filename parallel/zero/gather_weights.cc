@@ -187,7 +187,9 @@ absl::StatusOr<Graph> GatherWeights(Graph graph, std::span<const FlatWeights> al
   for (const NodeId id : reads.shapes) {
     r.At(id, [&r, id](GraphBuilder& g) {
       const Node& n = r.old().nodes[id];
-      r.Replace({id, 0}, EmbeddingDw(g, r.New(n.inputs[0]), r.New(n.inputs[1]), n.outputs[0].shape[0]));
+      EmbeddingDwSpec spec = EmbeddingDwSpecOf(*n.op);
+      spec.vocab = n.outputs[0].shape[0];
+      r.Replace({id, 0}, EmbeddingDw(g, r.New(n.inputs[0]), r.New(n.inputs[1]), spec));
     });
   }
   Gathering gathering(r, reads, weights, zero);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "core/exec/device.h"
+#include "core/ops/move.h"
 #include "tests/testing/op_checks.h"
 
 namespace strata {
@@ -55,6 +56,24 @@ TEST(EmbeddingTest, NarrowDTypes) {
   }
 }
 
+TEST(EmbeddingTest, AGradientMayBeRoundedOnce) {
+  const Tensor tokens = Tensor::RandomInts({3, 65}, 0, 7, 1);
+  const Tensor table = testing::Converted(Tensor::Random(DType::kF64, {9, 70}, 2), DType::kBF16),
+               dy = testing::Converted(Tensor::Random(DType::kF64, {3, 65, 70}, 3), DType::kBF16);
+  const auto out = Call(
+      [](GraphBuilder& g, const std::vector<Value>& in) {
+        return std::vector{Cast(g, EmbeddingDw(g, in[0], in[1], in[2]), DType::kBF16),
+                           g.Add(RoundedEmbeddingDw(), in)[0],
+                           EmbeddingDw(g, in[0], in[1], {.vocab = 9, .rounded = true})};
+      },
+      {tokens, dy, table});
+  ASSERT_TRUE(out.ok()) << out.status();
+  for (int i : {1, 2}) {
+    EXPECT_EQ((*out)[i].dtype, DType::kBF16);
+    EXPECT_EQ(MaxAbsDiff((*out)[i], (*out)[0]), 0);
+  }
+}
+
 TEST(EmbeddingTest, ResultsDoNotDependOnThreads) {
   const Tensor tokens = Tensor::RandomInts({3, 165}, 0, 7, 1);
   const Tensor table = Tensor::Random(DType::kF64, {7, 129}, 2), dy = Tensor::Random(DType::kF64, {3, 165, 129}, 3);
@@ -68,7 +87,7 @@ TEST(EmbeddingTest, GradientNeedsOfTheTableItsRowsAlone) {
   const auto with = Call(kDw, {tokens, dy, table});
   const auto without =
       Call([](GraphBuilder& g,
-              const std::vector<Value>& in) { return std::vector{EmbeddingDw(g, in[0], in[1], int64_t{8})}; },
+              const std::vector<Value>& in) { return std::vector{EmbeddingDw(g, in[0], in[1], {.vocab = 8})}; },
            {tokens, dy});
   ASSERT_TRUE(with.ok() && without.ok()) << without.status();
   EXPECT_EQ((*without)[0].shape, table.shape);

@@ -60,6 +60,15 @@ class Guarded : public ::testing::TestWithParam<Case> {
 TEST_P(Guarded, NotFinite) { Check(std::numeric_limits<float>::quiet_NaN(), 1e9); }
 TEST_P(Guarded, AboveTheLimit) { Check(1000, 10); }
 
+class GuardedNorm : public Guarded {};
+
+// The loss is finite, the gradients are, and their squares are not.
+TEST_P(GuardedNorm, AboveFloat32) { Check(1e30f, std::numeric_limits<double>::infinity()); }
+
+INSTANTIATE_TEST_SUITE_P(All, GuardedNorm,
+                         ::testing::Values(Case{2, 1, DType::kF32}, Case{1, 1, DType::kBF16},
+                                           Case{2, 1, DType::kBF16, OptimizerType::kAdamW, GradientFormat::kBf16}));
+
 INSTANTIATE_TEST_SUITE_P(All, Guarded,
                          ::testing::Values(Case{1, 1, DType::kF64}, Case{2, 1, DType::kF64}, Case{1, 2, DType::kF32},
                                            Case{2, 2, DType::kBF16}, Case{2, 2, DType::kF64, OptimizerType::kSgd},

@@ -57,10 +57,13 @@ TEST(CudaGradientsInBf16, TablesRoundOnce) {
   STRATA_NEEDS_GPU();
   for (const int64_t e : {24, 25}) {
     for (const int64_t rows : {2, 50}) {  // of many tokens each, of a few
-      const Tensor tokens = Tensor::RandomInts({2, 200}, 0, rows, 1);
+      const Tensor tokens = Tensor::RandomInts({2, 200}, 0, rows, 1), table = Tensor::Random(DType::kF64, {60, e}, 2),
+                   dy = Tensor::Random(DType::kF64, {2, 200, e}, 3);
+      ExpectClose([](GraphBuilder& g, const Values& in) { return g.Add(RoundedEmbeddingDw(), in); },
+                  {tokens, dy, table});
       ExpectClose(
           [](GraphBuilder& g, const Values& in) { return Values{EmbeddingDwAcc(g, in[0], in[1], in[2], false)}; },
-          {Tensor::Random(DType::kF64, {60, e}, 2), tokens, Tensor::Random(DType::kF64, {2, 200, e}, 3)});
+          {table, tokens, dy});
     }
   }
 }
