@@ -35,11 +35,11 @@ by_name=--kernel-name
 "$sanitizer" --help 2>&1 | grep -q -e --kernel-name || by_name=--kernel-regex
 # In turn, for what is not reached in time.
 groups=(
-  'CudaRmsNorm.*:CudaLayerNorm.*:CudaRsqrt.*:CudaEmbedding.*:CudaCrossEntropy.*'
+  'CudaRmsNorm.*:CudaLayerNorm.*:CudaRsqrt.*:CudaEmbedding.*'
   'CudaAttention.Packed:CudaAttention.PositionsInAnyOrder:CudaAttention.PackedDocuments:CudaAttention.DeterministicBackward'
   'CudaQuantize.*:CudaElementwise.*:CudaMove.*:CudaRope.*:CudaDocumentPositions.*:CudaBias.*:CudaDropout.*:CudaOptimizer.*:CudaSumParts.*'
   'CudaTrain.Llama:CudaTrain.PackedDocuments'
-  'CudaAttentionSm90.Packed:CudaLinear.SwigluInTheProduct'
+  'CudaCrossEntropy.*:CudaGradientsInBf16.*Round*:CudaAttentionSm90.Packed:CudaLinear.*InTheProduct'
 )
 [[ -z ${FILTER:-} ]] || groups=("$FILTER")
 limit=${LIMIT_S:-100} failed=0
