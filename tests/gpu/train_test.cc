@@ -1,106 +1,34 @@
 // Whole jobs on the GPU against float64 on the CPU: fused graphs, captured segments, micro-batches, checkpointed states.
 #include <gtest/gtest.h>
 
-#include <cmath>
-#include <limits>
-#include <numeric>
 #include <span>
 #include <tuple>
 
 #include "absl/strings/str_format.h"
-#include "tests/testing/gpu.h"
-#include "tests/testing/small_job.h"
+#include "tests/testing/gpu_job.h"
 #include "tests/testing/step_trace.h"
 
 namespace strata::testing {
 namespace {
 
-// Segments are captured at their second run and replayed from the third on.
-const int kSteps = SmallShapes() ? 3 : 6;
-
-absl::StatusOr<std::unique_ptr<Device>> OpenGpu(int rank) { return CudaDevice::Open(rank); }
-
-absl::StatusOr<JobRun> Train(JobConfig config, DType dtype, const KernelTable& kernels, const OpenRankDevice& open,
-                             int num_steps = kSteps, StepTrace* trace = nullptr) {
-  config.precision.compute = dtype;
-  std::vector<int> steps(num_steps);
-  std::iota(steps.begin(), steps.end(), 1);
-  return RunJob(config, steps, TableRows(config.model.vocab, 3), std::numeric_limits<double>::infinity(), kernels,
-                nullptr, open, trace);
-}
-
-// ||a - b|| / ||b|| over all parameters.
-double Distance(const JobRun& a, const JobRun& b) {
-  double difference = 0, norm = 0;
-  for (const auto& [name, values] : b.parameters) {
-    for (size_t i = 0; i < values.size(); ++i) {
-      const double d = a.parameters.at(name)[i] - values[i];
-      difference += d * d;
-      norm += values[i] * values[i];
-    }
-  }
-  return std::sqrt(difference / norm);
-}
-
-struct Tolerance {
-  DType dtype;
-  double loss, parameters;  // relative
-};
-constexpr Tolerance kTolerances[] = {{DType::kF32, 2e-6, 2e-5}, {DType::kBF16, 5e-3, 1e-2}};
-
-// On one CPU rank in float64: what GPUs, which see the same rows, are measured by.
-absl::StatusOr<JobRun> Measure(const JobConfig& config) { return Train(config, DType::kF64, CpuKernels(), nullptr); }
-
-// Of a run in each of the dtypes.
-void ExpectAlike(const JobConfig& config, const JobRun& want, std::span<const Tolerance> tolerances = kTolerances,
-                 Determinism determinism = Determinism::kFast, const OpenRankDevice& open = OpenGpu) {
-  for (const auto& [dtype, loss, parameters] : tolerances) {
-    SCOPED_TRACE(Name(dtype));
-    const auto run = Train(config, dtype, CudaKernels(determinism), open);
-    ASSERT_TRUE(run.ok()) << run.status();
-    for (int s = 0; s < kSteps; ++s) {
-      EXPECT_NEAR(run->steps[s].loss / want.steps[s].loss, 1, loss) << "step " << s + 1;
-    }
-    EXPECT_EQ(run->eval_tokens, want.eval_tokens);
-    EXPECT_NEAR(run->eval_nats / want.eval_nats, 1, loss);
-    EXPECT_LE(Distance(*run, want), parameters);
-  }
-}
-
 void ExpectTrainsAlike(const JobConfig& config) {
   const auto want = Measure(config);
   ASSERT_TRUE(want.ok()) << want.status();
-  ExpectAlike(config, *want, kTolerances, Determinism::kBitExact);
+  ExpectAlike(config, *want, kJobTolerances, Determinism::kBitExact);
   if (!SmallShapes()) ExpectAlike(config, *want);  // the fast one tries every algorithm of every product
-}
-
-// Sizes that cuDNN and adjacent weights need.
-JobConfig Sized(ModelArch arch, int64_t accumulate) {
-  JobConfig c = SmallJobOf(arch, 1, 1, accumulate);
-  c.model.vocab = 96;
-  c.model.dim = 128;
-  c.model.heads = 2;
-  c.model.kv_heads = arch == ModelArch::kLlama ? 1 : 2;
-  c.model.ffn = 192;
-  c.model.seq = 64;
-  c.model.init_std = 0.05;
-  if (arch == ModelArch::kBert) c.model.mask_token = 95;
-  c.batch = {.tokens = 8 * 64, .micro = 8 / accumulate, .accumulate = accumulate};
-  c.optim.lr = 1e-3;
-  return c;
 }
 
 TEST(CudaTrain, Llama) {
   STRATA_NEEDS_GPU();
-  ExpectTrainsAlike(Sized(ModelArch::kLlama, 1));
-  ExpectTrainsAlike(Sized(ModelArch::kLlama, 4));
+  ExpectTrainsAlike(GpuJobOf(ModelArch::kLlama, 1));
+  ExpectTrainsAlike(GpuJobOf(ModelArch::kLlama, 4));
 }
 
 TEST(CudaTrain, QwenWithBiasesAndWithNormsOfHeads) {
   STRATA_NEEDS_GPU();
   for (const ModelArch arch : {ModelArch::kQwen2, ModelArch::kQwen3}) {
     for (const int64_t kv_heads : {1, 2}) {
-      JobConfig c = Sized(arch, 2);
+      JobConfig c = GpuJobOf(arch, 2);
       c.model.kv_heads = kv_heads;
       ExpectTrainsAlike(c);
     }
@@ -109,7 +37,7 @@ TEST(CudaTrain, QwenWithBiasesAndWithNormsOfHeads) {
 
 TEST(CudaTrain, LlamaWithATiedHeadAndSgd) {
   STRATA_NEEDS_GPU();
-  JobConfig c = Sized(ModelArch::kLlama, 2);
+  JobConfig c = GpuJobOf(ModelArch::kLlama, 2);
   c.model.tied = true;
   c.optim.type = OptimizerType::kSgd;
   ExpectTrainsAlike(c);
@@ -117,8 +45,8 @@ TEST(CudaTrain, LlamaWithATiedHeadAndSgd) {
 
 TEST(CudaTrain, Gpt2WithDropout) {
   STRATA_NEEDS_GPU();
-  ExpectTrainsAlike(Sized(ModelArch::kGpt2, 2));
-  JobConfig c = Sized(ModelArch::kGpt2, 1);
+  ExpectTrainsAlike(GpuJobOf(ModelArch::kGpt2, 2));
+  JobConfig c = GpuJobOf(ModelArch::kGpt2, 1);
   c.model.dropout = 0;
   ExpectTrainsAlike(c);
 }
@@ -126,7 +54,7 @@ TEST(CudaTrain, Gpt2WithDropout) {
 TEST(CudaTrain, PackedDocuments) {
   STRATA_NEEDS_GPU();
   for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kGpt2}) {
-    JobConfig c = Sized(arch, 2);
+    JobConfig c = GpuJobOf(arch, 2);
     c.data.packing = Packing::kIsolate;
     c.model.dropout = 0;
     ExpectTrainsAlike(c);
@@ -135,8 +63,8 @@ TEST(CudaTrain, PackedDocuments) {
 
 TEST(CudaTrain, Bert) {
   STRATA_NEEDS_GPU();
-  ExpectTrainsAlike(Sized(ModelArch::kBert, 2));
-  JobConfig c = Sized(ModelArch::kBert, 1);
+  ExpectTrainsAlike(GpuJobOf(ModelArch::kBert, 2));
+  JobConfig c = GpuJobOf(ModelArch::kBert, 1);
   c.model.dropout = 0;
   ExpectTrainsAlike(c);
 }
@@ -157,7 +85,7 @@ constexpr Determinism kQuick = Determinism::kBitExact;
 TEST(CudaTrain, TwoGpus) {
   STRATA_NEEDS_GPUS(2);
   for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kGpt2, ModelArch::kBert}) {
-    JobConfig one = Sized(arch, 2);
+    JobConfig one = GpuJobOf(arch, 2);
     one.model.vocab = 97;  // padded on tp
     const auto want = Measure(one);
     ASSERT_TRUE(want.ok()) << want.status();
@@ -168,7 +96,7 @@ TEST(CudaTrain, TwoGpus) {
         SCOPED_TRACE(absl::StrFormat("%s %s by %s", std::string(kModelArchNames[static_cast<int>(arch)]),
                                      tensor ? "tp 2" : "dp 2",
                                      std::string(kTransportNames[static_cast<int>(transport)])));
-        ExpectAlike(c, *want, kTolerances, transport == Transport::kPeers ? Determinism::kFast : kQuick);
+        ExpectAlike(c, *want, kJobTolerances, transport == Transport::kPeers ? Determinism::kFast : kQuick);
       }
     }
   }
@@ -176,21 +104,21 @@ TEST(CudaTrain, TwoGpus) {
 
 TEST(CudaTrain, PackedDocumentsOnTwoGpus) {
   STRATA_NEEDS_GPUS(2);
-  JobConfig one = Sized(ModelArch::kLlama, 2);
+  JobConfig one = GpuJobOf(ModelArch::kLlama, 2);
   one.data.packing = Packing::kIsolate;
   one.model.kv_heads = 2;
   const auto want = Measure(one);
   ASSERT_TRUE(want.ok()) << want.status();
   for (const bool tensor : {false, true}) {
     SCOPED_TRACE(tensor ? "tp 2" : "dp 2");
-    ExpectAlike(OnTwo(one, tensor), *want, kTolerances, kQuick);
+    ExpectAlike(OnTwo(one, tensor), *want, kJobTolerances, kQuick);
   }
 }
 
 class CudaRecompute : public ::testing::TestWithParam<std::tuple<ModelArch, DType, Recompute>> {
  protected:
   static JobConfig Config(bool recomputes) {
-    JobConfig c = Sized(std::get<0>(GetParam()), 2);
+    JobConfig c = GpuJobOf(std::get<0>(GetParam()), 2);
     if (recomputes) c.memory.recompute = std::get<2>(GetParam());
     return c;
   }
@@ -212,10 +140,10 @@ INSTANTIATE_TEST_SUITE_P(All, CudaRecompute,
 
 TEST_P(CudaRecompute, HasTheSameBits) {
   STRATA_NEEDS_GPU();
-  const auto want = Run(false, kSteps), run = Run(true, kSteps);
+  const auto want = Run(false, GpuJobSteps()), run = Run(true, GpuJobSteps());
   ASSERT_TRUE(want.ok()) << want.status();
   ASSERT_TRUE(run.ok()) << run.status();
-  for (int s = 0; s < kSteps; ++s) EXPECT_EQ(run->steps[s].loss, want->steps[s].loss) << "step " << s + 1;
+  for (int s = 0; s < GpuJobSteps(); ++s) EXPECT_EQ(run->steps[s].loss, want->steps[s].loss) << "step " << s + 1;
   for (const auto& [name, values] : want->parameters) EXPECT_TRUE(run->parameters.at(name) == values) << name;
   if (!HasFailure()) return;
   StepTrace plain, recomputed;  // says which kernel it was
@@ -226,8 +154,9 @@ TEST_P(CudaRecompute, HasTheSameBits) {
   EXPECT_EQ(FirstDifferences(plain, recomputed), "");
 }
 
-void ExpectZeroTrainsAlike(ModelArch arch, std::span<const ZeroConfig> levels, std::span<const Tolerance> tolerances) {
-  JobConfig one = Sized(arch, 2);
+void ExpectZeroTrainsAlike(ModelArch arch, std::span<const ZeroConfig> levels,
+                           std::span<const JobTolerance> tolerances) {
+  JobConfig one = GpuJobOf(arch, 2);
   one.model.dropout = 0;
   const auto want = Measure(one);
   ASSERT_TRUE(want.ok()) << want.status();
@@ -244,11 +173,11 @@ TEST(CudaTrain, ZeroOnTwoGpus) {
   STRATA_NEEDS_GPUS(2);
   const ZeroConfig levels[] = {{.stage = 1}, {.stage = 2}, {.stage = 3}};
   for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kGpt2, ModelArch::kBert}) {
-    ExpectZeroTrainsAlike(arch, levels, kTolerances);
+    ExpectZeroTrainsAlike(arch, levels, kJobTolerances);
   }
   const ZeroConfig rounding[] = {{.stage = 3, .weights = Wire::kInt8, .gradients = Wire::kInt8},
                                  {.stage = 2, .gradients = Wire::kInt4}};
-  const Tolerance rounded[] = {{DType::kF32, 1e-2, 5e-2}};
+  const JobTolerance rounded[] = {{DType::kF32, 1e-2, 5e-2}};
   ExpectZeroTrainsAlike(ModelArch::kLlama, rounding, rounded);
 }
 
@@ -257,12 +186,12 @@ TEST(CudaTrain, ZeroByAllToAllOnTwoGpus) {
   const ZeroConfig levels[] = {{.stage = 1, .scatter_by = ScatterBy::kAllToAll},
                                {.stage = 2, .scatter_by = ScatterBy::kAllToAll},
                                {.stage = 3, .scatter_by = ScatterBy::kAllToAll}};
-  ExpectZeroTrainsAlike(ModelArch::kLlama, levels, kTolerances);
+  ExpectZeroTrainsAlike(ModelArch::kLlama, levels, kJobTolerances);
 }
 
 // Without NCCL: through pinned memory, and summed by the threads' world.
 void ExpectStagedTrainsAlike(const OpenRankDevice& open) {
-  JobConfig one = Sized(ModelArch::kLlama, 2);
+  JobConfig one = GpuJobOf(ModelArch::kLlama, 2);
   one.model.kv_heads = 2;
   const auto want = Measure(one);
   ASSERT_TRUE(want.ok()) << want.status();
@@ -271,7 +200,7 @@ void ExpectStagedTrainsAlike(const OpenRankDevice& open) {
     JobConfig c = OnTwo(one, tensor);
     c.parallel.zero.stage = tensor ? 0 : 2;
     c.parallel.comm.transport = Transport::kHost;
-    ExpectAlike(c, *want, kTolerances, kQuick, open);
+    ExpectAlike(c, *want, kJobTolerances, kQuick, open);
   }
 }
 
@@ -287,7 +216,7 @@ TEST(CudaTrain, StagedThroughTheHostTwoRanksOnOneGpu) {
 
 TEST(CudaTrain, RegisteredBuffersOnTwoGpus) {
   STRATA_NEEDS_GPUS(2);
-  const JobConfig one = Sized(ModelArch::kLlama, 2);
+  const JobConfig one = GpuJobOf(ModelArch::kLlama, 2);
   const auto want = Measure(one);
   ASSERT_TRUE(want.ok()) << want.status();
   for (const NcclBuffers buffers : {NcclBuffers::kRegistered, NcclBuffers::kSymmetric, NcclBuffers::kCopyEngine}) {
@@ -296,14 +225,14 @@ TEST(CudaTrain, RegisteredBuffersOnTwoGpus) {
     c.parallel.zero.stage = 2;
     c.parallel.comm.transport = Transport::kNccl;
     c.parallel.comm.buffers = buffers;
-    ExpectAlike(c, *want, std::span(kTolerances).first(1), kQuick);
+    ExpectAlike(c, *want, std::span(kJobTolerances).first(1), kQuick);
   }
 }
 
 TEST(CudaTrain, BitExactRunsRepeatTheirBits) {
   STRATA_NEEDS_GPU();
   for (const Packing packing : {Packing::kConcat, Packing::kIsolate}) {
-    JobConfig c = Sized(ModelArch::kLlama, 2);
+    JobConfig c = GpuJobOf(ModelArch::kLlama, 2);
     c.data.packing = packing;
     std::vector<JobRun> runs;
     for (int i = 0; i < 2; ++i) {
@@ -312,7 +241,7 @@ TEST(CudaTrain, BitExactRunsRepeatTheirBits) {
       runs.push_back(*std::move(run));
     }
     EXPECT_EQ(runs[0].parameters, runs[1].parameters);
-    for (int s = 0; s < kSteps; ++s) EXPECT_EQ(runs[0].steps[s].loss, runs[1].steps[s].loss);
+    for (int s = 0; s < GpuJobSteps(); ++s) EXPECT_EQ(runs[0].steps[s].loss, runs[1].steps[s].loss);
   }
 }
 
