@@ -63,7 +63,7 @@ __device__ __forceinline__ void Fetch(const ForwardArgs& a, typename Z::Shared& 
   Ring<Z::kStages> ks, vs;
   for (int number = blockIdx.x;;) {
     if (number >= total) {
-      Await(&sh.q_empty[qs.slot], qs.parity ^ 1);
+      Wait(&sh.q_empty[qs.slot], qs.parity ^ 1);
       sh.tile[qs.slot] = -1;
       Arrive(&sh.q_full[qs.slot]);
       return;
@@ -71,7 +71,7 @@ __device__ __forceinline__ void Fetch(const ForwardArgs& a, typename Z::Shared& 
     const Tile tile = TileAt(a, number, Z::kM);
     const int next = static_cast<int>(gridDim.x) + atomicAdd(a.counter, 1), kv = tile.h / a.group;
     const auto load_k = [&](int n) {
-      Await(&sh.k_empty[ks.slot], ks.parity ^ 1);
+      Wait(&sh.k_empty[ks.slot], ks.parity ^ 1);
       ArriveExpecting(&sh.k_full[ks.slot], Z::kN * Z::kD * 2);
 #pragma unroll
       for (int x = 0; x < Z::kBoxes; ++x) {
@@ -82,7 +82,7 @@ __device__ __forceinline__ void Fetch(const ForwardArgs& a, typename Z::Shared& 
     };
     int n = KeyTiles(a, tile.q0, Z::kM, Z::kN) - 1;
     load_k(n);
-    Await(&sh.q_empty[qs.slot], qs.parity ^ 1);
+    Wait(&sh.q_empty[qs.slot], qs.parity ^ 1);
     sh.tile[qs.slot] = number;
     ArriveExpecting(&sh.q_full[qs.slot], Z::kM * Z::kD * 2);
 #pragma unroll
@@ -93,7 +93,7 @@ __device__ __forceinline__ void Fetch(const ForwardArgs& a, typename Z::Shared& 
     qs.Next();
     for (; n >= 0; --n) {
       if (n > 0) load_k(n - 1);
-      Await(&sh.v_empty[vs.slot], vs.parity ^ 1);
+      Wait(&sh.v_empty[vs.slot], vs.parity ^ 1);
       ArriveExpecting(&sh.v_full[vs.slot], Z::kN * Z::kD * 2);
 #pragma unroll
       for (int x = 0; x < Z::kBoxes; ++x) {
@@ -217,12 +217,12 @@ struct Consumer {
 
   // Issues the scores of the next tile of keys and the products with the values of the one before, until the scores are done.
   __device__ __forceinline__ void Issue() {
-    Await(&sh.k_full[ks.slot], ks.parity);
+    Wait(&sh.k_full[ks.slot], ks.parity);
     NamedBarrier(kFirstToken + group, 256);
     Forget(x.s), FenceRegisters(x.o), FenceRegisters(x.p);
     WgmmaFence();
     Scores(x, Queries(), DescriptorOf(sh.k[ks.slot]));
-    Await(&sh.v_full[vs.slot], vs.parity);
+    Wait(&sh.v_full[vs.slot], vs.parity);
     WgmmaFence();
     Values(x, DescriptorOf(sh.v[vs.slot]), begun);
     begun = 1;
@@ -288,12 +288,12 @@ struct Consumer {
 
   __device__ __forceinline__ void Run(const CUtensorMap& o) {
     if (group == Z::kConsumers - 1) ArriveNamed(kFirstToken, 256);  // the first holds the token
-    Await(&sh.q_full[0], 0);
+    Wait(&sh.q_full[0], 0);
     int number = sh.tile[0];
     Tile tile = TileAt(a, number, Z::kM);
     int n = KeyTiles(a, tile.q0, Z::kM, Z::kN) - 1;
     Fresh();
-    Await(&sh.k_full[0], 0);
+    Wait(&sh.k_full[0], 0);
     Forget(x.s);
     WgmmaFence();
     Scores(x, Queries(), DescriptorOf(sh.k[0]));
@@ -309,7 +309,7 @@ struct Consumer {
       for (; n >= 0; --n) Step<false>(RowOf(tile), n);
       Release(sh.q_empty[qs.slot]);
       qs.Next();
-      Await(&sh.q_full[qs.slot], qs.parity);
+      Wait(&sh.q_full[qs.slot], qs.parity);
       number = sh.tile[qs.slot];
       if (number < 0) break;
       const Tile done = tile;
@@ -323,7 +323,7 @@ struct Consumer {
       Round(x);
       Store(done, max, sum, o);
     }
-    Await(&sh.v_full[vs.slot], vs.parity);
+    Wait(&sh.v_full[vs.slot], vs.parity);
     FenceRegisters(x.o), FenceRegisters(x.p);
     WgmmaFence();
     Values(x, DescriptorOf(sh.v[vs.slot]), begun);

@@ -14,26 +14,6 @@ namespace strata::sm90 {
 
 inline constexpr int kBoxColumns = 64, kBoxRowBytes = 128;
 
-__device__ __forceinline__ bool TryWait(uint64_t* bar, uint32_t parity) {
-  uint32_t done;
-  asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
-               : "=r"(done)
-               : "r"(Shared(bar)), "r"(parity)
-               : "memory");
-  return done != 0;
-}
-// Wait() as a loop that the compiler sees; over at once for parity 1 of a fresh barrier.
-__device__ __forceinline__ void Await(uint64_t* bar, uint32_t parity) {
-#ifdef STRATA_SM90_TRAP  // a hang becomes an error
-  for (int i = 0; !TryWait(bar, parity); ++i) {
-    if (i == 1 << 24) __trap();
-  }
-#else
-  while (!TryWait(bar, parity)) {
-  }
-#endif
-}
-
 // A place in a ring of kStages slots, and the parity of its round.
 template <int kStages>
 struct Ring {

@@ -78,12 +78,12 @@ __device__ __forceinline__ void FetchBackward(const BackwardArgs& a, const Work&
   bool own = true;
   for (int head = w.kv * a.group; head < (w.kv + 1) * a.group; ++head) {
     for (int m = w.first; m < w.end; ++m) {
-      Await(&sh.q_empty[qs.slot], qs.parity ^ 1);
+      Wait(&sh.q_empty[qs.slot], qs.parity ^ 1);
       load(sh.q[qs.slot], q, sh.lse2[qs.slot], a.lse2, sh.q_full[qs.slot], head, m);
       qs.Next();
       if (own) load_own(sh.v, v, sh.v_full);
       own = false;
-      Await(&sh.do_empty[dos.slot], dos.parity ^ 1);
+      Wait(&sh.do_empty[dos.slot], dos.parity ^ 1);
       load(sh.d_o[dos.slot], d_o, sh.delta[dos.slot], a.delta, sh.do_full[dos.slot], head, m);
       dos.Next();
     }
@@ -239,10 +239,10 @@ struct BackwardConsumer {
   __device__ __forceinline__ void Step(int it, int next_q0, float* dq_tile) {
     const int q_slot = qs.slot, do_slot = dos.slot, buffer = it & 1;
     qs.Next(), dos.Next();
-    if constexpr (kMore) Await(&sh.q_full[qs.slot], qs.parity);
+    if constexpr (kMore) Wait(&sh.q_full[qs.slot], qs.parity);
     Gradient(dv, p, sh.d_o[do_slot]);
     if constexpr (kMore) Scores(s, sh.k, sh.q[qs.slot]);
-    Await(&sh.ds_full[buffer], it >> 1 & 1);
+    Wait(&sh.ds_full[buffer], it >> 1 & 1);
     WgmmaWait<kMore ? 1 : 0>();
     FenceRegisters(dv), FenceRegisters(p);
     Release(sh.do_empty[do_slot]);
@@ -257,7 +257,7 @@ struct BackwardConsumer {
     FenceRegisters(dq);
     AddQueryGradient(dq_tile);
     if constexpr (kMore) {
-      Await(&sh.do_full[dos.slot], dos.parity);
+      Wait(&sh.do_full[dos.slot], dos.parity);
       Scores(dp, sh.v, sh.d_o[dos.slot]);
     }
     WgmmaWait<0>();
@@ -280,8 +280,8 @@ struct BackwardConsumer {
     const int q_slot = qs.slot, do_slot = dos.slot;
     qs.Next(), dos.Next();
     if constexpr (kMore) {
-      Await(&sh.q_full[qs.slot], qs.parity);
-      Await(&sh.do_full[dos.slot], dos.parity);
+      Wait(&sh.q_full[qs.slot], qs.parity);
+      Wait(&sh.do_full[dos.slot], dos.parity);
       Scores(s, sh.k, sh.q[qs.slot]);
     }
     if constexpr (kTogether) Scores(dp, sh.v, sh.d_o[dos.slot]);
@@ -320,14 +320,14 @@ struct BackwardConsumer {
 #pragma unroll
     for (int i = 0; i < Z::kD / 2; ++i) dk[i] = dv[i] = 0;
 
-    Await(&sh.k_full, 0);
-    Await(&sh.q_full[0], 0);
+    Wait(&sh.k_full, 0);
+    Wait(&sh.q_full[0], 0);
     Scores(s, sh.k, sh.q[0]);
     WgmmaWait<0>();
     FenceRegisters(s);
     Probabilities(w.first * Z::kM, sh.lse2[0]);
-    Await(&sh.v_full, 0);
-    Await(&sh.do_full[0], 0);
+    Wait(&sh.v_full, 0);
+    Wait(&sh.do_full[0], 0);
     Scores(dp, sh.v, sh.d_o[0]);
     WgmmaWait<0>();
     FenceRegisters(dp);

@@ -4,49 +4,17 @@
 
 #include <algorithm>
 
-#include "absl/strings/str_format.h"
 #include "core/base/status.h"
 #include "core/exec/cuda_context.h"
 #include "core/kernels/attention_sm90_host.h"
+#include "core/kernels/tensor_map.h"
 
 namespace strata {
 namespace sm90 {
-namespace {
-
-// The driver's cuTensorMapEncodeTiled, without linking to it.
-absl::StatusOr<decltype(&cuTensorMapEncodeTiled)> Encoder() {
-  constexpr unsigned kSince = 12000;
-  void* fn = nullptr;
-  cudaDriverEntryPointQueryResult found{};
-  const cudaError_t error =
-      cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &fn, kSince, cudaEnableDefault, &found);
-  if (error != cudaSuccess || found != cudaDriverEntryPointSuccess || fn == nullptr) {
-    return absl::FailedPreconditionError("the GPU's driver has no cuTensorMapEncodeTiled");
-  }
-  return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(fn);
-}
-
-}  // namespace
 
 absl::StatusOr<CUtensorMap> HeadsMap(const void* x, int64_t b, int64_t rows, int64_t heads, int64_t d,
                                      int64_t row_stride, int box_rows) {
-  static const auto encoder = Encoder();
-  RETURN_IF_ERROR(encoder.status());
-  constexpr uint64_t kSize = 2;
-  const auto u = [](int64_t n) { return static_cast<cuuint64_t>(n); };
-  const cuuint64_t dims[] = {u(d), u(heads), u(rows), u(b)};
-  const cuuint64_t strides[] = {u(d) * kSize, u(row_stride) * kSize, u(rows * row_stride) * kSize};
-  const cuuint32_t box[] = {64, 1, static_cast<cuuint32_t>(box_rows), 1}, steps[] = {1, 1, 1, 1};
-  CUtensorMap map;
-  const CUresult r = (*encoder)(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, const_cast<void*>(x), dims, strides, box,
-                                steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                                CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (r != CUDA_SUCCESS) {
-    return absl::FailedPreconditionError(
-        absl::StrFormat("no tensor map of [%d, %d, %d, %d] with rows of %d elements at %p: CUDA error %d", b, rows,
-                        heads, d, row_stride, x, static_cast<int>(r)));
-  }
-  return map;
+  return BF16Map(x, {d, heads, rows, b}, {d, row_stride, rows * row_stride}, {64, 1, box_rows, 1});
 }
 
 absl::StatusOr<int> Processors() {

@@ -59,7 +59,7 @@ __device__ __forceinline__ void Fetch(const BackwardArgs& a, typename Z::Shared&
   Ring<Z::kVStages> vs;
   for (int number = static_cast<int>(blockIdx.x);;) {
     if (number >= total) {
-      Await(&sh.q_empty, qs.parity ^ 1);
+      Wait(&sh.q_empty, qs.parity ^ 1);
       sh.tile = -1;
       Arrive(&sh.q_full);
       return;
@@ -68,19 +68,19 @@ __device__ __forceinline__ void Fetch(const BackwardArgs& a, typename Z::Shared&
     const int next = static_cast<int>(gridDim.x) + atomicAdd(a.counter, 1), kv = tile.h / a.group;
     const int last = KeyTiles(a, tile.q0) - 1;
     for (int n = last; n >= 0; --n) {
-      Await(&sh.k_empty[ks.slot], ks.parity ^ 1);
+      Wait(&sh.k_empty[ks.slot], ks.parity ^ 1);
       ArriveExpecting(&sh.k_full[ks.slot], kBytes);
       LoadTile<Z>(sh.k[ks.slot], maps.k, sh.k_full[ks.slot], kv, n * kKeys, tile.b);
       ks.Next();
       if (n == last) {
-        Await(&sh.q_empty, qs.parity ^ 1);
+        Wait(&sh.q_empty, qs.parity ^ 1);
         sh.tile = number;
         ArriveExpecting(&sh.q_full, 2 * kBytes);
         LoadTile<Z>(sh.q, maps.q, sh.q_full, tile.h, tile.q0, tile.b);
         LoadTile<Z>(sh.d_o, maps.d_o, sh.q_full, tile.h, tile.q0, tile.b);
         qs.Next();
       }
-      Await(&sh.v_empty[vs.slot], vs.parity ^ 1);
+      Wait(&sh.v_empty[vs.slot], vs.parity ^ 1);
       ArriveExpecting(&sh.v_full[vs.slot], kBytes);
       LoadTile<Z>(sh.v[vs.slot], maps.v, sh.v_full[vs.slot], kv, n * kKeys, tile.b);
       vs.Next();
@@ -176,8 +176,8 @@ struct QueryConsumer {
   template <bool kMasked>
   __device__ __forceinline__ void Step(int row, int k0, int before, int accumulate) {
     const int k_slot = ks.slot, v_slot = vs.slot;
-    Await(&sh.k_full[k_slot], ks.parity);
-    Await(&sh.v_full[v_slot], vs.parity);
+    Wait(&sh.k_full[k_slot], ks.parity);
+    Wait(&sh.v_full[v_slot], vs.parity);
     ks.Next(), vs.Next();
     Scores(s, sh.q, sh.k[k_slot]);
     if constexpr (Z::kTogether) Scores(dp, sh.d_o, sh.v[v_slot]);
@@ -210,9 +210,9 @@ struct QueryConsumer {
     const int whole = (a.causal ? min(a.t, row0 + 1) : a.t) / kKeys;  // tiles before need no mask
 #pragma unroll
     for (int r = 0; r < 2; ++r) lse2[r] = a.lse2[at + 8 * r], delta[r] = a.delta[at + 8 * r];
-    Await(&sh.k_full[ks.slot], ks.parity);
+    Wait(&sh.k_full[ks.slot], ks.parity);
     Scores(s, sh.q, sh.k[ks.slot]);
-    Await(&sh.v_full[vs.slot], vs.parity);
+    Wait(&sh.v_full[vs.slot], vs.parity);
     Scores(dp, sh.d_o, sh.v[vs.slot]);
     WgmmaWait<1>();
     FenceRegisters(s);
@@ -264,7 +264,7 @@ struct QueryConsumer {
 
   __device__ __forceinline__ void Run(__nv_bfloat16* to, int64_t stride) {
     for (;;) {
-      Await(&sh.q_full, qs.parity);
+      Wait(&sh.q_full, qs.parity);
       const int number = sh.tile;
       if (number < 0) return;
       const Tile tile = TileAt(a, number);

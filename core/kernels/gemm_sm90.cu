@@ -4,6 +4,7 @@
 #include "core/base/status.h"
 #include "core/kernels/gemm_sm90.cuh"
 #include "core/kernels/gemm_sm90.h"
+#include "core/kernels/tensor_map.h"
 
 namespace strata {
 namespace {
@@ -49,25 +50,7 @@ int64_t Tiles(const GemmShape& s, Sm90Config config) {
 
 // x[rows, columns], rows `pitch` elements apart, in boxes of box_rows x 64.
 absl::StatusOr<CUtensorMap> MapOf(const void* x, int64_t rows, int64_t columns, int64_t pitch, int box_rows) {
-  static const auto encode = []() -> decltype(&cuTensorMapEncodeTiled) {
-    void* fn = nullptr;
-    cudaDriverEntryPointQueryResult found{};
-    const cudaError_t e =
-        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &fn, 12000, cudaEnableDefault, &found);
-    if (e != cudaSuccess || found != cudaDriverEntryPointSuccess) return nullptr;
-    return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(fn);
-  }();
-  if (encode == nullptr) return absl::FailedPreconditionError("the GPU's driver has no cuTensorMapEncodeTiled");
-  const cuuint64_t dims[] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t strides[] = {static_cast<cuuint64_t>(pitch) * 2};
-  const cuuint32_t box[] = {64, static_cast<cuuint32_t>(box_rows)}, steps[] = {1, 1};
-  CUtensorMap map;
-  const CUresult r = encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(x), dims, strides, box, steps,
-                            CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                            CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (r == CUDA_SUCCESS) return map;
-  return absl::InternalError(absl::StrFormat("no tensor map of [%d, %d] with rows of %d elements at %p: CUDA error %d",
-                                             rows, columns, pitch, x, static_cast<int>(r)));
+  return sm90::BF16Map(x, {columns, rows}, {pitch}, {64, box_rows});
 }
 
 absl::StatusOr<GemmArgs> ArgsOf(const GemmShape& s, const GemmPlans::Operands& o, Sm90Config config, int clusters) {

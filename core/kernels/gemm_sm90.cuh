@@ -8,6 +8,14 @@
 #include "core/kernels/cuda_util.cuh"
 #include "core/kernels/sm90.cuh"
 
+// Blocks of a cluster; other GPUs, for which the kernel is empty, have none.
+#if defined(__CUDA_ARCH__) && !defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define STRATA_CLUSTER(n)
+#pragma nv_diag_suppress 177
+#else
+#define STRATA_CLUSTER(n) __cluster_dims__(n, 1, 1)
+#endif
+
 namespace strata::sm90 {
 
 inline constexpr int kTileM = 128, kTileN = 256, kTileK = 64, kStages = 4, kThreads = 384;
@@ -468,7 +476,7 @@ __device__ __forceinline__ void Consume(const GemmArgs& args, const SharedMemory
 }
 
 template <Major kA, Major kB, Epilogue kEpilogue, int kWide>
-__global__ void __cluster_dims__(2 * kWide, 1, 1) __launch_bounds__(kThreads, 1)
+__global__ void STRATA_CLUSTER(2 * kWide) __launch_bounds__(kThreads, 1)
     GemmKernel(const __grid_constant__ GemmArgs args) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ uint8_t raw[];

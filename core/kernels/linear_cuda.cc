@@ -1,29 +1,16 @@
 // linear and its kin (core/ops/linear.h, core/ops/fused.h) as matrix products of rows: with M rows, y[M, N] = x[M, K] W^T;
 // dx[M, K] = dy[M, N] W; dW[N, K] = dy^T x. Packed weights are one matrix: their storage is adjacent.
 
-#include "absl/strings/str_format.h"
+#include "core/kernels/linear_cuda.h"
 #include "core/base/status.h"
-#include "core/kernels/cost.h"
 #include "core/kernels/cuda_kernels.h"
-#include "core/kernels/gemm_cuda.h"
+#include "core/kernels/product_cost.h"
 #include "core/ops/fused.h"
 
 namespace strata {
 namespace {
 
 int64_t Rows(const TensorRef& x) { return x.shape.elements() / x.shape.back(); }
-
-// The rows of adjacent matrices [Ni, K].
-absl::StatusOr<int64_t> PackedRows(std::span<const TensorRef> w) {
-  int64_t rows = 0;
-  const std::byte* at = w[0].as<const std::byte>();
-  for (const TensorRef& t : w) {
-    if (t.as<const std::byte>() != at) return absl::InternalError("packed matrices are not adjacent");
-    rows += t.shape[0];
-    if (at != nullptr) at += t.bytes();
-  }
-  return rows;
-}
 
 struct Product {
   GemmShape shape;
@@ -35,7 +22,7 @@ struct Product {
 using Describe = absl::StatusOr<Product> (*)(const KernelArgs&);
 
 absl::StatusOr<Product> Forward(const KernelArgs& a) {  // x, w...
-  ASSIGN_OR_RETURN(const int64_t n, PackedRows(a.in.subspan(1)));
+  ASSIGN_OR_RETURN(const int64_t n, RowsOfPacked(a.in.subspan(1)));
   const TensorRef &x = a.in[0], &w = a.in[1];
   return Product{
       {Rows(x), n, x.shape.back(), false, true, x.dtype, a.out[0].dtype}, x.data, w.data, nullptr, a.out[0].data};
@@ -68,8 +55,8 @@ absl::StatusOr<Product> ForwardBias(const KernelArgs& a) {  // x, w, bias(, r)
 
 absl::StatusOr<Product> PackedBias(const KernelArgs& a) {  // x, w..., bias...
   const size_t n = a.in.size() / 2;
-  ASSIGN_OR_RETURN(const int64_t width, PackedRows(a.in.subspan(1, n)));
-  RETURN_IF_ERROR(PackedRows(a.in.subspan(1 + n)).status());
+  ASSIGN_OR_RETURN(const int64_t width, RowsOfPacked(a.in.subspan(1, n)));
+  RETURN_IF_ERROR(RowsOfPacked(a.in.subspan(1 + n)).status());
   const TensorRef &x = a.in[0], &w = a.in[1];
   Product p{
       {Rows(x), width, x.shape.back(), false, true, x.dtype, a.out[0].dtype}, x.data, w.data, nullptr, a.out[0].data};
@@ -78,14 +65,14 @@ absl::StatusOr<Product> PackedBias(const KernelArgs& a) {  // x, w..., bias...
 }
 
 absl::StatusOr<Product> Dx(const KernelArgs& a) {  // dy, w...
-  ASSIGN_OR_RETURN(const int64_t n, PackedRows(a.in.subspan(1)));
+  ASSIGN_OR_RETURN(const int64_t n, RowsOfPacked(a.in.subspan(1)));
   const TensorRef &dy = a.in[0], &w = a.in[1];
   return Product{
       {Rows(dy), w.shape[1], n, false, false, dy.dtype, a.out[0].dtype}, dy.data, w.data, nullptr, a.out[0].data};
 }
 
 absl::StatusOr<Product> DxAdd(const KernelArgs& a) {  // dy, r, w...
-  ASSIGN_OR_RETURN(const int64_t n, PackedRows(a.in.subspan(2)));
+  ASSIGN_OR_RETURN(const int64_t n, RowsOfPacked(a.in.subspan(2)));
   const TensorRef &dy = a.in[0], &w = a.in[2];
   return Product{{Rows(dy), w.shape[1], n, false, false, dy.dtype, a.out[0].dtype},
                  dy.data,
@@ -105,7 +92,7 @@ absl::StatusOr<Product> Dw(const KernelArgs& a) {  // dy, x
 }
 
 absl::StatusOr<Product> DwAcc(const KernelArgs& a) {  // accs..., dy, x
-  ASSIGN_OR_RETURN(const int64_t n, PackedRows(a.out));
+  ASSIGN_OR_RETURN(const int64_t n, RowsOfPacked(a.out));
   const TensorRef &dy = a.in[a.in.size() - 2], &x = a.in.back();
   const bool adds = FusedAttributesOf(a.op).always_add || !a.overwrite;
   return Product{{n, x.shape.back(), Rows(x), true, false, x.dtype, a.out[0].dtype},
@@ -114,12 +101,6 @@ absl::StatusOr<Product> DwAcc(const KernelArgs& a) {  // accs..., dy, x
                  nullptr,
                  a.out[0].data,
                  adds ? 1.0f : 0.0f};
-}
-
-int32_t Alignment(const Product& p) {
-  uintptr_t bits = 256;
-  for (const void* q : {p.a, p.b, p.c, p.bias, static_cast<const void*>(p.d)}) bits |= reinterpret_cast<uintptr_t>(q);
-  return static_cast<int32_t>(bits & (~bits + 1));
 }
 
 // Calls `use` with the plans of this GPU and the product of these operands. cuBLASLt 13.1 rounds a bf16 product before it adds it to
@@ -132,14 +113,10 @@ absl::Status With(const KernelArgs& a, const Use& use) {
     RETURN_IF_ERROR(a.device->Copy(p.d, p.c, a.out[0].bytes(), a.stream));
     p.c = p.d;
   }
-  p.shape.align = Alignment(p);
+  p.shape.align = AlignmentOf({p.a, p.b, p.c, p.bias, p.d});
   p.shape.bias = p.bias != nullptr;
-  CudaContext& context = CudaContextOf(a);
-  if (context.gemms == nullptr) {
-    ASSIGN_OR_RETURN(context.gemms, GemmPlans::Open(context));
-  }
-  return use(*context.gemms, p.shape,
-             GemmPlans::Operands{p.a, p.b, p.c, p.bias, p.d, p.beta, a.workspace, StreamOf(a)});
+  ASSIGN_OR_RETURN(GemmPlans* const gemms, GemmPlansOf(a));
+  return use(*gemms, p.shape, GemmPlans::Operands{p.a, p.b, p.c, p.bias, p.d, p.beta, a.workspace, StreamOf(a)});
 }
 
 // Which algorithm is fastest differs from run to run, and with it the last bits.
@@ -158,16 +135,10 @@ absl::Status Run(const KernelArgs& a) {
 
 int64_t Workspace(const Op&, std::span<const TensorRef>) { return kGemmWorkspaceBytes; }
 
-Cost ProductCost(const Op& op, std::span<const TensorRef> in, std::span<const TensorRef> out) {
-  std::vector<TensorSpec> specs;
-  for (const TensorRef& t : in) specs.push_back({t.dtype, t.shape, {}});
-  return {op.Flops(specs), StreamingCost(op, in, out).bytes};
-}
-
 template <Describe kDescribe, Determinism kDeterminism>
 constexpr Kernel kKernel = {.run = Run<kDescribe, kDeterminism>,
                             .workspace = Workspace,
-                            .cost = ProductCost,
+                            .cost = OpCost,
                             .prepare = Prepare<kDescribe, kDeterminism>};
 template <Describe kDescribe>
 Kernel Make(Determinism determinism) {
@@ -190,7 +161,8 @@ void AddCudaLinearKernels(KernelTable& table, Determinism determinism) {
     table.Add("linear_dx_add", t, Make<DxAdd>(determinism));
     table.Add("linear_dw", t, Make<Dw>(determinism));
   }
-  table.Add("linear_dw_acc", DType::kF32, Make<DwAcc>(determinism));
+  for (const DType t : {DType::kF32, DType::kBF16})
+    table.Add("linear_dw_acc", t, Make<DwAcc>(determinism));  // its result's
 }
 
 }  // namespace strata

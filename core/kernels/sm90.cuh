@@ -36,17 +36,24 @@ __device__ __forceinline__ void ArriveAt(uint64_t* barrier, uint32_t block) {
       "r"(block)
       : "memory");
 }
-// Until the phase of this parity has completed.
+__device__ __forceinline__ bool TryWait(uint64_t* barrier, uint32_t parity) {
+  uint32_t done;
+  asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+               : "=r"(done)
+               : "r"(Shared(barrier)), "r"(parity)
+               : "memory");
+  return done != 0;
+}
+// Until the phase of this parity has completed; over at once for parity 1 of a fresh barrier.
 __device__ __forceinline__ void Wait(uint64_t* barrier, uint32_t parity) {
-  asm volatile(
-      "{ .reg .pred done;\n"
-      "again:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@done bra.uni finished;\n"
-      "bra.uni again;\n"
-      "finished: }" ::"r"(Shared(barrier)),
-      "r"(parity)
-      : "memory");
+#ifdef STRATA_SM90_TRAP  // a hang becomes an error
+  for (int i = 0; !TryWait(barrier, parity); ++i) {
+    if (i == 1 << 24) __trap();
+  }
+#else
+  while (!TryWait(barrier, parity)) {
+  }
+#endif
 }
 
 __device__ __forceinline__ uint32_t ClusterRank() {
