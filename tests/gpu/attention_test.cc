@@ -201,8 +201,8 @@ TEST(CudaAttention, DeterministicBackward) {
   const Sizes z = kSizes.back();
   const std::vector<Tensor> inputs = {Tensor::Random(DType::kF64, {z.b, z.s, z.hq + 2 * z.hk, z.d}, 1), Rising(z.s),
                                       Tensor::Random(DType::kF64, {z.b, z.s, z.hq, z.d}, 2)};
-  const auto once = GpuErrors(Packed(AttentionMask::kCausal, 2), inputs, DType::kBF16, options);
-  const auto again = GpuErrors(Packed(AttentionMask::kCausal, 2), inputs, DType::kBF16, options);
+  const auto once = GpuErrors(Packed(AttentionMask::kCausal, z.hq / z.hk), inputs, DType::kBF16, options);
+  const auto again = GpuErrors(Packed(AttentionMask::kCausal, z.hq / z.hk), inputs, DType::kBF16, options);
   ASSERT_TRUE(once.ok() && again.ok());
   EXPECT_EQ(*once, *again);
 }

@@ -91,7 +91,7 @@ TEST(CudaCrossEntropy, ManyLongRows) {
           const NllAndGrad r = SoftmaxNllGrad(g, in[0], in[1], Acc(g, in[2]), Acc(g, in[3]));
           return Values{Value{r.loss.node, 0}, Value{r.loss.node, 1}};
         },
-        Operands(2, 250, 33000), {.in_place = in_place});
+        Operands(2, 140, 33000), {.in_place = in_place});
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <random>
 
 #include "absl/strings/str_format.h"
@@ -94,72 +95,95 @@ class Error {
   bool bad_ = false;
 };
 
-class Gemm {
+// A case's operands, and its product in double.
+class Operands {
  public:
-  explicit Gemm(const CudaContext& context) : own_(context) {
-    EXPECT_EQ(cudaMalloc(&workspace_, kWorkspace), cudaSuccess);
-    EXPECT_EQ(cudaMemset(workspace_, 0xff, kWorkspace), cudaSuccess);
-  }
-  ~Gemm() { cudaFree(workspace_); }
-
-  // The largest error of what the case writes.
-  absl::StatusOr<double> ErrorOf(const Case& c, Sm90Config config) {
-    const GemmShape& s = c.shape;
-    const bool swiglu = s.fusion == GemmFusion::kSwiglu, dx = s.fusion == GemmFusion::kSwigluDx;
-    Buffer a(s.m * s.k, 2), b(s.k * s.n, 2), d((dx ? 2 : 1) * s.m * s.pitch(), SizeOf(s.out)), bias(s.n, 2);
-    Buffer addend(s.m * s.n, SizeOf(s.out)), h(swiglu ? s.m * s.n / 2 : 0, 2), gate_up(dx ? 2 * s.m * s.n : 0, 2);
+  explicit Operands(const Case& c) : case_(c) {
     uint32_t seed = 1;
-    for (Buffer* x : {&a, &b, &bias, &addend, &gate_up}) x->Fill(seed++);
-    if (c.in_place) {
-      for (int64_t i = 0; i < d.count(); ++i) d.Set(i, static_cast<float>(addend.At(i)));
+    for (Buffer* x : {&a_, &b_, &bias_, &addend_, &gate_up_}) x->Fill(seed++);
+    const GemmShape& s = c.shape;
+    std::vector<double> a(s.m * s.k), b(s.n * s.k);  // rows along k
+    for (int64_t i = 0; i < s.m; ++i) {
+      for (int64_t k = 0; k < s.k; ++k) a[i * s.k + k] = a_.At(s.transpose_a ? k * s.m + i : i * s.k + k);
+    }
+    for (int64_t j = 0; j < s.n; ++j) {
+      for (int64_t k = 0; k < s.k; ++k) b[j * s.k + k] = b_.At(s.transpose_b ? j * s.k + k : k * s.n + j);
+    }
+    for (int64_t i = 0; i < s.m; ++i) {
+      for (int64_t j = 0; j < s.n; ++j) {
+        const double sum = std::inner_product(&a[i * s.k], &a[i * s.k] + s.k, &b[j * s.k], 0.0);
+        product_.push_back(sum + (s.bias ? bias_.At(j) : 0) + (c.adds ? addend_.At(i * s.n + j) : 0));
+      }
+    }
+  }
+
+  // The error of what this configuration writes.
+  absl::StatusOr<double> ErrorOf(Sm90Gemm& own, Sm90Config config, std::span<std::byte> workspace) const {
+    const GemmShape& s = case_.shape;
+    Buffer d((dx() ? 2 : 1) * s.m * s.pitch(), SizeOf(s.out)), h(swiglu() ? s.m * s.n / 2 : 0, 2);
+    if (case_.in_place) {
+      for (int64_t i = 0; i < d.count(); ++i) d.Set(i, static_cast<float>(addend_.At(i)));
       d.Upload();
     }
-    GemmPlans::Operands o{a.device(),
-                          b.device(),
-                          c.adds ? (c.in_place ? d.device() : addend.device()) : nullptr,
-                          s.bias ? bias.device() : nullptr,
-                          d.device(),
-                          c.adds ? 1.0f : 0.0f,
-                          {static_cast<std::byte*>(workspace_), static_cast<size_t>(kWorkspace)},
-                          nullptr,
-                          swiglu ? h.device() : nullptr,
-                          dx ? gate_up.device() : nullptr};
-    if (!own_.Runs(s, o)) return absl::FailedPreconditionError("does not run");
-    RETURN_IF_ERROR(own_.Run(s, o, config));
+    const GemmPlans::Operands o{a_.device(),
+                                b_.device(),
+                                !case_.adds      ? nullptr
+                                : case_.in_place ? d.device()
+                                                 : addend_.device(),
+                                s.bias ? bias_.device() : nullptr,
+                                d.device(),
+                                case_.adds ? 1.0f : 0.0f,
+                                workspace,
+                                nullptr,
+                                swiglu() ? h.device() : nullptr,
+                                dx() ? gate_up_.device() : nullptr};
+    if (!own.Runs(s, o)) return absl::FailedPreconditionError("does not run");
+    RETURN_IF_ERROR(own.Run(s, o, config));
     RETURN_IF_ERROR(CudaStatus(cudaDeviceSynchronize(), "a product"));
     d.Download();
     h.Download();
     if (!d.GuardIntact() || !h.GuardIntact()) return INFINITY;
-
-    Error of_d, of_h;
-    for (int64_t i = 0; i < s.m; ++i) {
-      for (int64_t j = 0; j < s.n; ++j) {
-        double sum = 0;
-        for (int64_t k = 0; k < s.k; ++k) {
-          sum += a.At(s.transpose_a ? k * s.m + i : i * s.k + k) * b.At(s.transpose_b ? j * s.k + k : k * s.n + j);
-        }
-        if (s.bias) sum += bias.At(j);
-        if (c.adds) sum += addend.At(i * s.n + j);
-        if (dx) {
-          const double g = gate_up.At(i * 2 * s.n + j), u = gate_up.At(i * 2 * s.n + s.n + j), sig = Sigmoid(g);
-          const double dh = FromBF16(ToBF16(static_cast<float>(sum)));
-          of_d.Add(d.At(i * 2 * s.n + j), dh * u * sig * (1 + g * (1 - sig)));
-          of_d.Add(d.At(i * 2 * s.n + s.n + j), dh * g * sig);
-        } else {
-          of_d.Add(d.At(i * s.pitch() + j), sum);
-        }
-      }
-      for (int64_t j = 0; swiglu && j < s.n / 2; ++j) {
-        const double g = d.At(i * s.n + j), u = d.At(i * s.n + s.n / 2 + j);
-        of_h.Add(h.At(i * s.n / 2 + j), g * Sigmoid(g) * u);
-      }
-    }
-    return swiglu ? std::max(of_d.value(), of_h.value()) : of_d.value();
+    return std::max(ErrorOfD(d), swiglu() ? ErrorOfH(d, h) : 0.0);
   }
 
  private:
-  Sm90Gemm own_;
-  void* workspace_ = nullptr;
+  bool swiglu() const { return case_.shape.fusion == GemmFusion::kSwiglu; }
+  bool dx() const { return case_.shape.fusion == GemmFusion::kSwigluDx; }
+
+  double ErrorOfD(const Buffer& d) const {
+    const GemmShape& s = case_.shape;
+    Error e;
+    for (int64_t i = 0; i < s.m; ++i) {
+      for (int64_t j = 0; j < s.n; ++j) {
+        const double sum = product_[i * s.n + j];
+        if (dx()) {
+          const int64_t gate = i * 2 * s.n + j, up = gate + s.n;
+          const double g = gate_up_.At(gate), u = gate_up_.At(up), sig = Sigmoid(g);
+          const double dh = FromBF16(ToBF16(static_cast<float>(sum)));
+          e.Add(d.At(gate), dh * u * sig * (1 + g * (1 - sig)));
+          e.Add(d.At(up), dh * g * sig);
+        } else {
+          e.Add(d.At(i * s.pitch() + j), sum);
+        }
+      }
+    }
+    return e.value();
+  }
+  double ErrorOfH(const Buffer& d, const Buffer& h) const {
+    const int64_t m = case_.shape.m, F = case_.shape.n / 2;
+    Error e;
+    for (int64_t i = 0; i < m * F; ++i) {
+      const int64_t gate = i / F * 2 * F + i % F;
+      e.Add(h.At(i), d.At(gate) * Sigmoid(d.At(gate)) * d.At(gate + F));
+    }
+    return e.value();
+  }
+
+  const Case case_;
+  Buffer a_{case_.shape.m * case_.shape.k, 2}, b_{case_.shape.k * case_.shape.n, 2}, bias_{case_.shape.n, 2};
+  Buffer addend_{case_.shape.m * case_.shape.n, SizeOf(case_.shape.out)};
+  Buffer gate_up_{dx() ? 2 * case_.shape.m * case_.shape.n : 0, 2};
+  std::vector<double> product_;
 };
 
 constexpr DType kHalf = DType::kBF16, kFloat = DType::kF32;
@@ -170,11 +194,14 @@ void ExpectClose(const std::vector<Case>& cases) {
   ASSERT_TRUE(device.ok()) << device.status();
   const CudaContext& context = (*device)->context();
   if (context.properties.major != 9) GTEST_SKIP() << "not a Hopper GPU";
-  Gemm gemm(context);
+  Sm90Gemm own(context);
+  const Buffer workspace(kWorkspace, 1);
+  const std::span<std::byte> bytes{static_cast<std::byte*>(workspace.device()), static_cast<size_t>(kWorkspace)};
   for (const Case& c : cases) {
+    const Operands operands(c);
     for (const Sm90Config& config :
          {Sm90Config{8, false, 2}, Sm90Config{1, false, 4}, Sm90Config{8, true, 2}, Sm90Config{8, true, 4}}) {
-      const absl::StatusOr<double> error = gemm.ErrorOf(c, config);
+      const absl::StatusOr<double> error = operands.ErrorOf(own, config, bytes);
       const std::string what =
           absl::StrFormat("m %d n %d k %d %s%s %s", c.shape.m, c.shape.n, c.shape.k, c.shape.transpose_a ? "t" : "n",
                           c.shape.transpose_b ? "t" : "n", config.Name());
