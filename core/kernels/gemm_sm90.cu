@@ -84,14 +84,12 @@ absl::StatusOr<GemmArgs> ArgsOf(const GemmShape& s, const GemmPlans::Operands& o
   }
   g.m = static_cast<int>(s.m);
   g.n = static_cast<int>(n);
-  g.k_blocks = static_cast<int>(Ceil(s.k, sm90::kTileK));
-  g.pairs_m = static_cast<int>(Ceil(s.m, 2 * sm90::kTileM));
-  g.tiles_n = static_cast<int>(Tiles(s, config) / g.pairs_m);
-  g.group = config.group;
-  g.direct = g.pairs_m * g.tiles_n;
+  const int rows = static_cast<int>(Ceil(s.m, 2 * sm90::kTileM));
+  g.grid = {rows, static_cast<int>(Tiles(s, config) / rows), config.group, static_cast<int>(Ceil(s.k, sm90::kTileK))};
+  g.grid.direct = g.grid.Tiles();
   const int64_t parts = int64_t{config.blocks} * clusters * sm90::kPartFloats * 4;
-  if (config.cut_k && g.direct % clusters != 0 && kFlagBytes + parts <= static_cast<int64_t>(o.workspace.size())) {
-    g.direct = std::max(0, g.direct / clusters - 1) * clusters;
+  if (config.cut_k && g.grid.direct % clusters != 0 && kFlagBytes + parts <= static_cast<int64_t>(o.workspace.size())) {
+    g.grid.direct = std::max(0, g.grid.Tiles() / clusters - 1) * clusters;
     g.ready = reinterpret_cast<int*>(o.workspace.data());
     g.parts = reinterpret_cast<float*>(o.workspace.data() + kFlagBytes);
   }

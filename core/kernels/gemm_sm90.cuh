@@ -6,6 +6,7 @@
 // workspace, and who holds k = 0 adds them in order, so bits repeat.
 
 #include "core/kernels/cuda_util.cuh"
+#include "core/kernels/gemm_sm90_schedule.h"
 #include "core/kernels/sm90.cuh"
 
 // Blocks of a cluster; other GPUs, for which the kernel is empty, have none.
@@ -38,64 +39,10 @@ struct GemmArgs {
   const CudaBF16 *c, *bias;  // or null
   float* d32;                // of kFloat32
   bool accumulate;
-  int m, n, k_blocks;           // of kSwiglu, n is the width of E
-  int pairs_m, tiles_n, group;  // clusters' tiles along m and n; `group` of them along m share columns in the L2 cache
-  int direct;                   // the first tiles, done whole; the rest are cut along k
-  float* parts;                 // [blocks, kPartFloats]
-  int* ready;                   // [blocks, 2]: whether a warpgroup's partial sums are written
-};
-
-// What a cluster does: tiles, and of each which blocks of k.
-struct Segment {
-  int m, n, first, end;  // the tile's row and column, of clusters' tiles; blocks of k
-};
-class Schedule {
- public:
-  __device__ Schedule(const GemmArgs& a, int clusters, int cluster) : a_(a), clusters_(clusters), tile_(cluster) {
-    // Waited-for clusters have smaller indices than who waits: they are started earlier.
-    const int blocks = (a.pairs_m * a.tiles_n - a.direct) * a.k_blocks;
-    part_ = clusters - 1 - cluster;
-    at_ = Begin(blocks, part_);
-    end_ = Begin(blocks, part_ + 1);
-  }
-  // Cut tiles first: clusters then end their tiles at different times from then on, and the chip draws its power evenly.
-  __device__ bool Next(Segment& s) {
-    if (at_ < end_) {
-      const int tile = at_ / a_.k_blocks, first = at_ % a_.k_blocks, end = min(a_.k_blocks, first + end_ - at_);
-      s = At(a_.direct + tile, first, end);
-      at_ += end - first;
-      return true;
-    }
-    if (tile_ >= a_.direct) return false;
-    s = At(tile_, 0, a_.k_blocks);
-    tile_ += clusters_;
-    return true;
-  }
-  // The clusters that hold the rest of the k of the segment just given, if that was cut: part() + 1 up to this one.
-  __device__ int part() const { return part_; }
-  __device__ int LastPart() const {
-    const int blocks = Blocks();
-    const int tile_end = Ceiling(at_, a_.k_blocks) * a_.k_blocks;
-    int p = part_;
-    while (Begin(blocks, p + 1) < tile_end) ++p;
-    return p;
-  }
-  __device__ bool HasPart(int part) const { return Begin(Blocks(), part) < Begin(Blocks(), part + 1); }
-
- private:
-  __device__ int Blocks() const { return (a_.pairs_m * a_.tiles_n - a_.direct) * a_.k_blocks; }
-  __device__ static int Ceiling(int x, int d) { return (x + d - 1) / d; }
-  __device__ int Begin(int blocks, int part) const {
-    return static_cast<int>(static_cast<int64_t>(blocks) * part / clusters_);
-  }
-  __device__ Segment At(int tile, int first, int end) const {
-    const int per_group = a_.group * a_.tiles_n, g = tile / per_group, in = tile % per_group;
-    const int rows = min(a_.group, a_.pairs_m - g * a_.group);
-    return {g * a_.group + in % rows, in / rows, first, end};
-  }
-
-  const GemmArgs& a_;
-  int clusters_, tile_, part_, at_, end_;
+  int m, n;  // of kSwiglu, n is the width of E
+  TileGrid grid;
+  float* parts;  // [blocks, kPartFloats]
+  int* ready;    // [blocks, 2]: whether a warpgroup's partial sums are written
 };
 
 struct SharedMemory {
@@ -453,7 +400,7 @@ __device__ __forceinline__ void Consume(const GemmArgs& args, const SharedMemory
       WritePart(args, d, schedule.part() * place.kBlocks + place.rank, thread);
       continue;
     }
-    if (work.end < args.k_blocks) {
+    if (work.end < args.grid.k_blocks) {
       for (int p = schedule.part() + 1, last = schedule.LastPart(); p <= last; ++p) {
         if (schedule.HasPart(p)) AddPart(args, d, p * place.kBlocks + place.rank, thread);
       }
@@ -492,7 +439,8 @@ __global__ void STRATA_CLUSTER(2 * kWide) __launch_bounds__(kThreads, 1)
     PrefetchMap(&args.b);
   }
   ClusterSync();
-  const Schedule schedule(args, gridDim.x / (2 * kWide), blockIdx.x / (2 * kWide));
+  const Schedule schedule(args.grid, static_cast<int>(gridDim.x) / (2 * kWide),
+                          static_cast<int>(blockIdx.x) / (2 * kWide));
   if (threadIdx.x < 128) {
     GiveRegisters<40>();
     if (threadIdx.x == 0) Produce<kA, kB, kEpilogue, kWide>(args, s, schedule);
