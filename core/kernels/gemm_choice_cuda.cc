@@ -1,0 +1,182 @@
+// Which kernel computes a product: by timing, on a chip as hot as in training.
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "core/kernels/gemm_plan.h"
+#include "core/kernels/gemm_sm90.h"
+
+namespace strata {
+namespace {
+
+constexpr int kCandidates = 64, kFinalists = 10, kRounds = 2;
+constexpr double kRoundSeconds = 0.015;
+
+// The mean seconds of each of `launches`, which take turns, for as long as finalists do.
+absl::StatusOr<std::vector<double>> InTurn(cudaStream_t stream,
+                                           const std::vector<std::function<absl::Status()>>& launches) {
+  std::vector<double> seconds(launches.size());
+  int runs = 2;
+  for (int round = 0; round <= kRounds; ++round) {
+    for (size_t i = 0; i < launches.size(); ++i) {
+      ASSIGN_OR_RETURN(const double t, SecondsOnStream(stream, runs, launches[i]));
+      seconds[i] = round == 0 ? 0 : seconds[i] + t / kRounds;
+      if (round == 0) runs = static_cast<int>(std::clamp(kRoundSeconds / t, 1.0, 200.0));
+    }
+  }
+  return seconds;
+}
+
+}  // namespace
+
+absl::Status GemmPlans::Choose(const GemmShape& s, Plan& plan, const Operands& o, Search search) {
+  cublasLtMatmulPreference_t preference = nullptr;
+  RETURN_IF_ERROR(Check(library_->PreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate"));
+  const uint64_t workspace = o.workspace.size();
+  // Sums of split products in an order that never changes.
+  const uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE | CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE;
+  const uint32_t align = static_cast<uint32_t>(s.align);
+  absl::Status set;
+  const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t what, const auto& value) {
+    set.Update(Check(library_->PreferenceSet(preference, what, &value, sizeof(value)),
+                     "cublasLtMatmulPreferenceSetAttribute"));
+  };
+  prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace);
+  prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, reductions);
+  for (const auto what : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+                          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+    prefer(what, align);
+  }
+  std::vector<cublasLtMatmulHeuristicResult_t> found(kCandidates);
+  int count = 0;
+  if (set.ok()) {
+    set = Check(library_->Heuristic(handle_, plan.operation, plan.first, plan.second, plan.result, plan.result,
+                                    preference, kCandidates, found.data(), &count),
+                "cublasLtMatmulAlgoGetHeuristic");
+  }
+  library_->PreferenceDestroy(preference);
+  RETURN_IF_ERROR(set);
+  if (count == 0) return absl::FailedPreconditionError("cuBLASLt has no algorithm for " + KeyOf(s));
+  for (int i = 0; search == Search::kFirst && i < count; ++i) {
+    if (found[i].state != CUBLAS_STATUS_SUCCESS || found[i].workspaceSize > o.workspace.size()) continue;
+    plan.algorithm = found[i].algo;
+    if (Launch(plan, o, plan.algorithm).ok()) return absl::OkStatus();
+  }
+
+  struct Candidate {
+    std::optional<Sm90Config> own;
+    cublasLtMatmulAlgo_t algorithm{};
+    double seconds = 0;
+  };
+  const auto time = [&](const Candidate& c, int runs) {
+    return SecondsOnStream(o.stream, runs,
+                           [&] { return c.own ? own_->Run(s, o, *c.own) : Launch(plan, o, c.algorithm); });
+  };
+  std::vector<Candidate> candidates;
+  const auto propose = [&](Candidate c) {
+    if (!time(c, 1).ok()) {  // an algorithm that the chip refuses
+      cudaGetLastError();
+      return;
+    }
+    const absl::StatusOr<double> t = time(c, 2);
+    if (!t.ok()) return;
+    c.seconds = *t;
+    candidates.push_back(c);
+  };
+  for (int i = 0; i < count; ++i) {
+    if (found[i].state != CUBLAS_STATUS_SUCCESS || found[i].workspaceSize > o.workspace.size()) continue;
+    propose({std::nullopt, found[i].algo});
+  }
+  if (candidates.empty()) return absl::FailedPreconditionError("cuBLASLt runs no algorithm for " + KeyOf(s));
+  if (!IsEpilogue(s.fusion) && own_->Runs(s, o)) {
+    for (const Sm90Config& config : own_->Configs(s)) propose({config, {}});
+  }
+  std::sort(candidates.begin(), candidates.end(),
+            [](const Candidate& x, const Candidate& y) { return x.seconds < y.seconds; });
+  if (candidates.size() > kFinalists) candidates.resize(kFinalists);
+  // The finalists in turn, so that a drifting clock treats all alike, and for so long that the chip is as hot and as slow as
+  // in training.
+  const int runs = static_cast<int>(std::clamp(kRoundSeconds / candidates[0].seconds, 1.0, 200.0));
+  for (Candidate& c : candidates) c.seconds = 0;
+  for (int round = 0; round <= kRounds; ++round) {
+    for (Candidate& c : candidates) {
+      ASSIGN_OR_RETURN(const double t, time(c, runs));
+      if (round > 0) c.seconds += t / kRounds;
+    }
+  }
+  const Candidate *own = nullptr, *theirs = nullptr;
+  for (const Candidate& c : candidates) {
+    const Candidate*& best = c.own ? own : theirs;
+    if (best == nullptr || c.seconds < best->seconds) best = &c;
+  }
+  const Candidate& best = own != nullptr && (theirs == nullptr || own->seconds < theirs->seconds) ? *own : *theirs;
+  plan.algorithm = best.algorithm;
+  plan.own = best.own;
+  plan.why =
+      absl::StrCat(own == nullptr ? "" : absl::StrFormat("; ours (%s) %.3f ms", own->own->Name(), 1e3 * own->seconds),
+                   theirs == nullptr ? "" : absl::StrFormat("; cuBLASLt %.3f ms", 1e3 * theirs->seconds));
+  return absl::OkStatus();
+}
+
+void GemmPlans::KeepApart(const GemmShape& shape, std::string why) {
+  plans_.erase(shape);
+  apart_[shape] = std::move(why);
+  cache_[KeyOf(shape)] = kApart;
+  SaveCache();
+}
+
+absl::Status GemmPlans::ChooseOwn(const GemmShape& shape, const Operands& o,
+                                  const std::function<absl::Status()>& apart) {
+  if (!own_->Runs(shape, o)) return absl::OkStatus();
+  const auto keep = [&](const Sm90Config& config, std::string why) {
+    auto plan = std::make_unique<Plan>(*library_);
+    plan->own = config;
+    plan->why = std::move(why);
+    plans_[shape] = std::move(plan);
+  };
+  const std::string key = KeyOf(shape);
+  if (const auto cached = cache_.find(key); cached != cache_.end()) {
+    if (const absl::StatusOr<Sm90Config> own = Sm90Config::Parse(cached->second); own.ok()) {
+      keep(*own, "");
+      return absl::OkStatus();
+    }
+  }
+  RETURN_IF_ERROR(FillOperands(shape, o));
+  const std::vector<Sm90Config> configs = own_->Configs(shape);
+  std::vector<std::function<absl::Status()>> launches = {apart};
+  for (const Sm90Config& config : configs) {
+    launches.emplace_back([&, config] { return own_->Run(shape, o, config); });
+  }
+  ASSIGN_OR_RETURN(const std::vector<double> seconds, InTurn(o.stream, launches));
+  const size_t one = std::min_element(seconds.begin() + 1, seconds.end()) - seconds.begin();
+  std::string why = absl::StrFormat("; one kernel %.3f ms; two %.3f ms", 1e3 * seconds[one], 1e3 * seconds[0]);
+  if (seconds[0] <= seconds[one]) {
+    KeepApart(shape, std::move(why));
+    return absl::OkStatus();
+  }
+  keep(configs[one - 1], std::move(why));
+  cache_[key] = configs[one - 1].Name();
+  SaveCache();
+  return absl::OkStatus();
+}
+
+absl::Status GemmPlans::ChooseEpilogue(const GemmShape& shape, const Operands& o,
+                                       const std::function<absl::Status()>& apart) {
+  const bool known = cache_.contains(KeyOf(shape));
+  if (!Prepare(shape, o, Search::kTimed).ok()) {  // cuBLASLt does not have it for every shape
+    KeepApart(shape, "; cuBLASLt has no other");
+    return absl::OkStatus();
+  }
+  if (known) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const std::vector<double> seconds, InTurn(o.stream, {apart, [&] { return Run(shape, o); }}));
+  std::string why = absl::StrFormat("; one kernel %.3f ms; two %.3f ms", 1e3 * seconds[1], 1e3 * seconds[0]);
+  if (seconds[0] <= seconds[1]) {
+    KeepApart(shape, std::move(why));
+  } else {
+    plans_.at(shape)->why = std::move(why);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace strata

@@ -1,0 +1,250 @@
+#pragma once
+// What becomes of a tile of core/kernels/gemm_sm90.cuh: sums in registers, rounded and in 64 registers of each thread, are stored chunk by
+// chunk while the next tile's products run; chunks go through a warp's own shared memory and the copy engine. SwiGLU is computed of
+// the rounded values on the way.
+
+#include "core/kernels/cuda_util.cuh"
+#include "core/kernels/gemm_sm90_schedule.h"
+#include "core/kernels/sm90.cuh"
+
+#if defined(__CUDA_ARCH__) && !defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#pragma nv_diag_suppress 177  // on other GPUs kernels are empty, and what they are made of is not used
+#endif
+
+namespace strata::sm90 {
+
+inline constexpr int kChunkBytes = 16 * 64 * 2;  // of a warp's staging: 16 rows of 64 bf16
+
+enum class Epilogue {
+  kRound,     // D = bf16(A B + C + bias)
+  kFloat32,   // D (+)= A B
+  kSwiglu,    // B^T is gate's rows, then up's: D = bf16(A gate | A up), E = silu(D's gate) D's up
+  kSwigluDx,  // H = bf16(A B); D = the gradient of swiglu by gate | up, from H, gate and up
+};
+
+struct GemmArgs {
+  CUtensorMap a, b, d;
+  CUtensorMap d_up, e;       // kSwiglu, kSwigluDx: d and d_up are D's halves, [m, n] each
+  CUtensorMap gate, up;      // kSwigluDx
+  const CudaBF16 *c, *bias;  // or null
+  float* d32;                // of kFloat32
+  bool accumulate;
+  int m, n;  // of kSwiglu, n is the width of E
+  TileGrid grid;
+  float* parts;  // [blocks, kPartFloats]
+  int* ready;    // [blocks, 2]: whether a warpgroup's partial sums are written
+};
+
+__device__ __forceinline__ uint32_t Pack(float x, float y) {
+  const __nv_bfloat162 v = __floats2bfloat162_rn(x, y);
+  return *reinterpret_cast<const uint32_t*>(&v);
+}
+__device__ __forceinline__ float2 Unpack(uint32_t v) {
+  return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&v));
+}
+
+// What a warpgroup's 64 x 256 become in registers: packed[16 c + 2 j + h] is of chunk c (64 columns) the two columns from 8 j + 2 (lane % 4),
+// in row lane / 4 + 8 h of the warp's 16. The products of the next tile run while they are stored, a chunk in every block of k.
+struct Tile {
+  uint32_t packed[64];
+  int row = 0, column = 0;  // of the warp's first element in D
+  uint32_t parity = 0;      // of the next load into its staging
+};
+
+template <int kChunk>
+__device__ __forceinline__ void LoadChunk(Tile& tile, const CudaBF16* x, const GemmArgs& args) {
+  const int lane = threadIdx.x % 32, row = tile.row + lane / 4, column = tile.column + kChunk * 64 + lane % 4 * 2;
+#pragma unroll
+  for (int j = 0; j < 8; ++j) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int r = row + 8 * h, c = column + 8 * j;
+      tile.packed[kChunk * 16 + 2 * j + h] =
+          r < args.m && c < args.n ? __ldg(reinterpret_cast<const uint32_t*>(x + static_cast<int64_t>(r) * args.n + c))
+                                   : 0;
+    }
+  }
+}
+
+// 16 rows of 64 columns to the map's (column, row), through the warp's shared memory: begin, write all j from 0 to 7, end. packed(i): as
+// Tile's, of one chunk.
+template <int kLeft>
+__device__ __forceinline__ void BeginChunk() {
+  if (threadIdx.x % 32 == 0) WaitStoresRead<kLeft>();
+  __syncwarp();
+}
+template <int kFirst, int kEnd, typename Packed>
+__device__ __forceinline__ void WriteChunk(uint8_t* chunk, const Packed& packed) {
+  const int lane = threadIdx.x % 32, r = lane % 16;
+  const uint32_t line = Shared(chunk) + r * 128;
+#pragma unroll
+  for (int j = kFirst; j < kEnd; j += 2) {
+    const uint32_t unit = (j + lane / 16) ^ (r % 8);
+    StoreMatrices(line + unit * 16, packed(2 * j), packed(2 * j + 1), packed(2 * j + 2), packed(2 * j + 3));
+  }
+}
+__device__ __forceinline__ void EndChunk(const CUtensorMap* map, const uint8_t* chunk, int column, int row) {
+  FenceToAsync();
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) {
+    StoreTile(map, chunk, column, row);
+    CommitStores();
+  }
+}
+
+__device__ __forceinline__ uint32_t Swiglu(uint32_t gate, uint32_t up) {
+  const float2 g = Unpack(gate), u = Unpack(up);
+  return Pack(g.x * Sigmoid<CudaBF16>(g.x) * u.x, g.y * Sigmoid<CudaBF16>(g.y) * u.y);
+}
+
+// A warp's staging: two chunks, and the barrier of loads into it.
+struct WarpMemory {
+  uint8_t* staging;
+  uint64_t* loaded;
+};
+
+// 64 columns of gate and of up, into the two chunks.
+__device__ __forceinline__ void LoadGateUp(const GemmArgs& args, const WarpMemory& w, const Tile& tile, int column) {
+  if (threadIdx.x % 32 != 0) return;
+  WaitStoresRead<0>();
+  ArriveExpecting(w.loaded, 2 * kChunkBytes);
+  LoadTile(w.staging, &args.gate, w.loaded, column, tile.row);
+  LoadTile(w.staging + kChunkBytes, &args.up, w.loaded, column, tile.row);
+}
+// g, u -> the gradients by them, of swiglu, where dh is that of its result.
+__device__ __forceinline__ void SwigluDx(uint32_t dh, uint32_t& gate, uint32_t& up) {
+  const float2 d = Unpack(dh), g = Unpack(gate), u = Unpack(up);
+  const float sx = Sigmoid<CudaBF16>(g.x), sy = Sigmoid<CudaBF16>(g.y);
+  gate = Pack(d.x * u.x * sx * (1.0f + g.x * (1.0f - sx)), d.y * u.y * sy * (1.0f + g.y * (1.0f - sy)));
+  up = Pack(d.x * g.x * sx, d.y * g.y * sy);
+}
+// They become the gradients in place, and these go to D.
+__device__ __forceinline__ void StoreGateUp(uint32_t zero, const GemmArgs& args, const WarpMemory& w, Tile& tile,
+                                            const uint32_t* dh, int column) {
+  const int lane = threadIdx.x % 32, r = lane % 16;
+  Wait(w.loaded, tile.parity);
+  tile.parity ^= 1;
+  const uint32_t line = Shared(w.staging) + r * 128;
+#pragma unroll
+  for (int j = 0; j < 8; j += 2) {
+    const uint32_t at = line + ((j + lane / 16) ^ (r % 8)) * 16;
+    uint32_t gate[4], up[4];
+    LoadMatrices(gate, at);
+    LoadMatrices(up, at + kChunkBytes);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) SwigluDx(dh[2 * j + i] ^ zero, gate[i], up[i]);
+    StoreMatrices(at, gate[0], gate[1], gate[2], gate[3]);
+    StoreMatrices(at + kChunkBytes, up[0], up[1], up[2], up[3]);
+  }
+  FenceToAsync();
+  __syncwarp();
+  if (lane == 0) {
+    StoreTile(&args.d, w.staging, column, tile.row);
+    StoreTile(&args.d_up, w.staging + kChunkBytes, column, tile.row);
+    CommitStores();
+  }
+}
+
+// What is done with a tile beside the next one's products, a step in every block of k. `zero` is 0, which the compiler does not know: what
+// depends on the tile alone it would compute before that loop, for all steps, and registers are short.
+template <Epilogue kEpilogue>
+inline constexpr int kStoreSteps = 0;
+template <>
+inline constexpr int kStoreSteps<Epilogue::kRound> = 4;
+template <>
+inline constexpr int kStoreSteps<Epilogue::kSwiglu> = 8;
+template <>
+inline constexpr int kStoreSteps<Epilogue::kSwigluDx> = 8;
+template <Epilogue kEpilogue, int kStep>
+__device__ __forceinline__ void StoreStep(uint32_t zero, const GemmArgs& args, const WarpMemory& w, Tile& tile) {
+  if constexpr (kEpilogue == Epilogue::kSwigluDx) {
+    constexpr int kChunk = kStep / 2;
+    if constexpr (kStep % 2 == 0) {
+      LoadGateUp(args, w, tile, tile.column + kChunk * 64);
+    } else {
+      StoreGateUp(zero, args, w, tile, tile.packed + kChunk * 16, tile.column + kChunk * 64);
+    }
+  } else if constexpr (kStep < 4) {  // kSwiglu: gate, gate, up, up
+    uint8_t* chunk = w.staging + kStep % 2 * kChunkBytes;
+    BeginChunk<1>();
+    WriteChunk<0, 8>(chunk, [&](int i) { return tile.packed[kStep * 16 + i]; });
+    if constexpr (kEpilogue == Epilogue::kRound) {
+      EndChunk(&args.d, chunk, tile.column + kStep * 64, tile.row);
+    } else {
+      EndChunk(kStep < 2 ? &args.d : &args.d_up, chunk, tile.column + kStep % 2 * 64, tile.row);
+    }
+  } else {  // E, half a chunk a step: registers are short
+    constexpr int kChunk = (kStep - 4) / 2, kHalf = kStep % 2;
+    uint8_t* chunk = w.staging + kChunk * kChunkBytes;
+    if constexpr (kHalf == 0) BeginChunk<1>();
+    WriteChunk<kHalf * 4, kHalf * 4 + 4>(chunk, [&](int i) {
+      return Swiglu(tile.packed[kChunk * 16 + i] ^ zero, tile.packed[(kChunk + 2) * 16 + i] ^ zero);
+    });
+    if constexpr (kHalf == 1) EndChunk(&args.e, chunk, tile.column + kChunk * 64, tile.row);
+  }
+}
+template <Epilogue kEpilogue, int kStep = 0>
+__device__ __forceinline__ void StoreAt(int step, uint32_t zero, const GemmArgs& args, const WarpMemory& w,
+                                        Tile& tile) {
+  if constexpr (kStep < kStoreSteps<kEpilogue>) {
+    if (step == kStep) StoreStep<kEpilogue, kStep>(zero, args, w, tile);
+    StoreAt<kEpilogue, kStep + 1>(step, zero, args, w, tile);
+  }
+}
+// The lines of the warp's 16 x 256 of C, into the L2 cache.
+__device__ __forceinline__ void PrefetchC(const GemmArgs& args, int row, int column) {
+  const int lane = threadIdx.x % 32, r = row + lane / 2, c = column + lane % 2 * 128;
+  if (r >= args.m) return;
+#pragma unroll
+  for (int i = 0; i < 128; i += 64) {
+    if (c + i < args.n) Prefetch(args.c + static_cast<int64_t>(r) * args.n + c + i);
+  }
+}
+
+__device__ __forceinline__ void AddBias(float (&d)[128], const CudaBF16* bias, int n, int column) {
+#pragma unroll
+  for (int j = 0; j < 32; ++j) {
+    if (column + 8 * j >= n) continue;
+    const float2 b = Unpack(__ldg(reinterpret_cast<const uint32_t*>(bias + column + 8 * j)));
+    d[4 * j] += b.x;
+    d[4 * j + 1] += b.y;
+    d[4 * j + 2] += b.x;
+    d[4 * j + 3] += b.y;
+  }
+}
+
+// The sums, with C (which tile holds) and bias, into tile.
+__device__ __forceinline__ void Round(const GemmArgs& args, float (&d)[128], Tile& tile, bool adds) {
+  if (args.bias != nullptr) AddBias(d, args.bias, args.n, tile.column + threadIdx.x % 4 * 2);
+#pragma unroll
+  for (int i = 0; i < 64; ++i) {
+    float x = d[2 * i], y = d[2 * i + 1];
+    if (adds) {
+      const float2 c = Unpack(tile.packed[i]);
+      x += c.x;
+      y += c.y;
+    }
+    tile.packed[i] = Pack(x, y);
+  }
+}
+
+// row, column: of the thread's first element.
+__device__ __forceinline__ void StoreFloats(const GemmArgs& args, const float (&d)[128], int row, int column) {
+#pragma unroll
+  for (int j = 0; j < 32; ++j) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int r = row + 8 * h, c = column + 8 * j;
+      if (r >= args.m || c >= args.n) continue;
+      float* to = args.d32 + static_cast<int64_t>(r) * args.n + c;
+      const float x = d[4 * j + 2 * h], y = d[4 * j + 2 * h + 1];
+      if (args.accumulate) {  // no other block adds here: the sum's order is fixed
+        asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(to), "f"(x), "f"(y) : "memory");
+      } else {
+        *reinterpret_cast<float2*>(to) = make_float2(x, y);
+      }
+    }
+  }
+}
+
+}  // namespace strata::sm90
