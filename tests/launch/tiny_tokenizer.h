@@ -20,7 +20,7 @@ inline constexpr int32_t kTinyEos = 1000;  // 256 to 999: the results of merges,
 inline nlohmann::json TinyTokenizerJson(const std::vector<std::pair<std::string, std::string>>& merges) {
   nlohmann::json model = {{"type", "BPE"}, {"vocab", nlohmann::json::object()}, {"merges", nlohmann::json::array()}};
   const auto add = [&](const std::string& bytes) {
-    const std::string piece = PieceOfBytes(bytes);
+    std::string piece = PieceOfBytes(bytes);
     if (!model["vocab"].contains(piece)) model["vocab"][piece] = model["vocab"].size();
     return piece;
   };
