@@ -73,11 +73,7 @@ __device__ __forceinline__ void Fetch(const ForwardArgs& a, typename Z::Shared& 
     const auto load_k = [&](int n) {
       Wait(&sh.k_empty[ks.slot], ks.parity ^ 1);
       ArriveExpecting(&sh.k_full[ks.slot], Z::kN * Z::kD * 2);
-#pragma unroll
-      for (int x = 0; x < Z::kBoxes; ++x) {
-        LoadBox(sh.k[ks.slot] + x * Z::kN * kBoxColumns, k, &sh.k_full[ks.slot], x * kBoxColumns, kv, n * Z::kN,
-                tile.b);
-      }
+      LoadBoxes<Z::kN, Z::kBoxes>(sh.k[ks.slot], k, &sh.k_full[ks.slot], kv, n * Z::kN, tile.b);
       ks.Next();
     };
     int n = KeyTiles(a, tile.q0, Z::kM, Z::kN) - 1;
@@ -85,21 +81,13 @@ __device__ __forceinline__ void Fetch(const ForwardArgs& a, typename Z::Shared& 
     Wait(&sh.q_empty[qs.slot], qs.parity ^ 1);
     sh.tile[qs.slot] = number;
     ArriveExpecting(&sh.q_full[qs.slot], Z::kM * Z::kD * 2);
-#pragma unroll
-    for (int x = 0; x < Z::kBoxes; ++x) {
-      LoadBox(sh.q[qs.slot] + x * Z::kM * kBoxColumns, q, &sh.q_full[qs.slot], x * kBoxColumns, tile.h, tile.q0,
-              tile.b);
-    }
+    LoadBoxes<Z::kM, Z::kBoxes>(sh.q[qs.slot], q, &sh.q_full[qs.slot], tile.h, tile.q0, tile.b);
     qs.Next();
     for (; n >= 0; --n) {
       if (n > 0) load_k(n - 1);
       Wait(&sh.v_empty[vs.slot], vs.parity ^ 1);
       ArriveExpecting(&sh.v_full[vs.slot], Z::kN * Z::kD * 2);
-#pragma unroll
-      for (int x = 0; x < Z::kBoxes; ++x) {
-        LoadBox(sh.v[vs.slot] + x * Z::kN * kBoxColumns, v, &sh.v_full[vs.slot], x * kBoxColumns, kv, n * Z::kN,
-                tile.b);
-      }
+      LoadBoxes<Z::kN, Z::kBoxes>(sh.v[vs.slot], v, &sh.v_full[vs.slot], kv, n * Z::kN, tile.b);
       vs.Next();
     }
     number = next;
@@ -357,7 +345,7 @@ __global__ void __launch_bounds__(Z::kThreads, 1)
     if (threadIdx.x == 0) Fetch<Z>(a, sh, q, k, v);
   } else {
     TakeRegisters<Z::kOwnRegisters>();
-    Consumer<Z>{a, sh, group - 1, a.scale * 1.4426950408889634f}.Run(o);
+    Consumer<Z>{a, sh, group - 1, a.scale * kLog2E}.Run(o);
   }
 #endif
 }

@@ -13,6 +13,7 @@
 namespace strata::sm90 {
 
 inline constexpr int kBoxColumns = 64, kBoxRowBytes = 128;
+inline constexpr float kLog2E = 1.4426950408889634f;
 
 // A place in a ring of kStages slots, and the parity of its round.
 template <int kStages>
@@ -38,6 +39,15 @@ __device__ __forceinline__ void LoadBox(void* to, const CUtensorMap& map, uint64
       "l"(&map), "r"(Shared(bar)), "r"(column), "r"(head), "r"(row), "r"(batch)
       : "memory");
 }
+// kRows rows of a head, kBoxes x 64 columns, box after box.
+template <int kRows, int kBoxes>
+__device__ __forceinline__ void LoadBoxes(uint16_t* to, const CUtensorMap& map, uint64_t* bar, int head, int row,
+                                          int batch) {
+#pragma unroll
+  for (int x = 0; x < kBoxes; ++x) {
+    LoadBox(to + x * kRows * kBoxColumns, map, bar, x * kBoxColumns, head, row, batch);
+  }
+}
 __device__ __forceinline__ void StoreBox(const void* from, const CUtensorMap& map, int column, int head, int row,
                                          int batch) {
   asm volatile(
@@ -48,11 +58,6 @@ __device__ __forceinline__ void StoreBox(const void* from, const CUtensorMap& ma
 // Where chunk `chunk` of 16 bytes of row `row` of a box is, in bytes.
 __device__ __forceinline__ uint32_t ChunkAt(int row, int chunk) {
   return static_cast<uint32_t>(row * kBoxRowBytes + ((chunk ^ (row & 7)) << 4));
-}
-__device__ __forceinline__ uint32_t Pack(float low, float high) {
-  uint32_t r;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
-  return r;
 }
 __device__ __forceinline__ float Exp2(float x) {
   float y;

@@ -58,18 +58,12 @@ __device__ __forceinline__ void FetchBackward(const BackwardArgs& a, const Work&
                                               const CUtensorMap& d_o) {
   const auto load_own = [&](uint16_t* to, const CUtensorMap& map, uint64_t& full) {
     ArriveExpecting(&full, kKeys * Z::kD * 2);
-#pragma unroll
-    for (int x = 0; x < Z::kBoxes; ++x) {
-      LoadBox(to + x * kKeys * kBoxColumns, map, &full, x * kBoxColumns, w.kv, w.k0, w.b);
-    }
+    LoadBoxes<kKeys, Z::kBoxes>(to, map, &full, w.kv, w.k0, w.b);
   };
   const auto load = [&](uint16_t* to, const CUtensorMap& map, float* to_row, const float* row, uint64_t& full, int head,
                         int m) {
     ArriveExpecting(&full, Z::kM * (Z::kD * 2 + 4));
-#pragma unroll
-    for (int x = 0; x < Z::kBoxes; ++x) {
-      LoadBox(to + x * Z::kM * kBoxColumns, map, &full, x * kBoxColumns, head, m * Z::kM, w.b);
-    }
+    LoadBoxes<Z::kM, Z::kBoxes>(to, map, &full, head, m * Z::kM, w.b);
     LoadBytes(to_row, row + (int64_t{w.b} * a.hq + head) * a.padded + m * Z::kM, Z::kM * 4, &full);
   };
   Ring<Z::kQStages> qs;
@@ -110,14 +104,7 @@ struct BackwardConsumer {
 
   // to = own keys of `keys` times `queries`, transposed scores. Issues.
   __device__ __forceinline__ void Scores(float (&to)[Z::kM / 2], const uint16_t* keys, const uint16_t* queries) {
-    const uint64_t x = Descriptor(Shared(keys + group * 64 * kBoxColumns), 0), y = Descriptor(Shared(queries), 0);
-    Forget(to);
-    WgmmaFence();
-#pragma unroll
-    for (int i = 0; i < Z::kD / 16; ++i) {
-      Wgmma<Major::kK, Major::kK>(to, x + StepK<Major::kK>(i, kKBox), y + StepK<Major::kK>(i, kQBox), i > 0);
-    }
-    WgmmaCommit();
+    IssueScores<Z::kD>(to, keys + group * 64 * kBoxColumns, kKBox, queries, kQBox);
   }
   // to += weights^T times `queries`.
   __device__ __forceinline__ void Gradient(float (&to)[Z::kD / 2], uint32_t (&weights)[Z::kM / 4],

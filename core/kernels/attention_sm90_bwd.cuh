@@ -12,8 +12,6 @@
 
 namespace strata::sm90 {
 
-inline constexpr float kLog2E = 1.4426950408889634f;
-
 struct BackwardArgs {
   TileOrder order;
   int hq = 0, hk = 0, group = 0, s = 0, t = 0;
@@ -25,6 +23,20 @@ struct BackwardArgs {
   // Sums of dq, where they are: [b, hq, padded * d], a warp's 16 rows of 64 columns in the order of its accumulators.
   float* dq = nullptr;
 };
+
+// to = the 64 rows at `own` times the 2 kN at `other`, transposed; boxes of each lie so many bytes apart. Issues.
+template <int kD, int kN>
+__device__ __forceinline__ void IssueScores(float (&to)[kN], const uint16_t* own, int own_box, const uint16_t* other,
+                                            int other_box) {
+  const uint64_t x = Descriptor(Shared(own), 0), y = Descriptor(Shared(other), 0);
+  Forget(to);
+  WgmmaFence();
+#pragma unroll
+  for (int i = 0; i < kD / 16; ++i) {
+    Wgmma<Major::kK, Major::kK>(to, x + StepK<Major::kK>(i, own_box), y + StepK<Major::kK>(i, other_box), i > 0);
+  }
+  WgmmaCommit();
+}
 
 // lse2, delta, a counter of 0, and zeros in the sums where they are.
 absl::Status PrepareRows(const AttentionCall& c, const BackwardArgs& args, cudaStream_t stream);

@@ -42,14 +42,6 @@ struct Maps {
   CUtensorMap q, k, v, d_o;
 };
 
-// `rows` rows of a head into a tile of shared memory.
-template <typename Z>
-__device__ __forceinline__ void LoadTile(uint16_t* to, const CUtensorMap& map, uint64_t& full, int head, int row,
-                                         int b) {
-#pragma unroll
-  for (int x = 0; x < Z::kBoxes; ++x) LoadBox(to + x * 128 * kBoxColumns, map, &full, x * kBoxColumns, head, row, b);
-}
-
 template <typename Z>
 __device__ __forceinline__ void Fetch(const BackwardArgs& a, typename Z::Shared& sh, const Maps& maps) {
   constexpr int kBytes = 128 * Z::kD * 2;
@@ -70,19 +62,19 @@ __device__ __forceinline__ void Fetch(const BackwardArgs& a, typename Z::Shared&
     for (int n = last; n >= 0; --n) {
       Wait(&sh.k_empty[ks.slot], ks.parity ^ 1);
       ArriveExpecting(&sh.k_full[ks.slot], kBytes);
-      LoadTile<Z>(sh.k[ks.slot], maps.k, sh.k_full[ks.slot], kv, n * kKeys, tile.b);
+      LoadBoxes<128, Z::kBoxes>(sh.k[ks.slot], maps.k, &sh.k_full[ks.slot], kv, n * kKeys, tile.b);
       ks.Next();
       if (n == last) {
         Wait(&sh.q_empty, qs.parity ^ 1);
         sh.tile = number;
         ArriveExpecting(&sh.q_full, 2 * kBytes);
-        LoadTile<Z>(sh.q, maps.q, sh.q_full, tile.h, tile.q0, tile.b);
-        LoadTile<Z>(sh.d_o, maps.d_o, sh.q_full, tile.h, tile.q0, tile.b);
+        LoadBoxes<128, Z::kBoxes>(sh.q, maps.q, &sh.q_full, tile.h, tile.q0, tile.b);
+        LoadBoxes<128, Z::kBoxes>(sh.d_o, maps.d_o, &sh.q_full, tile.h, tile.q0, tile.b);
         qs.Next();
       }
       Wait(&sh.v_empty[vs.slot], vs.parity ^ 1);
       ArriveExpecting(&sh.v_full[vs.slot], kBytes);
-      LoadTile<Z>(sh.v[vs.slot], maps.v, sh.v_full[vs.slot], kv, n * kKeys, tile.b);
+      LoadBoxes<128, Z::kBoxes>(sh.v[vs.slot], maps.v, &sh.v_full[vs.slot], kv, n * kKeys, tile.b);
       vs.Next();
     }
     number = next;
@@ -125,14 +117,7 @@ struct QueryConsumer {
 
   // to = own rows of `queries` times those of `keys`. Issues.
   __device__ __forceinline__ void Scores(float (&to)[kKeys / 2], const uint16_t* queries, const uint16_t* keys) {
-    const uint64_t x = Descriptor(Shared(queries + group * 64 * kBoxColumns), 0), y = Descriptor(Shared(keys), 0);
-    Forget(to);
-    WgmmaFence();
-#pragma unroll
-    for (int i = 0; i < Z::kD / 16; ++i) {
-      Wgmma<Major::kK, Major::kK>(to, x + StepK<Major::kK>(i, kBox), y + StepK<Major::kK>(i, kBox), i > 0);
-    }
-    WgmmaCommit();
+    IssueScores<Z::kD>(to, queries + group * 64 * kBoxColumns, kBox, keys, kBox);
   }
   __device__ __forceinline__ void QueryGradient(const uint16_t* keys, int accumulate) {
     const uint64_t y = Descriptor(Shared(keys), kBox);

@@ -112,9 +112,7 @@ absl::StatusOr<Sm90Config> Sm90Config::Parse(const std::string& name) {
 }
 
 Sm90Gemm::Sm90Gemm(const CudaContext& context)
-    : device_(context.index),
-      major_(context.properties.major),
-      multiprocessors_(context.properties.multiProcessorCount) {}
+    : major_(context.properties.major), multiprocessors_(context.properties.multiProcessorCount) {}
 
 bool Sm90Gemm::Runs(const GemmShape& s, const GemmPlans::Operands& o) const {
   if (major_ != 9 || s.in != DType::kBF16 || Find(s) == nullptr || s.align % 16 != 0 || s.n % 16 != 0) return false;

@@ -24,7 +24,7 @@ class Sm90Gemm {
   absl::Status Run(const GemmShape& shape, const GemmPlans::Operands& operands, Sm90Config config);
 
  private:
-  int device_ = 0, major_ = 0, multiprocessors_ = 0;
+  int major_ = 0, multiprocessors_ = 0;
   std::map<const void*, int> clusters_;  // kernel -> how many run at the same time; 0: none
 };
 

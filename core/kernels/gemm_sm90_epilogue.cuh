@@ -35,14 +35,6 @@ struct GemmArgs {
   int* ready;    // [blocks, 2]: whether a warpgroup's partial sums are written
 };
 
-__device__ __forceinline__ uint32_t Pack(float x, float y) {
-  const __nv_bfloat162 v = __floats2bfloat162_rn(x, y);
-  return *reinterpret_cast<const uint32_t*>(&v);
-}
-__device__ __forceinline__ float2 Unpack(uint32_t v) {
-  return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&v));
-}
-
 // What a warpgroup's 64 x 256 become in registers: packed[16 c + 2 j + h] is of chunk c (64 columns) the two columns from 8 j + 2 (lane % 4),
 // in row lane / 4 + 8 h of the warp's 16. The products of the next tile run while they are stored, a chunk in every block of k.
 struct Tile {

@@ -129,6 +129,15 @@ __device__ __forceinline__ void WaitStores() {
 // Ordinary stores to shared memory before, the copy engine or wgmma after.
 __device__ __forceinline__ void FenceToAsync() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
+// Two floats, rounded, the first in the lower half; and back.
+__device__ __forceinline__ uint32_t Pack(float x, float y) {
+  const __nv_bfloat162 v = __floats2bfloat162_rn(x, y);
+  return *reinterpret_cast<const uint32_t*>(&v);
+}
+__device__ __forceinline__ float2 Unpack(uint32_t v) {
+  return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&v));
+}
+
 // Four 8 x 8 matrices of 16-bit elements to shared memory, in the layout of an accumulator's fragments: lane l gives the address of
 // row l % 8 of matrix l / 8.
 __device__ __forceinline__ void StoreMatrices(uint32_t row, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
