@@ -13,7 +13,8 @@ namespace {
 constexpr int kCandidates = 64, kFinalists = 10, kRounds = 2;
 constexpr double kRoundSeconds = 0.015;
 
-// The mean seconds of each of `launches`, which take turns, for as long as finalists do.
+// The mean seconds of each of `launches`, which take turns, so that a drifting clock treats all alike, and for so long that the chip is
+// as hot and as slow as in training.
 absl::StatusOr<std::vector<double>> InTurn(cudaStream_t stream,
                                            const std::vector<std::function<absl::Status()>>& launches) {
   std::vector<double> seconds(launches.size());
@@ -30,7 +31,8 @@ absl::StatusOr<std::vector<double>> InTurn(cudaStream_t stream,
 
 }  // namespace
 
-absl::Status GemmPlans::Choose(const GemmShape& s, Plan& plan, const Operands& o, Search search) {
+absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> GemmPlans::Propose(const GemmShape& s, const Plan& plan,
+                                                                     const Operands& o) const {
   cublasLtMatmulPreference_t preference = nullptr;
   RETURN_IF_ERROR(Check(library_->PreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate"));
   const uint64_t workspace = o.workspace.size();
@@ -57,10 +59,19 @@ absl::Status GemmPlans::Choose(const GemmShape& s, Plan& plan, const Operands& o
   }
   library_->PreferenceDestroy(preference);
   RETURN_IF_ERROR(set);
-  if (count == 0) return absl::FailedPreconditionError("cuBLASLt has no algorithm for " + KeyOf(s));
-  for (int i = 0; search == Search::kFirst && i < count; ++i) {
+  std::vector<cublasLtMatmulAlgo_t> algorithms;
+  for (int i = 0; i < count; ++i) {
     if (found[i].state != CUBLAS_STATUS_SUCCESS || found[i].workspaceSize > o.workspace.size()) continue;
-    plan.algorithm = found[i].algo;
+    algorithms.push_back(found[i].algo);
+  }
+  if (algorithms.empty()) return absl::FailedPreconditionError("cuBLASLt has no algorithm for " + KeyOf(s));
+  return algorithms;
+}
+
+absl::Status GemmPlans::Choose(const GemmShape& s, Plan& plan, const Operands& o, Search search) {
+  ASSIGN_OR_RETURN(const std::vector<cublasLtMatmulAlgo_t> algorithms, Propose(s, plan, o));
+  for (size_t i = 0; search == Search::kFirst && i < algorithms.size(); ++i) {
+    plan.algorithm = algorithms[i];
     if (Launch(plan, o, plan.algorithm).ok()) return absl::OkStatus();
   }
 
@@ -69,25 +80,22 @@ absl::Status GemmPlans::Choose(const GemmShape& s, Plan& plan, const Operands& o
     cublasLtMatmulAlgo_t algorithm{};
     double seconds = 0;
   };
-  const auto time = [&](const Candidate& c, int runs) {
-    return SecondsOnStream(o.stream, runs,
-                           [&] { return c.own ? own_->Run(s, o, *c.own) : Launch(plan, o, c.algorithm); });
+  const auto launch = [&](const Candidate& c) {
+    return c.own ? own_->Run(s, o, *c.own) : Launch(plan, o, c.algorithm);
   };
   std::vector<Candidate> candidates;
   const auto propose = [&](Candidate c) {
-    if (!time(c, 1).ok()) {  // an algorithm that the chip refuses
+    const auto run = [&] { return launch(c); };
+    if (!SecondsOnStream(o.stream, 1, run).ok()) {  // an algorithm that the chip refuses
       cudaGetLastError();
       return;
     }
-    const absl::StatusOr<double> t = time(c, 2);
+    const absl::StatusOr<double> t = SecondsOnStream(o.stream, 2, run);
     if (!t.ok()) return;
     c.seconds = *t;
     candidates.push_back(c);
   };
-  for (int i = 0; i < count; ++i) {
-    if (found[i].state != CUBLAS_STATUS_SUCCESS || found[i].workspaceSize > o.workspace.size()) continue;
-    propose({std::nullopt, found[i].algo});
-  }
+  for (const cublasLtMatmulAlgo_t& algorithm : algorithms) propose({std::nullopt, algorithm});
   if (candidates.empty()) return absl::FailedPreconditionError("cuBLASLt runs no algorithm for " + KeyOf(s));
   if (!IsEpilogue(s.fusion) && own_->Runs(s, o)) {
     for (const Sm90Config& config : own_->Configs(s)) propose({config, {}});
@@ -95,16 +103,10 @@ absl::Status GemmPlans::Choose(const GemmShape& s, Plan& plan, const Operands& o
   std::sort(candidates.begin(), candidates.end(),
             [](const Candidate& x, const Candidate& y) { return x.seconds < y.seconds; });
   if (candidates.size() > kFinalists) candidates.resize(kFinalists);
-  // The finalists in turn, so that a drifting clock treats all alike, and for so long that the chip is as hot and as slow as
-  // in training.
-  const int runs = static_cast<int>(std::clamp(kRoundSeconds / candidates[0].seconds, 1.0, 200.0));
-  for (Candidate& c : candidates) c.seconds = 0;
-  for (int round = 0; round <= kRounds; ++round) {
-    for (Candidate& c : candidates) {
-      ASSIGN_OR_RETURN(const double t, time(c, runs));
-      if (round > 0) c.seconds += t / kRounds;
-    }
-  }
+  std::vector<std::function<absl::Status()>> launches;
+  for (const Candidate& c : candidates) launches.emplace_back([&launch, &c] { return launch(c); });
+  ASSIGN_OR_RETURN(const std::vector<double> seconds, InTurn(o.stream, launches));
+  for (size_t i = 0; i < candidates.size(); ++i) candidates[i].seconds = seconds[i];
   const Candidate *own = nullptr, *theirs = nullptr;
   for (const Candidate& c : candidates) {
     const Candidate*& best = c.own ? own : theirs;

@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "core/exec/cuda_context.h"
@@ -91,6 +92,8 @@ class GemmPlans {
   GemmPlans();
   absl::Status Check(cublasStatus_t status, const char* call) const;
   absl::StatusOr<std::unique_ptr<Plan>> MakePlan(const GemmShape& shape) const;
+  absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> Propose(const GemmShape& shape, const Plan& plan,
+                                                            const Operands& o) const;
   absl::Status Choose(const GemmShape& shape, Plan& plan, const Operands& o, Search search);
   absl::Status Launch(Plan& plan, const Operands& o, const cublasLtMatmulAlgo_t& algorithm) const;
   absl::Status Bind(Plan& plan, const Operands& o) const;

@@ -128,10 +128,11 @@ absl::Status DxGelu(const KernelArgs& a) {
 using Fused = std::pair<GemmShape, GemmPlans::Operands>;
 using DescribeFused = absl::StatusOr<Fused> (*)(const KernelArgs&);
 
-absl::StatusOr<Fused> FusedSwiglu(const KernelArgs& a) {
-  ASSIGN_OR_RETURN(const Product p, Described<GateUp>(a));
+template <Describe kDescribe, GemmFusion kFusion>
+absl::StatusOr<Fused> FusedForward(const KernelArgs& a) {  // also writes h
+  ASSIGN_OR_RETURN(const Product p, Described<kDescribe>(a));
   Fused f{p.shape, OperandsOf(p, a)};
-  f.first.fusion = GemmFusion::kSwiglu;
+  f.first.fusion = kFusion;
   f.first.align = std::min(f.first.align, AlignmentOf({a.out[1].data}));
   f.second.h = a.out[1].data;
   return f;
@@ -145,15 +146,6 @@ absl::StatusOr<Fused> FusedDxSwiglu(const KernelArgs& a) {
   f.first.ldd = 0;
   f.second.d = a.out[0].data;
   f.second.gate_up = a.in[2].data;
-  return f;
-}
-
-absl::StatusOr<Fused> FusedGelu(const KernelArgs& a) {
-  ASSIGN_OR_RETURN(const Product p, Described<Affine>(a));
-  Fused f{p.shape, OperandsOf(p, a)};
-  f.first.fusion = GemmFusion::kGelu;
-  f.first.align = std::min(f.first.align, AlignmentOf({a.out[1].data}));
-  f.second.h = a.out[1].data;
   return f;
 }
 
@@ -227,9 +219,9 @@ Kernel MakeFused(Determinism determinism) {
 
 void AddCudaLinearFusedKernels(KernelTable& table, Determinism determinism) {
   for (const DType t : {DType::kF32, DType::kBF16}) {
-    table.Add("linear_swiglu", t, MakeFused<GateUp, FusedSwiglu, Swiglu>(determinism));
+    table.Add("linear_swiglu", t, MakeFused<GateUp, FusedForward<GateUp, GemmFusion::kSwiglu>, Swiglu>(determinism));
     table.Add("linear_dx_swiglu", t, MakeFused<DxInDgu, FusedDxSwiglu, DxSwiglu>(determinism));
-    table.Add("linear_bias_gelu", t, MakeFused<Affine, FusedGelu, Gelu>(determinism));
+    table.Add("linear_bias_gelu", t, MakeFused<Affine, FusedForward<Affine, GemmFusion::kGelu>, Gelu>(determinism));
     table.Add("linear_dx_gelu", t, MakeFused<DxInDpre, FusedDxGelu, DxGelu>(determinism));
     table.Add("linear_rope", t, Make<Qkv>(RunRope, determinism, RopeWorkspace));
   }
