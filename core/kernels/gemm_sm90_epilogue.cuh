@@ -52,8 +52,7 @@ __device__ __forceinline__ void LoadChunk(Tile& tile, const CudaBF16* x, const G
     for (int h = 0; h < 2; ++h) {
       const int r = row + 8 * h, c = column + 8 * j;
       tile.packed[kChunk * 16 + 2 * j + h] =
-          r < args.m && c < args.n ? __ldg(reinterpret_cast<const uint32_t*>(x + static_cast<int64_t>(r) * args.n + c))
-                                   : 0;
+          r < args.m && c < args.n ? *reinterpret_cast<const uint32_t*>(x + static_cast<int64_t>(r) * args.n + c) : 0;
     }
   }
 }
