@@ -7,7 +7,7 @@
 #include "core/base/status.h"
 #include "core/exec/cuda_context.h"
 #include "core/kernels/attention_sm90_host.h"
-#include "core/kernels/tensor_map.h"
+#include "core/kernels/sm90_host.h"
 
 namespace strata {
 namespace sm90 {
@@ -32,18 +32,15 @@ TileOrder OrderOf(int64_t tiles, int64_t heads, int64_t heads_per_kv, int64_t kv
 }  // namespace sm90
 
 bool Sm90AttentionTakes(const AttentionCall& c, int compute_major) {
-#ifndef STRATA_SM90A
-  return false;
-#endif
   constexpr int64_t kMaxRows = 1 << 20;  // coordinates and tile numbers are int32
   uintptr_t addresses = 0;
   for (const void* p : {c.q, c.k, c.v, c.d_o, static_cast<const void*>(c.o), static_cast<const void*>(c.dq),
                         static_cast<const void*>(c.dk), static_cast<const void*>(c.dv)}) {
     addresses |= reinterpret_cast<uintptr_t>(p);
   }
-  return compute_major == 9 && addresses % 16 == 0 && c.dtype == DType::kBF16 && (c.d == 64 || c.d == 128) &&
-         !c.documents && c.by_index && c.hk > 0 && c.hq == c.hk * c.group && c.first_q == c.first_k * c.group &&
-         c.q_row % 8 == 0 && c.kv_row % 8 == 0 && c.b > 0 && c.s > 0 && c.t > 0 &&
+  return sm90::KernelsRun(compute_major) && addresses % 16 == 0 && c.dtype == DType::kBF16 &&
+         (c.d == 64 || c.d == 128) && !c.documents && c.by_index && c.hk > 0 && c.hq == c.hk * c.group &&
+         c.first_q == c.first_k * c.group && c.q_row % 8 == 0 && c.kv_row % 8 == 0 && c.b > 0 && c.s > 0 && c.t > 0 &&
          (c.mask == AttentionMask::kFull || c.s == c.t) && c.s <= kMaxRows && c.t <= kMaxRows && c.b * c.hq < kMaxRows;
 }
 

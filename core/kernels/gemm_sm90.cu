@@ -4,7 +4,7 @@
 #include "core/base/status.h"
 #include "core/kernels/gemm_sm90.cuh"
 #include "core/kernels/gemm_sm90.h"
-#include "core/kernels/tensor_map.h"
+#include "core/kernels/sm90_host.h"
 
 namespace strata {
 namespace {
@@ -115,7 +115,8 @@ Sm90Gemm::Sm90Gemm(const CudaContext& context)
     : major_(context.properties.major), multiprocessors_(context.properties.multiProcessorCount) {}
 
 bool Sm90Gemm::Runs(const GemmShape& s, const GemmPlans::Operands& o) const {
-  if (major_ != 9 || s.in != DType::kBF16 || Find(s) == nullptr || s.align % 16 != 0 || s.n % 16 != 0) return false;
+  if (!sm90::KernelsRun(major_) || s.in != DType::kBF16 || Find(s) == nullptr || s.align % 16 != 0 || s.n % 16 != 0)
+    return false;
   if (s.m == 0 || s.n == 0 || s.k == 0 || std::max({s.m, s.n, s.k}) >= int64_t{1} << 30) return false;
   if ((s.transpose_a ? s.m : s.k) % 8 != 0 || s.pitch() % 8 != 0) return false;  // rows of 16-byte units
   // Indices of blocks of k are ints.

@@ -10,6 +10,7 @@
 #include "core/kernels/cost.h"
 #include "core/kernels/cross_entropy.cuh"
 #include "core/kernels/sm90.cuh"
+#include "core/kernels/sm90_host.h"
 #include "core/kernels/sum_in_order.cuh"
 
 namespace strata {
@@ -248,7 +249,7 @@ absl::Status Run(const KernelArgs& a, T* dz, const float* seed, float* loss) {  
     if (dz != nullptr && args.z.wide && z.shape.back() <= int64_t{kHeldThreads} * kHeldVecs * Vec<T>::kSize) {
       HeldRow<T><<<blocks, kHeldThreads, 0, stream>>>(args);
     } else if (const cudaDeviceProp& gpu = CudaContextOf(a).properties;
-               dz != nullptr && args.z.wide && gpu.major == 9 &&
+               dz != nullptr && args.z.wide && sm90::KernelsRun(gpu.major) &&
                2 * z.shape.back() * int64_t{sizeof(T)} <= kStagedBytes) {
       RETURN_IF_ERROR(LaunchStagedRows(args, static_cast<int>(rows), gpu.multiProcessorCount, stream));
     } else {

@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
 #include "core/exec/cuda_context.h"
+#include "core/kernels/sm90_host.h"
 #include "tests/testing/gpu.h"
 
 namespace strata::testing {
@@ -193,7 +194,7 @@ void ExpectClose(const std::vector<Case>& cases) {
   const auto device = CudaDevice::Open(0);
   ASSERT_TRUE(device.ok()) << device.status();
   const CudaContext& context = (*device)->context();
-  if (context.properties.major != 9) GTEST_SKIP() << "not a Hopper GPU";
+  if (!sm90::KernelsRun(context.properties.major)) GTEST_SKIP() << "not a Hopper GPU, or a build for others";
   Sm90Gemm own(context);
   const Buffer workspace(kWorkspace, 1);
   const std::span<std::byte> bytes{static_cast<std::byte*>(workspace.device()), static_cast<size_t>(kWorkspace)};
@@ -255,7 +256,8 @@ TEST(CudaSm90Gemm, RepeatsItsBits) {
   STRATA_NEEDS_GPU();
   const auto device = CudaDevice::Open(0);
   ASSERT_TRUE(device.ok()) << device.status();
-  if ((*device)->context().properties.major != 9) GTEST_SKIP() << "not a Hopper GPU";
+  if (!sm90::KernelsRun((*device)->context().properties.major))
+    GTEST_SKIP() << "not a Hopper GPU, or a build for others";
   Sm90Gemm own((*device)->context());
   const GemmShape s{1024, 1024, 4096, true, false, kHalf, kFloat};
   Buffer a(s.m * s.k, 2), b(s.k * s.n, 2), d(s.m * s.n, 4), workspace(kWorkspace, 1);
@@ -279,6 +281,18 @@ TEST(CudaSm90Gemm, RepeatsItsBits) {
     for (int64_t i = 0; i < s.m * s.n; ++i) values[i] = d.At(i);
     if (run == 0) first = values;
     EXPECT_TRUE(values == first) << "run " << run;
+  }
+}
+
+// Needs no GPU. In a build without sm_90a, and on other GPUs, the kernels are empty.
+TEST(CudaSm90Gemm, RunsWhereItsKernelsDo) {
+  const GemmShape s{256, 256, 64, false, true};
+  const GemmPlans::Operands o{};
+  for (const int major : {8, 9, 10}) {
+    CudaContext context;
+    context.properties.major = major;
+    EXPECT_EQ(Sm90Gemm(context).Runs(s, o), sm90::KernelsRun(major)) << major;
+    EXPECT_TRUE(major == 9 || !sm90::KernelsRun(major)) << major;
   }
 }
 

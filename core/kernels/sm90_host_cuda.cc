@@ -1,4 +1,4 @@
-#include "core/kernels/tensor_map.h"
+#include "core/kernels/sm90_host.h"
 
 #include <cuda_runtime.h>
 
@@ -29,6 +29,14 @@ absl::StatusOr<decltype(&cuTensorMapEncodeTiled)> Encoder() {
 }
 
 }  // namespace
+
+bool KernelsRun(int compute_major) {
+#ifdef STRATA_SM90A
+  return compute_major == 9;
+#else
+  return false;
+#endif
+}
 
 absl::StatusOr<CUtensorMap> BF16Map(const void* x, std::initializer_list<int64_t> dims,
                                     std::initializer_list<int64_t> strides, std::initializer_list<int> box) {
