@@ -32,10 +32,11 @@ absl::StatusOr<decltype(&cuTensorMapEncodeTiled)> Encoder() {
 
 bool KernelsRun(int compute_major) {
 #ifdef STRATA_SM90A
-  return compute_major == 9;
+  constexpr bool kBuilt = true;
 #else
-  return false;
+  constexpr bool kBuilt = false;
 #endif
+  return kBuilt && compute_major == 9;
 }
 
 absl::StatusOr<CUtensorMap> BF16Map(const void* x, std::initializer_list<int64_t> dims,
