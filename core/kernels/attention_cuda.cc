@@ -60,8 +60,8 @@ AttentionCall SeparateBwd(const Op& op, Refs in, Refs out) {  // do, q, k, v, o,
   return c;
 }
 
-// The local part of a packed q | k | v. Operand `first` is the positions, the one after, where it is there, the starts.
-AttentionCall PackedSizes(const Op& op, const TensorRef& qkv, Refs in, size_t first) {
+// The local part of a packed q | k | v. Starts are operand number `starts`, where it is there.
+AttentionCall PackedSizes(const Op& op, const TensorRef& qkv, const TensorRef& positions, Refs in, size_t starts) {
   const FusedAttributes& f = FusedAttributesOf(op);
   AttentionCall c;
   c.dtype = qkv.dtype;
@@ -71,9 +71,9 @@ AttentionCall PackedSizes(const Op& op, const TensorRef& qkv, Refs in, size_t fi
   c.hk = qkv.shape[2] / (f.group + 2), c.hq = c.hk * f.group;
   c.q_row = c.kv_row = qkv.shape[2] * c.d;
   c.by_index = true;
-  c.pos_q = c.pos_k = in[first].as<const int32_t>();
-  if (in.size() > first + 1) {
-    c.starts = in[first + 1].as<const int32_t>();
+  c.pos_q = c.pos_k = positions.as<const int32_t>();
+  if (in.size() > starts) {
+    c.starts = in[starts].as<const int32_t>();
     c.documents = true;
   }
   return c;
@@ -90,15 +90,16 @@ Parts PartsOf(const AttentionCall& c, const TensorRef& qkv) {
 }
 
 AttentionCall Packed(const Op& op, Refs in, Refs out) {  // qkv, positions(, starts)
-  AttentionCall c = PackedSizes(op, in[0], in, 1);
+  AttentionCall c = PackedSizes(op, in[0], in[1], in, 2);
   const Parts p = PartsOf(c, in[0]);
   c.q = p.q, c.k = p.k, c.v = p.v;
   if (!out.empty()) c.o = out[0].data, c.lse = out[1].as<float>();
   return c;
 }
 
-AttentionCall PackedBwd(const Op& op, Refs in, Refs out) {  // do, qkv, o, lse, positions(, starts)
-  AttentionCall c = PackedSizes(op, in[1], in, 4);
+template <size_t kStarts>
+AttentionCall PackedGradient(const Op& op, Refs in, Refs out) {  // do, qkv, o, lse, positions, ...(, starts)
+  AttentionCall c = PackedSizes(op, in[1], in[4], in, kStarts);
   const Parts p = PartsOf(c, in[1]);
   c.q = p.q, c.k = p.k, c.v = p.v;
   c.d_o = in[0].data, c.o = in[2].data, c.lse = in[3].as<float>();
@@ -109,8 +110,25 @@ AttentionCall PackedBwd(const Op& op, Refs in, Refs out) {  // do, qkv, o, lse, 
   return c;
 }
 
+AttentionCall PackedBwd(const Op& op, Refs in, Refs out) { return PackedGradient<5>(op, in, out); }
+
+AttentionCall RopeBwd(const Op& op, Refs in, Refs out) {  // do, qkv, o, lse, positions, positions of the rope(, starts)
+  AttentionCall c = PackedGradient<6>(op, in, out);
+  c.turn = {FusedAttributesOf(op).rope, in[5].as<const int32_t>(), in[5].shape.elements(), c.d / 2, nullptr};
+  return c;
+}
+
+// Workspace of the rotations, before all else.
+int64_t TurnBytes(const AttentionCall& c) { return RopeTableBytes(c.turn.count, c.d); }
+
+// For kernels that do not turn what they make.
+absl::Status TurnBack(const AttentionCall& c, cudaStream_t stream) {
+  if (c.turn.count == 0) return absl::OkStatus();
+  return TurnHeads(c.turn, {c.dtype, c.b * c.s, c.q_row / c.d, c.hq + c.hk, c.dq, c.dq}, stream);
+}
+
 AttentionShape ShapeOf(const AttentionCall& c, AttentionPass pass) {
-  return {c.b, c.hq, c.hk, c.s, c.t, c.d, c.q_row, c.kv_row, c.mask, pass, c.dtype, c.documents};
+  return {c.b, c.hq, c.hk, c.s, c.t, c.d, c.q_row, c.kv_row, c.mask, pass, c.dtype, c.documents, c.turn.count > 0};
 }
 
 // cuDNN's deterministic backward pass (dq without the float32 sums) came out wrong on 9.19 in bf16: where bits must repeat, the
@@ -148,7 +166,15 @@ struct AttentionKernel {
       bytes = std::max(bytes, kPass == AttentionPass::kForward ? Sm90AttentionForwardWorkspace(c)
                                                                : Sm90AttentionBackwardWorkspace(c, kDeterminism));
     }
-    return bytes;
+    return TurnBytes(c) + bytes;
+  }
+
+  // With the table of rotations in the workspace, which begins behind it then.
+  static AttentionCall Described(KernelArgs& a) {
+    AttentionCall c = kDescribe(a.op, a.in, a.out);
+    c.turn.table = reinterpret_cast<float2*>(a.workspace.data());
+    a.workspace = a.workspace.subspan(TurnBytes(c));
+    return c;
   }
 
   static AttentionOperands OperandsOf(const AttentionCall& c, const KernelArgs& a) {
@@ -166,11 +192,13 @@ struct AttentionKernel {
                                const KernelArgs& a) {
     const AttentionOperands operands = OperandsOf(c, a);
     if (c.documents) RETURN_IF_ERROR(FirstKeys(c, FirstKeysIn(shape, operands), StreamOf(a)));
-    return plans.Run(shape, operands);
+    RETURN_IF_ERROR(plans.Run(shape, operands));
+    return TurnBack(c, StreamOf(a));
   }
 
-  static absl::Status Prepare(const KernelArgs& a) {
-    const AttentionCall c = kDescribe(a.op, a.in, a.out);
+  static absl::Status Prepare(const KernelArgs& args) {
+    KernelArgs a = args;
+    const AttentionCall c = Described(a);
     RETURN_IF_ERROR(Check(c));
     const AttentionShape shape = ShapeOf(c, kPass);
     CudaContext& context = CudaContextOf(a);
@@ -216,16 +244,21 @@ struct AttentionKernel {
   static absl::Status RunOwn(AttentionCall c, const KernelArgs& a) {
     constexpr bool kForward = kPass == AttentionPass::kForward;
     if (Sm90AttentionTakes(c, CudaContextOf(a).properties.major)) {
-      return kForward ? Sm90AttentionForward(c, a.workspace.data(), StreamOf(a))
-                      : Sm90AttentionBackward(c, kDeterminism, a.workspace.data(), StreamOf(a));
+      if (kForward) return Sm90AttentionForward(c, a.workspace.data(), StreamOf(a));
+      RETURN_IF_ERROR(Sm90AttentionBackward(c, kDeterminism, a.workspace.data(), StreamOf(a)));
+      return TurnBack(c, StreamOf(a));
     }
     RETURN_IF_ERROR(Check(c));
     c.row_sum = reinterpret_cast<float*>(a.workspace.data());
-    return kForward ? PlainAttentionForward(c, StreamOf(a)) : PlainAttentionBackward(c, StreamOf(a));
+    if (kForward) return PlainAttentionForward(c, StreamOf(a));
+    RETURN_IF_ERROR(PlainAttentionBackward(c, StreamOf(a)));
+    return TurnBack(c, StreamOf(a));
   }
 
-  static absl::Status Run(const KernelArgs& a) {
-    const AttentionCall c = kDescribe(a.op, a.in, a.out);
+  static absl::Status Run(const KernelArgs& args) {
+    KernelArgs a = args;
+    const AttentionCall c = Described(a);
+    if (c.turn.count > 0) RETURN_IF_ERROR(MakeRopeTable(c.turn, StreamOf(a)));
     const AttentionShape shape = ShapeOf(c, kPass);
     AttentionPlans* plans = CudaContextOf(a).attention.get();
     if (plans != nullptr && SuitsCudnn(c, shape, kDeterminism) && plans->Has(shape)) {
@@ -249,6 +282,7 @@ void Add(KernelTable& table) {
     table.Add("attention_bwd", t, AttentionKernel<SeparateBwd, kBackward, kDeterminism>::Make(t));
     table.Add("attention_packed", t, AttentionKernel<Packed, kForward, kDeterminism>::Make(t));
     table.Add("attention_packed_bwd", t, AttentionKernel<PackedBwd, kBackward, kDeterminism>::Make(t));
+    table.Add("attention_rope_bwd", t, AttentionKernel<RopeBwd, kBackward, kDeterminism>::Make(t));
   }
 }
 

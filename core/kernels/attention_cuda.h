@@ -7,6 +7,7 @@
 #include <cuda_runtime.h>
 
 #include "absl/status/status.h"
+#include "core/kernels/rope_cuda.h"
 #include "core/ops/attention.h"
 #include "core/tensor/tensor.h"
 
@@ -31,6 +32,7 @@ struct AttentionCall {
   const int32_t *pos_q = nullptr, *pos_k = nullptr;  // [s], [t]
   const int32_t* starts = nullptr;  // [b, s]: the first position that a query sees; null: all before it
   bool documents = false;           // there are starts; known before their address is
+  RopeTableCall turn{};             // count > 0: heads of dq and dk are turned back (core/ops/rope.h)
 };
 
 // Launch only; writes o and lse.

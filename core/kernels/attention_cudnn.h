@@ -30,6 +30,7 @@ struct AttentionShape {
   AttentionPass pass = AttentionPass::kForward;
   DType dtype = DType::kBF16;
   bool documents = false;  // a query sees no key before the first one of its document: kCausal only
+  bool turns = false;      // heads of dq and dk are turned afterwards, by somebody else
   auto operator<=>(const AttentionShape&) const = default;
 };
 std::string ToString(const AttentionShape& shape);

@@ -118,10 +118,10 @@ struct Scalars {
 }  // namespace
 
 std::string ToString(const AttentionShape& z) {
-  return absl::StrFormat("attention %s of %s, b %d, heads %d/%d, s %d/%d, d %d, %s%s",
+  return absl::StrFormat("attention %s of %s, b %d, heads %d/%d, s %d/%d, d %d, %s%s%s",
                          z.pass == AttentionPass::kForward ? "forward" : "backward", Name(z.dtype), z.b, z.hq, z.hk,
                          z.sq, z.sk, z.d, z.mask == AttentionMask::kCausal ? "causal" : "full",
-                         z.documents ? ", documents" : "");
+                         z.documents ? ", documents" : "", z.turns ? ", turned back" : "");
 }
 
 absl::Status CheckAttentionShape(const AttentionShape& z) {

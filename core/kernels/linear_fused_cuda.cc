@@ -187,7 +187,7 @@ absl::Status RunRope(const KernelArgs& a) {
   const FusedAttributes& attributes = FusedAttributesOf(a.op);
   const int64_t D = attributes.head_dim;
   const RopeTableCall table{attributes.rope, positions.as<const int32_t>(), positions.shape.elements(), D / 2,
-                            reinterpret_cast<float*>(a.workspace.data())};
+                            reinterpret_cast<float2*>(a.workspace.data())};
   RETURN_IF_ERROR(MakeRopeTable(table, StreamOf(a)));
   ASSIGN_OR_RETURN(const Product p, Multiply<Qkv>(a));
   const int64_t turned = (a.in[2].shape[0] + a.in[3].shape[0]) / D;

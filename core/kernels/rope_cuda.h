@@ -14,7 +14,7 @@ struct RopeTableCall {
   RopeAttributes rope;
   const int32_t* positions = nullptr;
   int64_t count = 0, half = 0;  // of positions; half a head's dim
-  float* table = nullptr;       // cosines [count, half], then as many sines: RopeTableBytes
+  float2* table = nullptr;      // [count, half] of {cosine, sine}, RopeTableBytes
 };
 constexpr int64_t RopeTableBytes(int64_t count, int64_t head_dim) {
   return (count * head_dim * static_cast<int64_t>(sizeof(float)) + 255) / 256 * 256;

@@ -232,6 +232,13 @@ Out PlainAttentionPackedBwd(GraphBuilder& g, In in, const FusedAttributes& a) {
   return {Pack(g, {d.dq_BSHD, d.dk_BTHD, d.dv_BTHD}, 2)};
 }
 
+// do, qkv, o, lse, positions, positions of the rope(, starts)
+Out PlainAttentionRopeBwd(GraphBuilder& g, In in, const FusedAttributes& a) {
+  Out operands(in.begin(), in.end());
+  operands.erase(operands.begin() + 5);
+  return PlainRopePacked(g, Out{PlainAttentionPackedBwd(g, operands, a)[0], in[5]}, a);
+}
+
 Out PlainSwigluPacked(GraphBuilder& g, In in, const FusedAttributes&) {
   const int last = Last(g, in[0]);
   return {Swiglu(g, Slice(g, in[0], last, 0, 2), Slice(g, in[0], last, 1, 2))};
@@ -296,6 +303,7 @@ constexpr Kind kRopePacked = {"rope_packed", PlainRopePacked, 2, 2, 0};
 constexpr Kind kLinearRope = {"linear_rope", PlainLinearRope, 5, 5};
 constexpr Kind kAttentionPacked = {"attention_packed", PlainAttentionPacked, 2, 3};
 constexpr Kind kAttentionPackedBwd = {"attention_packed_bwd", PlainAttentionPackedBwd, 5, 6};
+constexpr Kind kAttentionRopeBwd = {"attention_rope_bwd", PlainAttentionRopeBwd, 6, 7};
 constexpr Kind kHeadsPacked = {"heads_packed", PlainHeadsPacked, 3, 3};
 constexpr Kind kHeadsUnpacked = {"heads_unpacked", PlainHeadsUnpacked, 1, 1};
 constexpr Kind kSwigluPacked = {"swiglu_packed", PlainSwigluPacked, 1, 1};
@@ -398,6 +406,12 @@ PackedAttention AttentionPacked(GraphBuilder& g, Value qkv, Value positions, Att
 Value AttentionPackedBwd(GraphBuilder& g, Value d_o, Value qkv, Value o, Value lse, Value positions, AttentionMask mask,
                          int64_t group, Value starts, SourceLoc loc) {
   return Emit(g, kAttentionPackedBwd, WithValid({d_o, qkv, o, lse, positions}, starts), loc, Grouped(group, mask))[0];
+}
+Value AttentionRopeBwd(GraphBuilder& g, Value d_o, Value qkv, Value o, Value lse, Value positions, Value rope_positions,
+                       AttentionMask mask, const RopeAttributes& rope, int64_t group, Value starts, SourceLoc loc) {
+  FusedAttributes a = Turned(group, rope);
+  a.mask = mask;
+  return Emit(g, kAttentionRopeBwd, WithValid({d_o, qkv, o, lse, positions, rope_positions}, starts), loc, a)[0];
 }
 Value HeadsPacked(GraphBuilder& g, Value q, Value k, Value v, SourceLoc loc) {
   return Emit(g, kHeadsPacked, {q, k, v}, loc)[0];

@@ -67,6 +67,11 @@ PackedAttention AttentionPacked(GraphBuilder& g, Value qkv_BSTD, Value positions
                                 Value starts_BS = {}, SourceLoc loc = SourceLoc::Here());
 Value AttentionPackedBwd(GraphBuilder& g, Value do_BSHD, Value qkv_BSTD, Value o_BSHD, Value lse_BSH, Value positions_S,
                          AttentionMask mask, int64_t group, Value starts_BS = {}, SourceLoc loc = SourceLoc::Here());
+// RopePacked of it, by the inverse rotation: the gradient of what was turned by `rope_positions` ([S] or [B, S]) before
+// attention. Kernels may leave out the rounding in between.
+Value AttentionRopeBwd(GraphBuilder& g, Value do_BSHD, Value qkv_BSTD, Value o_BSHD, Value lse_BSH, Value positions_S,
+                       Value rope_positions, AttentionMask mask, const RopeAttributes& rope, int64_t group,
+                       Value starts_BS = {}, SourceLoc loc = SourceLoc::Here());
 
 // q[B, S, H, D], k and v [B, S, Hk, D] side by side, and such a packed tensor taken apart again.
 Value HeadsPacked(GraphBuilder& g, Value q_BSHD, Value k_BSHD, Value v_BSHD, SourceLoc loc = SourceLoc::Here());

@@ -147,7 +147,7 @@ absl::StatusOr<Graph> FuseOps(Graph g, const Mesh& mesh, const KernelTable& kern
     ASSIGN_OR_RETURN(g, FuseSums(g, kernels));
   }
   if (has({"linear_packed", "linear_packed_bias", "linear_packed_dx", "linear_dw_acc"})) {
-    if (has({"linear_rope", "rope_packed", "attention_packed", "attention_packed_bwd"})) {
+    if (has({"linear_rope", "rope_packed", "attention_packed", "attention_packed_bwd", "attention_rope_bwd"})) {
       ASSIGN_OR_RETURN(g, FuseAttention(g, mesh));
     }
     if (has({"linear_swiglu", "linear_dx_swiglu", "swiglu_packed", "swiglu_packed_dx"})) {

@@ -4,6 +4,7 @@
 //   accumulate(g, linear_dw), embedding_dw, bias_grad, through adds -> linear_dw_acc, embedding_dw_acc, bias_grad_acc
 //   pack of sums of several linear_dw, embedding_dw                 -> the same, into the part
 //   linear of one x by adjacent wq, wk, wv; rope; attention         -> linear_rope, attention_packed
+//   gradient of attention, inverse rope                             -> attention_rope_bwd
 //   the same with biases                                            -> linear_packed_bias, rope_packed, attention_packed
 //   the same without rope                                           -> linear_packed(_bias), attention_packed
 //   attention of other operands                                     -> heads_packed, attention_packed, heads_unpacked

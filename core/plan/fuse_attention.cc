@@ -88,32 +88,33 @@ absl::StatusOr<Graph> FuseAttention(const Graph& old, const Mesh& mesh) {
     const AttentionMask mask = AttentionMaskOf(*n.op);
     const Layout heads = old.spec(n.inputs[0]).layout;
     auto qkv = std::make_shared<Value>();
-    const auto turn = [&r, heads, group](GraphBuilder& g, Value x, const Node* rope) {
-      if (rope != nullptr) x = RopePacked(g, x, r.New(rope->inputs[1]), RopeAttributesOf(*rope->op), group);
-      r.SetLayout(x, heads);
-      return x;
-    };
-    r.At(id, [&r, a = match, qkv, turn, heads, head_dim, mask, group, id = id](GraphBuilder& g) {
+    r.At(id, [&r, a = match, qkv, heads, head_dim, mask, group, id = id](GraphBuilder& g) {
       if (a.rope != nullptr && a.p.biases.empty()) {
         *qkv = LinearRope(g, r.New(a.p.x), r.New(a.rope->inputs[1]), r.New(a.p.weights), RopeAttributesOf(*a.rope->op),
                           group, head_dim);
-        r.SetLayout(*qkv, heads);
       } else {
-        const Value split = SplitDim(g, EmitForward(r, g, a.p), 2, head_dim);
-        r.SetLayout(split, heads);
-        *qkv = turn(g, split, a.rope);
+        *qkv = SplitDim(g, EmitForward(r, g, a.p), 2, head_dim);
+        r.SetLayout(*qkv, heads);
+        if (a.rope != nullptr) {
+          *qkv = RopePacked(g, *qkv, r.New(a.rope->inputs[1]), RopeAttributesOf(*a.rope->op), group);
+        }
       }
+      r.SetLayout(*qkv, heads);
       const PackedAttention out = AttentionPacked(g, *qkv, r.New(a.positions), mask, group, r.New(a.starts));
       r.Replace({id, 0}, out.o_BSHD);
       r.Replace({id, 1}, out.lse_BSH);
     });
     if (match.bwd < 0) continue;
-    EmitBackward(r, joined, match.p, match.bwd, [&r, a = match, qkv, turn, heads, mask, group](GraphBuilder& g) {
+    EmitBackward(r, joined, match.p, match.bwd, [&r, a = match, qkv, heads, mask, group](GraphBuilder& g) {
       const std::vector<Value>& in = r.old().nodes[a.bwd].inputs;  // do, q, k, v, o, lse, positions
-      const Value d = AttentionPackedBwd(g, r.New(in[0]), *qkv, r.New(in[4]), r.New(in[5]), r.New(a.positions), mask,
-                                         group, r.New(a.starts));
+      const Value d_o = r.New(in[0]), o = r.New(in[4]), lse = r.New(in[5]), positions = r.New(a.positions),
+                  starts = r.New(a.starts);
+      const Value d = a.rope_bwd == nullptr
+                          ? AttentionPackedBwd(g, d_o, *qkv, o, lse, positions, mask, group, starts)
+                          : AttentionRopeBwd(g, d_o, *qkv, o, lse, positions, r.New(a.rope_bwd->inputs[1]), mask,
+                                             RopeAttributesOf(*a.rope_bwd->op), group, starts);
       r.SetLayout(d, heads);
-      return MergeDims(g, turn(g, d, a.rope_bwd), 2);
+      return MergeDims(g, d, 2);
     });
   }
   joined.Emit(r);

@@ -21,9 +21,9 @@ namespace {
 constexpr const char* kFused[] = {"linear_add",       "linear_packed",    "linear_packed_dx",     "linear_dx_add",
                                   "linear_bias",      "linear_bias_add",  "linear_packed_bias",   "linear_dw_acc",
                                   "embedding_dw_acc", "bias_grad_acc",    "heads_packed",         "heads_unpacked",
-                                  "rope_packed",      "attention_packed", "attention_packed_bwd", "swiglu_packed",
-                                  "swiglu_packed_dx", "rms_norm_bwd",     "layer_norm_bwd",       "softmax_nll",
-                                  "softmax_nll_grad"};
+                                  "rope_packed",      "attention_packed", "attention_packed_bwd", "attention_rope_bwd",
+                                  "swiglu_packed",    "swiglu_packed_dx", "rms_norm_bwd",         "layer_norm_bwd",
+                                  "softmax_nll",      "softmax_nll_grad"};
 
 absl::Status RunDecomposed(const KernelArgs& a) {
   GraphBuilder g;
@@ -86,9 +86,10 @@ void ExpectEqualRuns(
 
 // Two layers, one chunk of the loss.
 const Counts kLlama = {{"attention_packed", 2},
-                       {"attention_packed_bwd", 2},
+                       {"attention_packed_bwd", 0},
+                       {"attention_rope_bwd", 2},
                        {"linear_rope", 2},
-                       {"rope_packed", 2},
+                       {"rope_packed", 0},
                        {"rope", 0},
                        {"linear_packed", 0},
                        {"linear_packed_dx", 4},
@@ -317,9 +318,9 @@ TEST(FuseOps, ModelsWithBiases) {
 // Clones are fused as their originals are, so that their bits are the same.
 TEST(FuseOps, RecomputedBlocksAreFusedTwice) {
   Counts expected = {{"attention_packed", 4},
-                     {"attention_packed_bwd", 2},
+                     {"attention_rope_bwd", 2},
                      {"linear_rope", 4},
-                     {"rope_packed", 2},
+                     {"rope_packed", 0},
                      {"linear_packed", 0},
                      {"linear_packed_dx", 4},
                      {"linear_swiglu", 4},

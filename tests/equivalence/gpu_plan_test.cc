@@ -109,7 +109,7 @@ TEST(GpuPlan, ShardedGradientsLaunchAsManyKernelsAsWholeOnes) {
       ASSERT_TRUE(sharded.ok()) << sharded.status();
       Counts got = StepsOf(*sharded, kTrain, 1);
       EXPECT_EQ(got["attention_packed"], 1);
-      EXPECT_EQ(got["attention_packed_bwd"], 1);
+      EXPECT_EQ(got[arch == ModelArch::kLlama ? "attention_rope_bwd" : "attention_packed_bwd"], 1);
       EXPECT_EQ(got["attention"], 0);
       EXPECT_EQ(got["cast"], 0);
       EXPECT_EQ(got["copy"], 0);
@@ -256,7 +256,8 @@ TEST(GpuPlan, ProductsPackHoweverStatesAreSharded) {
       const bool again = c.memory.recompute == Recompute::kBlock;
       Counts got = StepsOf(*planned, kTrain, 0);
       EXPECT_EQ(got["attention_packed"], again ? 2 : 1);
-      EXPECT_EQ(got["attention_packed_bwd"], 1);
+      EXPECT_EQ(got["attention_rope_bwd"], 1);
+      EXPECT_EQ(got["rope_packed"], arch == ModelArch::kLlama ? 0 : again ? 2 : 1);
       EXPECT_EQ(got["attention"] + got["attention_bwd"] + got["rope"], 0);
       EXPECT_EQ(got[arch == ModelArch::kLlama ? "linear_rope" : "linear_packed_bias"], again ? 2 : 1);
       EXPECT_EQ(got["linear_swiglu"], again ? 2 : 1);

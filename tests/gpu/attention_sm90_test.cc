@@ -104,6 +104,36 @@ TEST(CudaAttentionSm90, MoreAndFewerKeysThanQueries) {
   }
 }
 
+// qkv, positions, do, positions of the rope -> o, lse, dqkv turned back
+GraphFn PackedTurned(AttentionMask mask, int64_t group) {
+  return [=](GraphBuilder& g, const Values& in) {
+    const RopeAttributes rope{10000, RopeDirection::kInverse};
+    const PackedAttention a = AttentionPacked(g, in[0], in[1], mask, group);
+    return Values{a.o_BSHD, a.lse_BSH,
+                  AttentionRopeBwd(g, in[2], in[0], a.o_BSHD, a.lse_BSH, in[1], in[3], mask, rope, group)};
+  };
+}
+
+// Positions of all rows together and of each, in any order.
+TEST(CudaAttentionSm90, TurnsGradientsBack) {
+  STRATA_NEEDS_GPU();
+  const WithoutCudnn without;
+  constexpr Sizes kSizes[] = {{1, 1, 1, 1, 1, 64},      {3, 2, 2, 63, 63, 128},   {2, 6, 2, 129, 129, 64},
+                              {2, 3, 1, 127, 127, 128}, {2, 4, 1, 385, 385, 128}, {3, 4, 4, 320, 320, 64}};
+  constexpr Sizes kSmall[] = {{2, 2, 1, 257, 257, 64}, {2, 2, 1, 257, 257, 128}};
+  for (const Sizes& z : ShapesOf(kSizes, kSmall)) {
+    for (const Determinism determinism : {Determinism::kFast, Determinism::kBitExact}) {
+      for (const Shape& positions : {Shape{z.s}, Shape{z.b, z.s}}) {
+        std::vector<Tensor> inputs = PackedInputs(z);
+        inputs.push_back(Tensor::RandomInts(positions, 0, 8192, 3));
+        const std::string what = (determinism == Determinism::kBitExact ? "bit-exact " : "") + ToString(positions) +
+                                 " " + Describe(z, AttentionMask::kCausal);
+        ExpectClose(PackedTurned(AttentionMask::kCausal, z.hq / z.hk), inputs, what, {.determinism = determinism});
+      }
+    }
+  }
+}
+
 // Nearly all of a row's weight is on few keys, and masked scores are among the largest.
 TEST(CudaAttentionSm90, LargeScores) {
   STRATA_NEEDS_GPU();

@@ -70,6 +70,17 @@ GraphFn Packed(AttentionMask mask, int64_t group) {
   };
 }
 
+// The same with positions of the rope before the starts, and dqkv turned back.
+GraphFn PackedTurned(AttentionMask mask, int64_t group) {
+  return [=](GraphBuilder& g, const Values& in) {
+    const Value starts = in.size() > 4 ? in[4] : Value{};
+    const RopeAttributes rope{500, RopeDirection::kInverse};
+    const PackedAttention a = AttentionPacked(g, in[0], in[1], mask, group, starts);
+    return Values{a.o_BSHD, a.lse_BSH,
+                  AttentionRopeBwd(g, in[2], in[0], a.o_BSHD, a.lse_BSH, in[1], in[3], mask, rope, group, starts)};
+  };
+}
+
 // q, k, v, positions, do -> o, lse, dq, dk, dv
 GraphFn Separate(AttentionMask mask) {
   return [=](GraphBuilder& g, const Values& in) {
@@ -157,6 +168,21 @@ void ExpectPackedDocumentsClose(const std::string& what, Cases cases, const GpuO
 TEST(CudaAttention, PackedDocuments) {
   STRATA_NEEDS_GPU();
   ExpectPackedDocumentsClose("", Cases::kSome);
+}
+
+TEST(CudaAttention, GradientsTurnedBack) {
+  STRATA_NEEDS_GPU();
+  for (const Sizes& z : kSizes) {
+    if (z.d % 2 != 0) continue;
+    const Tensor qkv = Tensor::Random(DType::kF64, {z.b, z.s, z.hq + 2 * z.hk, z.d}, 1), positions = Rising(z.s),
+                 d_o = Tensor::Random(DType::kF64, {z.b, z.s, z.hq, z.d}, 2);
+    const std::vector<Tensor> inputs = {qkv, positions, d_o, Tensor::RandomInts({z.b, z.s}, 0, 300, 3)};
+    ExpectClose(PackedTurned(AttentionMask::kFull, z.hq / z.hk), inputs, Describe(z, AttentionMask::kFull));
+    std::vector<Tensor> documents = inputs;
+    documents.push_back(StartsOf(kSmallDocuments[0], z.b, positions));
+    ExpectClose(PackedTurned(AttentionMask::kCausal, z.hq / z.hk), documents,
+                "documents " + Describe(z, AttentionMask::kCausal));
+  }
 }
 
 // Rows of several documents of typical length: cuDNN or the plain kernels, whichever is faster.
