@@ -19,10 +19,15 @@ using KernelFn = void (*)(GemmArgs);
 struct Entry {
   bool transpose_a, transpose_b;
   Epilogue epilogue;
+  int steps;            // of the store of a tile
   KernelFn pair, four;  // by the blocks of a cluster
 };
 template <Major kA, Major kB, Epilogue kEpilogue>
-constexpr Entry kEntry{kA == Major::kMN, kB == Major::kK, kEpilogue, sm90::GemmKernel<kA, kB, kEpilogue, 1>,
+constexpr Entry kEntry{kA == Major::kMN,
+                       kB == Major::kK,
+                       kEpilogue,
+                       sm90::kStoreSteps<kEpilogue>,
+                       sm90::GemmKernel<kA, kB, kEpilogue, 1>,
                        sm90::GemmKernel<kA, kB, kEpilogue, 2>};
 constexpr Entry kEntries[] = {
     kEntry<Major::kK, Major::kK, Epilogue::kRound>,   kEntry<Major::kK, Major::kMN, Epilogue::kRound>,
@@ -48,12 +53,16 @@ int64_t Tiles(const GemmShape& s, Sm90Config config) {
   return Ceil(s.m, 2 * sm90::kTileM) * Ceil(s.n, config.blocks / 2 * sm90::kTileN);
 }
 
+// Steps of a store are spread over the next tile where it has blocks of k enough.
+int StepMask(const Entry& entry, int k_blocks) { return k_blocks >= 2 * entry.steps ? 1 : 0; }
+
 // x[rows, columns], rows `pitch` elements apart, in boxes of box_rows x 64.
 absl::StatusOr<CUtensorMap> MapOf(const void* x, int64_t rows, int64_t columns, int64_t pitch, int box_rows) {
   return sm90::BF16Map(x, {columns, rows}, {pitch}, {64, box_rows});
 }
 
-absl::StatusOr<GemmArgs> ArgsOf(const GemmShape& s, const GemmPlans::Operands& o, Sm90Config config, int clusters) {
+absl::StatusOr<GemmArgs> ArgsOf(const Entry& entry, const GemmShape& s, const GemmPlans::Operands& o, Sm90Config config,
+                                int clusters) {
   GemmArgs g{};
   const bool swiglu = s.fusion == GemmFusion::kSwiglu;
   const int64_t n = swiglu ? s.n / 2 : s.n;
@@ -87,6 +96,7 @@ absl::StatusOr<GemmArgs> ArgsOf(const GemmShape& s, const GemmPlans::Operands& o
   const int rows = static_cast<int>(Ceil(s.m, 2 * sm90::kTileM));
   g.grid = {rows, static_cast<int>(Tiles(s, config) / rows), config.group, static_cast<int>(Ceil(s.k, sm90::kTileK))};
   g.grid.direct = g.grid.Tiles();
+  g.step_mask = StepMask(entry, g.grid.k_blocks);
   const int64_t parts = int64_t{config.blocks} * clusters * sm90::kPartFloats * 4;
   if (config.cut_k && g.grid.direct % clusters != 0 && kFlagBytes + parts <= static_cast<int64_t>(o.workspace.size())) {
     g.grid.direct = std::max(0, g.grid.Tiles() / clusters - 1) * clusters;
@@ -157,7 +167,7 @@ absl::Status Sm90Gemm::Run(const GemmShape& s, const GemmPlans::Operands& o, Sm9
   }
   const int clusters = at->second;
   if (clusters == 0) return absl::InternalError("no cluster of blocks fits this GPU");
-  ASSIGN_OR_RETURN(const GemmArgs args, ArgsOf(s, o, config, clusters));
+  ASSIGN_OR_RETURN(const GemmArgs args, ArgsOf(*entry, s, o, config, clusters));
   if (args.ready != nullptr) {
     RETURN_IF_ERROR(CudaStatus(cudaMemsetAsync(args.ready, 0, kFlagBytes, o.stream), "GemmKernel"));
   }

@@ -152,7 +152,7 @@ __device__ __forceinline__ void Consume(const GemmArgs& args, const SharedMemory
         parity ^= 1;
       }
       if (adds && k == work.first) PrefetchC(args, row, column);
-      if (stored < kSteps) StoreAt<kEpilogue>(stored++, stage >> 31, args, w, tile);
+      if (stored < kSteps && (k & args.step_mask) == 0) StoreAt<kEpilogue>(stored++, stage >> 31, args, w, tile);
     }
     while (stored < kSteps) StoreAt<kEpilogue>(stored++, stage >> 31, args, w, tile);
     tile.row = row;

@@ -29,7 +29,8 @@ struct GemmArgs {
   const CudaBF16 *c, *bias;  // or null
   float* d32;                // of kFloat32
   bool accumulate;
-  int m, n;  // of kSwiglu, n is the width of E
+  int m, n;       // of kSwiglu, n is the width of E
+  int step_mask;  // a step of a store in blocks of k of which these bits are 0
   TileGrid grid;
   float* parts;  // [blocks, kPartFloats]
   int* ready;    // [blocks, 2]: whether a warpgroup's partial sums are written
@@ -105,19 +106,22 @@ __device__ __forceinline__ void LoadGateUp(const GemmArgs& args, const WarpMemor
 // g, u -> the gradients by them, of swiglu, where dh is that of its result.
 __device__ __forceinline__ void SwigluDx(uint32_t dh, uint32_t& gate, uint32_t& up) {
   const float2 d = Unpack(dh), g = Unpack(gate), u = Unpack(up);
-  const float sx = Sigmoid<CudaBF16>(g.x), sy = Sigmoid<CudaBF16>(g.y);
-  gate = Pack(d.x * u.x * sx * (1.0f + g.x * (1.0f - sx)), d.y * u.y * sy * (1.0f + g.y * (1.0f - sy)));
-  up = Pack(d.x * g.x * sx, d.y * g.y * sy);
+  const float sx = Sigmoid<CudaBF16>(g.x), sy = Sigmoid<CudaBF16>(g.y), x = g.x * sx, y = g.y * sy;  // silu
+  gate = Pack(d.x * u.x * (sx + (x - x * sx)), d.y * u.y * (sy + (y - y * sy)));
+  up = Pack(d.x * x, d.y * y);
 }
-// They become the gradients in place, and these go to D.
+// Half a chunk each time: they become the gradients in place, and these go to D.
+template <int kHalf>
 __device__ __forceinline__ void StoreGateUp(uint32_t zero, const GemmArgs& args, const WarpMemory& w, Tile& tile,
                                             const uint32_t* dh, int column) {
   const int lane = threadIdx.x % 32, r = lane % 16;
-  Wait(w.loaded, tile.parity);
-  tile.parity ^= 1;
+  if constexpr (kHalf == 0) {
+    Wait(w.loaded, tile.parity);
+    tile.parity ^= 1;
+  }
   const uint32_t line = Shared(w.staging) + r * 128;
 #pragma unroll
-  for (int j = 0; j < 8; j += 2) {
+  for (int j = kHalf * 4; j < kHalf * 4 + 4; j += 2) {
     const uint32_t at = line + ((j + lane / 16) ^ (r % 8)) * 16;
     uint32_t gate[4], up[4];
     LoadMatrices(gate, at);
@@ -127,16 +131,19 @@ __device__ __forceinline__ void StoreGateUp(uint32_t zero, const GemmArgs& args,
     StoreMatrices(at, gate[0], gate[1], gate[2], gate[3]);
     StoreMatrices(at + kChunkBytes, up[0], up[1], up[2], up[3]);
   }
-  FenceToAsync();
-  __syncwarp();
-  if (lane == 0) {
-    StoreTile(&args.d, w.staging, column, tile.row);
-    StoreTile(&args.d_up, w.staging + kChunkBytes, column, tile.row);
-    CommitStores();
+  if constexpr (kHalf == 1) {
+    FenceToAsync();
+    __syncwarp();
+    if (lane == 0) {
+      StoreTile(&args.d, w.staging, column, tile.row);
+      StoreTile(&args.d_up, w.staging + kChunkBytes, column, tile.row);
+      CommitStores();
+    }
   }
 }
 
-// What is done with a tile beside the next one's products, a step in every block of k. `zero` is 0, which the compiler does not know: what
+// What is done with a tile beside the next one's products, at most a step in a block of k: one is in flight then, and two warps of a
+// scheduler have about 1000 instructions until it ends. `zero` is 0, which the compiler does not know: what
 // depends on the tile alone it would compute before that loop, for all steps, and registers are short.
 template <Epilogue kEpilogue>
 inline constexpr int kStoreSteps = 0;
@@ -145,15 +152,15 @@ inline constexpr int kStoreSteps<Epilogue::kRound> = 4;
 template <>
 inline constexpr int kStoreSteps<Epilogue::kSwiglu> = 8;
 template <>
-inline constexpr int kStoreSteps<Epilogue::kSwigluDx> = 8;
+inline constexpr int kStoreSteps<Epilogue::kSwigluDx> = 12;
 template <Epilogue kEpilogue, int kStep>
 __device__ __forceinline__ void StoreStep(uint32_t zero, const GemmArgs& args, const WarpMemory& w, Tile& tile) {
   if constexpr (kEpilogue == Epilogue::kSwigluDx) {
-    constexpr int kChunk = kStep / 2;
-    if constexpr (kStep % 2 == 0) {
+    constexpr int kChunk = kStep / 3;
+    if constexpr (kStep % 3 == 0) {
       LoadGateUp(args, w, tile, tile.column + kChunk * 64);
     } else {
-      StoreGateUp(zero, args, w, tile, tile.packed + kChunk * 16, tile.column + kChunk * 64);
+      StoreGateUp<kStep % 3 - 1>(zero, args, w, tile, tile.packed + kChunk * 16, tile.column + kChunk * 64);
     }
   } else if constexpr (kStep < 4) {  // kSwiglu: gate, gate, up, up
     uint8_t* chunk = w.staging + kStep % 2 * kChunkBytes;
@@ -174,12 +181,18 @@ __device__ __forceinline__ void StoreStep(uint32_t zero, const GemmArgs& args, c
     if constexpr (kHalf == 1) EndChunk(&args.e, chunk, tile.column + kChunk * 64, tile.row);
   }
 }
-template <Epilogue kEpilogue, int kStep = 0>
+template <Epilogue kEpilogue, int kFirst = 0, int kEnd = kStoreSteps<kEpilogue>>
 __device__ __forceinline__ void StoreAt(int step, uint32_t zero, const GemmArgs& args, const WarpMemory& w,
                                         Tile& tile) {
-  if constexpr (kStep < kStoreSteps<kEpilogue>) {
-    if (step == kStep) StoreStep<kEpilogue, kStep>(zero, args, w, tile);
-    StoreAt<kEpilogue, kStep + 1>(step, zero, args, w, tile);
+  if constexpr (kEnd - kFirst == 1) {
+    StoreStep<kEpilogue, kFirst>(zero, args, w, tile);
+  } else if constexpr (kEnd > kFirst) {
+    constexpr int kMiddle = (kFirst + kEnd) / 2;
+    if (step < kMiddle) {
+      StoreAt<kEpilogue, kFirst, kMiddle>(step, zero, args, w, tile);
+    } else {
+      StoreAt<kEpilogue, kMiddle, kEnd>(step, zero, args, w, tile);
+    }
   }
 }
 // The lines of the warp's 16 x 256 of C, into the L2 cache.
