@@ -11,13 +11,13 @@
 #include "core/base/status.h"
 #include "core/exec/cuda_context.h"
 #include "core/kernels/attention_sm90.h"
-#include "core/kernels/attention_sm90_bwd.cuh"
+#include "core/kernels/attention_sm90_keys.cuh"
 
 namespace strata {
 namespace sm90 {
 namespace {
 
-constexpr int kKeys = 128, kConsumers = 2, kBackwardThreads = 128 * (kConsumers + 1);
+constexpr int kConsumers = 2, kBackwardThreads = 128 * (kConsumers + 1);
 constexpr int kRowUnit = 128;       // queries are padded to a multiple of it
 constexpr int kCounterFloats = 64;  // place of the counter in the workspace
 
@@ -90,21 +90,20 @@ struct BackwardConsumer {
   const Work& w;
   typename Z::Shared& sh;
   const int group;  // of the consumers
-  static constexpr int kQBox = Z::kM * kBoxRowBytes, kKBox = kKeys * kBoxRowBytes;
+  static constexpr int kQBox = Z::kM * kBoxRowBytes;
 
   Ring<Z::kQStages> qs;    // of the next scores
   Ring<Z::kDoStages> dos;  // of the next dp
   float dk[Z::kD / 2], dv[Z::kD / 2], s[Z::kM / 2], dp[Z::kM / 2], dq[32];
   uint32_t p[Z::kM / 4], ds[Z::kM / 4];  // ds where dq is made elsewhere
 
-  __device__ __forceinline__ static int Own() { return static_cast<int>(threadIdx.x) % 128; }
   __device__ __forceinline__ static void Release(uint64_t& bar) {
     if (threadIdx.x % 32 == 0) Arrive(&bar);
   }
 
   // to = own keys of `keys` times `queries`, transposed scores. Issues.
   __device__ __forceinline__ void Scores(float (&to)[Z::kM / 2], const uint16_t* keys, const uint16_t* queries) {
-    IssueScores<Z::kD>(to, keys + group * 64 * kBoxColumns, kKBox, queries, kQBox);
+    IssueScores<Z::kD>(to, keys + group * 64 * kBoxColumns, kKeysBox, queries, kQBox);
   }
   // to += weights^T times `queries`.
   __device__ __forceinline__ void Gradient(float (&to)[Z::kD / 2], uint32_t (&weights)[Z::kM / 4],
@@ -125,7 +124,7 @@ struct BackwardConsumer {
     WgmmaFence();
 #pragma unroll
     for (int i = 0; i < Z::kM / 16; ++i) {
-      Wgmma<Major::kK, Major::kMN>(dk, x + StepK<Major::kK>(i, kKBox), y + StepK<Major::kMN>(i, 0), 1);
+      Wgmma<Major::kK, Major::kMN>(dk, x + StepK<Major::kK>(i, kKeysBox), y + StepK<Major::kMN>(i, 0), 1);
     }
     WgmmaCommit();
   }
@@ -144,58 +143,10 @@ struct BackwardConsumer {
   }
 
   // s := p^T of the tile of queries from q0.
-  __device__ __forceinline__ void Probabilities(int q0, const float* lse2) {
-    const int column = static_cast<int>(threadIdx.x) % 4 * 2;
-    if ((a.causal && w.k0 + kKeys - 1 > q0) || w.k0 + kKeys > a.t) {
-      const int key = w.k0 + 64 * group + Own() / 32 * 16 + Own() % 32 / 4;
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const int first = key + 8 * r >= a.t ? Z::kM : a.causal ? key + 8 * r - q0 - column : 0;  // that sees the key
-#pragma unroll
-        for (int j = 0; j < Z::kM / 8; ++j) {
-#pragma unroll
-          for (int e = 0; e < 2; ++e) {
-            if (8 * j + e < first) s[4 * j + 2 * r + e] = -INFINITY;
-          }
-        }
-      }
-    }
-    const float c = a.scale * kLog2E;
-#pragma unroll
-    for (int j = 0; j < Z::kM / 8; ++j) {
-      const float2 l = *reinterpret_cast<const float2*>(lse2 + 8 * j + column);
-      s[4 * j] = Exp2(s[4 * j] * c - l.x);
-      s[4 * j + 1] = Exp2(s[4 * j + 1] * c - l.y);
-      s[4 * j + 2] = Exp2(s[4 * j + 2] * c - l.x);
-      s[4 * j + 3] = Exp2(s[4 * j + 3] * c - l.y);
-    }
+  __device__ __forceinline__ void MakeProbabilities(int q0, const float* lse2) {
+    Probabilities(a, w.k0, group, q0, lse2, s);
   }
 
-  // dp := ds^T.
-  __device__ __forceinline__ void ScoreGradient(const float* delta) {
-    const int column = static_cast<int>(threadIdx.x) % 4 * 2;
-#pragma unroll
-    for (int j = 0; j < Z::kM / 8; ++j) {
-      const float2 d = *reinterpret_cast<const float2*>(delta + 8 * j + column);
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        dp[4 * j + 2 * r] = s[4 * j + 2 * r] * (dp[4 * j + 2 * r] - d.x);
-        dp[4 * j + 2 * r + 1] = s[4 * j + 2 * r + 1] * (dp[4 * j + 2 * r + 1] - d.y);
-      }
-    }
-  }
-
-  // ds^T, rounded, to shared memory.
-  __device__ __forceinline__ void Share(uint16_t* to) {
-    const int row = 64 * group + Own() / 32 * 16 + Own() % 16, chunk = Own() % 32 / 16;
-#pragma unroll
-    for (int j = 0; j < Z::kM / 8; j += 2) {
-      StoreMatrices(Shared(to) + j / 8 * kKBox + ChunkAt(row, j % 8 + chunk), Pack(dp[4 * j], dp[4 * j + 1]),
-                    Pack(dp[4 * j + 2], dp[4 * j + 3]), Pack(dp[4 * j + 4], dp[4 * j + 5]),
-                    Pack(dp[4 * j + 6], dp[4 * j + 7]));
-    }
-    FenceToAsync();
-  }
   // p, and ds where dq is made elsewhere, := p^T and ds^T, rounded.
   __device__ __forceinline__ void Round() {
 #pragma unroll
@@ -206,16 +157,16 @@ struct BackwardConsumer {
   }
 
   __device__ __forceinline__ void AddQueryGradient(float* tile) {
-    float* const to = tile + group * 64 * 64 + Own() * 4;
+    float* const to = tile + group * 64 * 64 + InWarpgroup() * 4;
 #pragma unroll
     for (int i = 0; i < 8; ++i) AddToGlobal(to + i * 512, dq[4 * i], dq[4 * i + 1], dq[4 * i + 2], dq[4 * i + 3]);
   }
 
   // ds of the tile of queries whose dp is done, in dp and, where dq is made here, `buffer`.
   __device__ __forceinline__ void Weights(int do_slot, int buffer) {
-    ScoreGradient(sh.delta[do_slot]);
+    ScoreGradient(s, sh.delta[do_slot], dp);
     if constexpr (Z::kSums) {
-      Share(sh.ds[buffer]);
+      ShareRows(dp, 1, group, sh.ds[buffer]);
       __syncwarp();
       Release(sh.ds_full[buffer]);
     }
@@ -238,7 +189,7 @@ struct BackwardConsumer {
     if constexpr (kMore) {
       WgmmaWait<2>();
       FenceRegisters(s);
-      Probabilities(next_q0, sh.lse2[qs.slot]);
+      MakeProbabilities(next_q0, sh.lse2[qs.slot]);
     }
     WgmmaWait<1>();
     FenceRegisters(dq);
@@ -277,12 +228,12 @@ struct BackwardConsumer {
     if constexpr (kMore) {
       WgmmaWait<kTogether ? 3 : 2>();
       FenceRegisters(s);
-      Probabilities(next_q0, sh.lse2[qs.slot]);
+      MakeProbabilities(next_q0, sh.lse2[qs.slot]);
     }
     if constexpr (kTogether) {
       WgmmaWait<2>();
       FenceRegisters(dp);
-      ScoreGradient(sh.delta[dos.slot]);
+      ScoreGradient(s, sh.delta[dos.slot], dp);
     } else if constexpr (kMore) {
       WgmmaWait<1>();
       FenceRegisters(dv), FenceRegisters(p);
@@ -292,7 +243,7 @@ struct BackwardConsumer {
     FenceRegisters(dv), FenceRegisters(dk), FenceRegisters(p), FenceRegisters(ds);
     if constexpr (kMore) {
       FenceRegisters(s), FenceRegisters(dp);
-      if constexpr (!kTogether) ScoreGradient(sh.delta[dos.slot]);
+      if constexpr (!kTogether) ScoreGradient(s, sh.delta[dos.slot], dp);
     }
     Release(sh.do_empty[do_slot]);
     Release(sh.q_empty[q_slot]);
@@ -312,7 +263,7 @@ struct BackwardConsumer {
     Scores(s, sh.k, sh.q[0]);
     WgmmaWait<0>();
     FenceRegisters(s);
-    Probabilities(w.first * Z::kM, sh.lse2[0]);
+    MakeProbabilities(w.first * Z::kM, sh.lse2[0]);
     Wait(&sh.v_full, 0);
     Wait(&sh.do_full[0], 0);
     Scores(dp, sh.v, sh.d_o[0]);
@@ -338,27 +289,9 @@ struct BackwardConsumer {
     }
   }
 
-  // Through the rows of shared memory that hold the warpgroup's keys or values.
   __device__ __forceinline__ void Store(const float (&x)[Z::kD / 2], float factor, uint16_t* through,
                                         const CUtensorMap& map) {
-    const int row = 64 * group + Own() / 32 * 16 + Own() % 16, chunk = Own() % 32 / 16;
-#pragma unroll
-    for (int j = 0; j < Z::kD / 8; j += 2) {
-      StoreMatrices(Shared(through) + j / 8 * kKBox + ChunkAt(row, j % 8 + chunk),
-                    Pack(x[4 * j] * factor, x[4 * j + 1] * factor), Pack(x[4 * j + 2] * factor, x[4 * j + 3] * factor),
-                    Pack(x[4 * j + 4] * factor, x[4 * j + 5] * factor),
-                    Pack(x[4 * j + 6] * factor, x[4 * j + 7] * factor));
-    }
-    FenceToAsync();
-    NamedBarrier(2 + group, 128);
-    if (Own() == 0 && w.k0 + 64 * group < a.t) {
-#pragma unroll
-      for (int b = 0; b < Z::kBoxes; ++b) {
-        StoreBox(through + b * kKeys * kBoxColumns + group * 64 * kBoxColumns, map, b * kBoxColumns, w.kv,
-                 w.k0 + 64 * group, w.b);
-      }
-      CommitStores();
-    }
+    StoreKeys<Z::kD>(x, factor, group, through, map, w.kv, w.k0 + 64 * group, w.b, a.t);
   }
 
   __device__ __forceinline__ void Run(const CUtensorMap& dk_map, const CUtensorMap& dv_map) {
@@ -366,7 +299,7 @@ struct BackwardConsumer {
     Store(dv, 1, sh.v, dv_map);                    // only this warpgroup reads them
     if constexpr (Z::kSums) NamedBarrier(1, 256);  // both are done with the keys
     Store(dk, a.scale, sh.k, dk_map);
-    if (Own() == 0) WaitStoresRead<0>();
+    if (InWarpgroup() == 0) WaitStoresRead<0>();
   }
 };
 
