@@ -33,8 +33,9 @@ inline constexpr int64_t kGemmWorkspaceBytes = int64_t{64} << 20;
 // What is done with a product's result before it leaves the chip. kSwiglu: B^T is gate's rows [n / 2, k], then up's; D is gate | up
 // and h[m, n / 2] = silu(gate) up. kSwigluDx: the product is dh[m, n]; D[m, 2 n] is the gradient by gate | up. kGelu: D is pre, with
 // its bias, and h[m, n] = gelu(pre), in the tanh form. kGeluDx: the product is dh; D is the gradient by pre. The latter two are
-// cuBLASLt's, which does them in float32, before D is rounded; n is a multiple of 8.
-enum class GemmFusion : uint8_t { kNone, kSwiglu, kSwigluDx, kGelu, kGeluDx };
+// cuBLASLt's, which does them in float32, before D is rounded; n is a multiple of 8. kRope: rows of D are heads, of which the first are
+// turned (core/ops/rope.h).
+enum class GemmFusion : uint8_t { kNone, kSwiglu, kSwigluDx, kGelu, kGeluDx, kRope };
 
 // D[m, n] = op(A) op(B) + beta C (+ bias), row-major; sums in float32. A and B are contiguous and have one dtype. C has D's dtype,
 // shape and pitch, and may be D.
@@ -46,6 +47,7 @@ struct GemmShape {
   int32_t align = 256;  // bytes: the least alignment of the operands
   int64_t ldd = 0;      // elements from one row of D to the next; 0: n
   GemmFusion fusion = GemmFusion::kNone;
+  int32_t head_dim = 0;  // of kRope
   int64_t pitch() const { return ldd > 0 ? ldd : n; }
   auto operator<=>(const GemmShape&) const = default;
 };
@@ -68,6 +70,10 @@ class GemmPlans {
     void* h = nullptr;              // kSwiglu: [m, n / 2]; kGelu: [m, n]
     const void* gate_up = nullptr;  // kSwigluDx: [m, 2 n]
     const void* pre = nullptr;      // kGeluDx: [m, n]
+    // kRope: a table of rotations in fragments (rope_cuda.h); row r of D takes row r mod angle_rows, and columns before `turned`, a
+    // multiple of head_dim, are turned.
+    const void* angles = nullptr;
+    int64_t angle_rows = 0, turned = 0;
   };
   // Chooses the algorithm of the shape: the fastest, or cuBLASLt's first that runs, always the same one. Writes random numbers
   // over all operands. Blocks. Errors: FailedPrecondition where cuBLASLt has none for it.

@@ -33,11 +33,13 @@ constexpr Entry kEntries[] = {
     kEntry<Major::kK, Major::kK, Epilogue::kRound>,   kEntry<Major::kK, Major::kMN, Epilogue::kRound>,
     kEntry<Major::kMN, Major::kMN, Epilogue::kRound>, kEntry<Major::kMN, Major::kMN, Epilogue::kFloat32>,
     kEntry<Major::kK, Major::kK, Epilogue::kSwiglu>,  kEntry<Major::kK, Major::kMN, Epilogue::kSwigluDx>,
+    kEntry<Major::kK, Major::kK, Epilogue::kRope64>,  kEntry<Major::kK, Major::kK, Epilogue::kRope128>,
 };
 
 Epilogue EpilogueOf(const GemmShape& s) {
   if (s.fusion == GemmFusion::kSwiglu) return Epilogue::kSwiglu;
   if (s.fusion == GemmFusion::kSwigluDx) return Epilogue::kSwigluDx;
+  if (s.fusion == GemmFusion::kRope) return s.head_dim == 64 ? Epilogue::kRope64 : Epilogue::kRope128;
   return s.out == DType::kF32 ? Epilogue::kFloat32 : Epilogue::kRound;
 }
 
@@ -90,6 +92,9 @@ absl::StatusOr<GemmArgs> ArgsOf(const Entry& entry, const GemmShape& s, const Ge
     ASSIGN_OR_RETURN(g.d, MapOf(o.d, s.m, s.n, s.pitch(), kBoxRows));
     if (o.beta != 0) g.c = static_cast<const CudaBF16*>(o.c != nullptr ? o.c : o.d);
     g.bias = static_cast<const CudaBF16*>(o.bias);
+    g.angles = static_cast<const float4*>(o.angles);
+    g.angle_rows = static_cast<int>(o.angle_rows);
+    g.turned = static_cast<int>(o.turned);
   }
   g.m = static_cast<int>(s.m);
   g.n = static_cast<int>(n);
@@ -132,6 +137,10 @@ bool Sm90Gemm::Runs(const GemmShape& s, const GemmPlans::Operands& o) const {
   // Indices of blocks of k are ints.
   if (Tiles(s, {}) * Ceil(s.k, sm90::kTileK) >= int64_t{1} << 30) return false;
   const bool pitched = s.pitch() != s.n;
+  if (s.fusion == GemmFusion::kRope) {  // a warp's 16 rows have consecutive rows of angles, whose indices are ints
+    const bool angles = o.angle_rows > 0 && o.angle_rows % 16 == 0 && o.angle_rows < int64_t{1} << 24;
+    if ((s.head_dim != 64 && s.head_dim != 128) || !angles || o.turned % s.head_dim != 0) return false;
+  }
   if (s.fusion != GemmFusion::kNone) return !s.bias && s.out == DType::kBF16 && o.beta == 0;
   if (s.out == DType::kF32)
     return !pitched && !s.bias && (o.beta == 0 || (o.beta == 1 && (o.c == nullptr || o.c == o.d)));

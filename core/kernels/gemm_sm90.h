@@ -1,6 +1,6 @@
 #pragma once
-// Matrix products of our own on Hopper's warpgroup instructions: bf16, also with SwiGLU or its gradient done on the results before they
-// leave the chip. GemmPlans times them beside cuBLASLt. CUDA sources only.
+// Matrix products of our own on Hopper's warpgroup instructions: bf16, also with SwiGLU, its gradient or rotary positions done on the
+// results before they leave the chip. GemmPlans times them beside cuBLASLt. CUDA sources only.
 
 #include <map>
 #include <string>

@@ -1,10 +1,11 @@
 #pragma once
 // What becomes of a tile of core/kernels/gemm_sm90.cuh: sums in registers, rounded and in 64 registers of each thread, are stored chunk by
 // chunk while the next tile's products run; chunks go through a warp's own shared memory and the copy engine. SwiGLU is computed of
-// the rounded values on the way.
+// the rounded values on the way, and heads are turned.
 
 #include "core/kernels/cuda_util.cuh"
 #include "core/kernels/gemm_sm90_schedule.h"
+#include "core/kernels/rope.cuh"
 #include "core/kernels/sm90.cuh"
 
 #if defined(__CUDA_ARCH__) && !defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -20,6 +21,8 @@ enum class Epilogue {
   kFloat32,   // D (+)= A B
   kSwiglu,    // B^T is gate's rows, then up's: D = bf16(A gate | A up), E = silu(D's gate) D's up
   kSwigluDx,  // H = bf16(A B); D = the gradient of swiglu by gate | up, from H, gate and up
+  kRope64,    // D = bf16(A B + bias), of which heads of 64 columns are turned (core/ops/rope.h)
+  kRope128,   // the same of 128
 };
 
 struct GemmArgs {
@@ -28,6 +31,9 @@ struct GemmArgs {
   CUtensorMap gate, up;      // kSwigluDx
   const CudaBF16 *c, *bias;  // or null
   float* d32;                // of kFloat32
+  const float4*
+      angles;  // kRope: of `angle_rows` rows, in fragments (core/kernels/rope_cuda.h); row r of D takes row r mod angle_rows
+  int angle_rows, turned;  // a multiple of 16; columns before `turned` are turned
   bool accumulate;
   int m, n;       // of kSwiglu, n is the width of E
   int step_mask;  // a step of a store in blocks of k of which these bits are 0
@@ -142,6 +148,57 @@ __device__ __forceinline__ void StoreGateUp(uint32_t zero, const GemmArgs& args,
   }
 }
 
+// kRope. Halves of a head lie kHalf columns apart, and so in one thread. {cos, sin} of columns 8 j + 2 (lane % 4) of a half come for four j
+// at a time into the two chunks: 512 bytes for each j and 8 rows.
+template <int kHalf>
+__device__ __forceinline__ void FetchAngles(const GemmArgs& args, const WarpMemory& w, const Tile& tile, int part) {
+  __syncwarp();  // all have read what was there
+  if (threadIdx.x % 32 != 0) return;
+  WaitStoresRead<0>();
+  ArriveExpecting(w.loaded, 2 * kChunkBytes);
+  const int at = tile.row % args.angle_rows / 16 * (kHalf / 32) + part;
+  LoadBytes(w.staging, args.angles + at * (2 * kChunkBytes / 16), 2 * kChunkBytes, w.loaded);
+}
+template <int kHalf>
+__device__ __forceinline__ void TurnColumns(const GemmArgs& args, const WarpMemory& w, Tile& tile, int j) {
+  constexpr int kPartner = kHalf / 4;  // of packed values
+  const uint32_t angles = Shared(w.staging) + j % 4 * 1024 + threadIdx.x % 32 * 16;
+  const float4 a[2] = {LoadShared(angles), LoadShared(angles + 512)};
+#pragma unroll
+  for (int first = 0; first < 64; first += 2 * kPartner) {  // of a head
+    if (tile.column + first * 4 >= args.turned) return;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      uint32_t &u = tile.packed[first + 2 * j + h], &v = tile.packed[first + 2 * j + h + kPartner];
+      float2 x = Unpack(u), y = Unpack(v);
+      TurnPair(x.x, y.x, make_float2(a[h].x, a[h].y));
+      TurnPair(x.y, y.y, make_float2(a[h].z, a[h].w));
+      u = Pack(x.x, x.y);
+      v = Pack(y.x, y.y);
+    }
+  }
+}
+// Fetch; twice two j, and fetch the next; ...
+template <int kHalf, int kStep>
+__device__ __forceinline__ void TurnStep(const GemmArgs& args, const WarpMemory& w, Tile& tile) {
+  if (tile.column >= args.turned) return;
+  if constexpr (kStep % 2 == 1) {
+    Wait(w.loaded, tile.parity);
+    tile.parity ^= 1;
+  }
+  if constexpr (kStep > 0) {
+    TurnColumns<kHalf>(args, w, tile, 2 * kStep - 2);
+    TurnColumns<kHalf>(args, w, tile, 2 * kStep - 1);
+  }
+  if constexpr (kStep % 2 == 0 && kStep < kHalf / 16) FetchAngles<kHalf>(args, w, tile, kStep / 2);
+}
+template <Epilogue kEpilogue>
+inline constexpr int kHalfHead = kEpilogue == Epilogue::kRope64    ? 32
+                                 : kEpilogue == Epilogue::kRope128 ? 64
+                                                                   : 0;
+template <Epilogue kEpilogue>
+inline constexpr int kTurnSteps = kHalfHead<kEpilogue> == 0 ? 0 : kHalfHead<kEpilogue> / 16 + 1;
+
 // What is done with a tile beside the next one's products, at most a step in a block of k: one is in flight then, and two warps of a
 // scheduler have about 1000 instructions until it ends. `zero` is 0, which the compiler does not know: what
 // depends on the tile alone it would compute before that loop, for all steps, and registers are short.
@@ -153,9 +210,17 @@ template <>
 inline constexpr int kStoreSteps<Epilogue::kSwiglu> = 8;
 template <>
 inline constexpr int kStoreSteps<Epilogue::kSwigluDx> = 12;
+template <>
+inline constexpr int kStoreSteps<Epilogue::kRope64> = kTurnSteps<Epilogue::kRope64> + 4;
+template <>
+inline constexpr int kStoreSteps<Epilogue::kRope128> = kTurnSteps<Epilogue::kRope128> + 4;
 template <Epilogue kEpilogue, int kStep>
 __device__ __forceinline__ void StoreStep(uint32_t zero, const GemmArgs& args, const WarpMemory& w, Tile& tile) {
-  if constexpr (kEpilogue == Epilogue::kSwigluDx) {
+  if constexpr (kStep < kTurnSteps<kEpilogue>) {
+    TurnStep<kHalfHead<kEpilogue>, kStep>(args, w, tile);
+  } else if constexpr (kTurnSteps<kEpilogue> > 0) {
+    StoreStep<Epilogue::kRound, kStep - kTurnSteps<kEpilogue>>(zero, args, w, tile);
+  } else if constexpr (kEpilogue == Epilogue::kSwigluDx) {
     constexpr int kChunk = kStep / 3;
     if constexpr (kStep % 3 == 0) {
       LoadGateUp(args, w, tile, tile.column + kChunk * 64);

@@ -1,7 +1,7 @@
 // Products with element-wise work on their results (core/ops/fused.h), with M rows: gu[M, 2 F] = x (gate | up)^T and
 // h = silu(gate) up; dh = dy W_down and the gradient of gu; qkv[M, T D] = x (q | k | v)^T with the heads of q and k turned;
-// pre[M, F] = x W^T + b and h = gelu(pre); dh = dy W and the gradient of pre. A product of cuBLASLt, then a kernel over its
-// result, which is rounded to its dtype in between.
+// pre[M, F] = x W^T + b and h = gelu(pre); dh = dy W and the gradient of pre. A product, then a kernel over its result, which is
+// rounded to its dtype in between; or one kernel.
 
 #include "core/kernels/cuda_kernels.h"
 #include "core/kernels/gelu_cuda.h"
@@ -124,6 +124,23 @@ absl::Status DxGelu(const KernelArgs& a) {
                  StreamOf(a));
 }
 
+RopeTableCall AnglesOf(const KernelArgs& a, RopeTableOrder order) {
+  const FusedAttributes& f = FusedAttributesOf(a.op);
+  return {f.rope,
+          a.in[1].as<const int32_t>(),
+          a.in[1].shape.elements(),
+          f.head_dim / 2,
+          reinterpret_cast<float2*>(a.workspace.data()),
+          order};
+}
+
+absl::Status Rope(const KernelArgs& a) {  // the angles are there, in rows
+  ASSIGN_OR_RETURN(const Product p, Multiply<Qkv>(a));
+  const int64_t D = FusedAttributesOf(a.op).head_dim, turned = (a.in[2].shape[0] + a.in[3].shape[0]) / D;
+  return TurnHeads(AnglesOf(a, RopeTableOrder::kRows), {p.shape.out, p.shape.m, p.shape.n / D, turned, p.y, p.y},
+                   StreamOf(a));
+}
+
 // The same in one kernel, where there is one and it is faster.
 using Fused = std::pair<GemmShape, GemmPlans::Operands>;
 using DescribeFused = absl::StatusOr<Fused> (*)(const KernelArgs&);
@@ -158,8 +175,20 @@ absl::StatusOr<Fused> FusedDxGelu(const KernelArgs& a) {
   return f;
 }
 
-// Whether a kernel may do it all: cuBLASLt has the tanh form of gelu, for rows of 16-byte units.
+absl::StatusOr<Fused> FusedRope(const KernelArgs& a) {
+  ASSIGN_OR_RETURN(const Product p, Described<Qkv>(a));
+  Fused f{p.shape, OperandsOf(p, a)};
+  f.first.fusion = GemmFusion::kRope;
+  f.first.head_dim = static_cast<int32_t>(FusedAttributesOf(a.op).head_dim);
+  f.second.angles = a.workspace.data();
+  f.second.angle_rows = a.in[1].shape.elements();
+  f.second.turned = a.in[2].shape[0] + a.in[3].shape[0];
+  return f;
+}
+
+// Whether a kernel may do it all: cuBLASLt has the tanh form of gelu, for rows of 16-byte units; ours takes angles of 16 rows.
 bool MayFuse(const KernelArgs& a, const GemmShape& s) {
+  if (s.fusion == GemmFusion::kRope) return a.in[1].shape.elements() % 16 == 0;
   if (s.fusion != GemmFusion::kGelu && s.fusion != GemmFusion::kGeluDx) return true;
   return FusedAttributesOf(a.op).gelu == GeluKind::kTanh && s.out == DType::kBF16 && s.n % 8 == 0 && s.align >= 16;
 }
@@ -183,47 +212,51 @@ absl::Status RunFused(const KernelArgs& a) {
 
 absl::Status RunRope(const KernelArgs& a) {
   if (a.out[0].shape.elements() == 0) return absl::OkStatus();
-  const TensorRef& positions = a.in[1];
-  const FusedAttributes& attributes = FusedAttributesOf(a.op);
-  const int64_t D = attributes.head_dim;
-  const RopeTableCall table{attributes.rope, positions.as<const int32_t>(), positions.shape.elements(), D / 2,
-                            reinterpret_cast<float2*>(a.workspace.data())};
-  RETURN_IF_ERROR(MakeRopeTable(table, StreamOf(a)));
-  ASSIGN_OR_RETURN(const Product p, Multiply<Qkv>(a));
-  const int64_t turned = (a.in[2].shape[0] + a.in[3].shape[0]) / D;
-  return TurnHeads(table, {p.shape.out, p.shape.m, p.shape.n / D, turned, p.y, p.y}, StreamOf(a));
+  ASSIGN_OR_RETURN(const Fused f, FusedRope(a));
+  ASSIGN_OR_RETURN(GemmPlans* const gemms, GemmPlansOf(a));
+  const bool fuses = MayFuse(a, f.first) && gemms->Fuses(f.first);
+  const RopeTableOrder order = fuses ? RopeTableOrder::kFragments : RopeTableOrder::kRows;
+  RETURN_IF_ERROR(MakeRopeTable(AnglesOf(a, order), StreamOf(a)));
+  return fuses ? gemms->Run(f.first, f.second) : Rope(a);
+}
+
+template <GemmPlans::Search kSearch>
+absl::Status PrepareRope(const KernelArgs& a) {
+  if (a.out[0].shape.elements() == 0) return absl::OkStatus();
+  RETURN_IF_ERROR(MakeRopeTable(AnglesOf(a, RopeTableOrder::kRows), StreamOf(a)));
+  return PrepareFused<Qkv, FusedRope, Rope, kSearch>(a);
 }
 
 int64_t RopeWorkspace(const Op& op, std::span<const TensorRef> in) { return TableBytes(op, in) + kGemmWorkspaceBytes; }
 int64_t Workspace(const Op&, std::span<const TensorRef>) { return kGemmWorkspaceBytes; }
 
-template <Describe kDescribe>
-Kernel Make(Run run, Determinism determinism, int64_t (*workspace)(const Op&, std::span<const TensorRef>) = Workspace) {
-  return {.run = run,
-          .workspace = workspace,
+template <Describe kDescribe, DescribeFused kFused, Run kApart>
+Kernel Make(Determinism determinism) {
+  return {.run = RunFused<kFused, kApart>,
+          .workspace = Workspace,
           .cost = OpCost,
-          .prepare = determinism == Determinism::kBitExact ? Prepare<kDescribe, GemmPlans::Search::kFirst>
-                                                           : Prepare<kDescribe, GemmPlans::Search::kTimed>};
+          .prepare = determinism == Determinism::kBitExact
+                         ? PrepareFused<kDescribe, kFused, kApart, GemmPlans::Search::kFirst>
+                         : PrepareFused<kDescribe, kFused, kApart, GemmPlans::Search::kTimed>};
 }
 
-template <Describe kDescribe, DescribeFused kFused, Run kApart>
-Kernel MakeFused(Determinism determinism) {
-  Kernel kernel = Make<kDescribe>(RunFused<kFused, kApart>, determinism);
-  kernel.prepare = determinism == Determinism::kBitExact
-                       ? PrepareFused<kDescribe, kFused, kApart, GemmPlans::Search::kFirst>
-                       : PrepareFused<kDescribe, kFused, kApart, GemmPlans::Search::kTimed>;
-  return kernel;
+Kernel MakeRope(Determinism determinism) {
+  return {.run = RunRope,
+          .workspace = RopeWorkspace,
+          .cost = OpCost,
+          .prepare = determinism == Determinism::kBitExact ? PrepareRope<GemmPlans::Search::kFirst>
+                                                           : PrepareRope<GemmPlans::Search::kTimed>};
 }
 
 }  // namespace
 
 void AddCudaLinearFusedKernels(KernelTable& table, Determinism determinism) {
   for (const DType t : {DType::kF32, DType::kBF16}) {
-    table.Add("linear_swiglu", t, MakeFused<GateUp, FusedForward<GateUp, GemmFusion::kSwiglu>, Swiglu>(determinism));
-    table.Add("linear_dx_swiglu", t, MakeFused<DxInDgu, FusedDxSwiglu, DxSwiglu>(determinism));
-    table.Add("linear_bias_gelu", t, MakeFused<Affine, FusedForward<Affine, GemmFusion::kGelu>, Gelu>(determinism));
-    table.Add("linear_dx_gelu", t, MakeFused<DxInDpre, FusedDxGelu, DxGelu>(determinism));
-    table.Add("linear_rope", t, Make<Qkv>(RunRope, determinism, RopeWorkspace));
+    table.Add("linear_swiglu", t, Make<GateUp, FusedForward<GateUp, GemmFusion::kSwiglu>, Swiglu>(determinism));
+    table.Add("linear_dx_swiglu", t, Make<DxInDgu, FusedDxSwiglu, DxSwiglu>(determinism));
+    table.Add("linear_bias_gelu", t, Make<Affine, FusedForward<Affine, GemmFusion::kGelu>, Gelu>(determinism));
+    table.Add("linear_dx_gelu", t, Make<DxInDpre, FusedDxGelu, DxGelu>(determinism));
+    table.Add("linear_rope", t, MakeRope(determinism));
   }
 }
 

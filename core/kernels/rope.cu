@@ -14,14 +14,21 @@ namespace {
 
 constexpr int kThreads = 128, kWidth = 8;
 
-__global__ void Angles(const int32_t* positions, int64_t count, int half, RopeAttributes rope, float2* table) {
+// Where the pair of row p and column i is in kFragments.
+__device__ __forceinline__ int64_t InFragments(int64_t p, int i, int half) {
+  return (((p / 16 * (half / 8) + i / 8) * 2 + p % 16 / 8) * 8 + p % 8) * 8 + i % 8;
+}
+
+__global__ void Angles(const int32_t* positions, int64_t count, int half, RopeAttributes rope, RopeTableOrder order,
+                       float2* table) {
   for (int i = threadIdx.x; i < half; i += blockDim.x) {
     const double frequency = ScaledFrequency(rope.scaling, pow(rope.theta, -static_cast<double>(i) / half));
     const double sign = rope.direction == RopeDirection::kForward ? 1 : -1;
     for (int64_t p = blockIdx.x; p < count; p += gridDim.x) {
       double s, c;
       sincos(positions[p] * frequency, &s, &c);
-      table[p * half + i] = make_float2(static_cast<float>(c), static_cast<float>(sign * s));
+      const int64_t at = order == RopeTableOrder::kRows ? p * half + i : InFragments(p, i, half);
+      table[at] = make_float2(static_cast<float>(c), static_cast<float>(sign * s));
     }
   }
 }
@@ -109,7 +116,7 @@ int64_t Workspace(const Op&, std::span<const TensorRef> in) {
 
 absl::Status MakeRopeTable(const RopeTableCall& c, cudaStream_t stream) {
   Angles<<<static_cast<unsigned>(std::min<int64_t>(c.count, 1024)), 64, 0, stream>>>(
-      c.positions, c.count, static_cast<int>(c.half), c.rope, c.table);
+      c.positions, c.count, static_cast<int>(c.half), c.rope, c.order, c.table);
   return Launched("the angles of rope");
 }
 

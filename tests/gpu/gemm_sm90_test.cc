@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
 #include "core/exec/cuda_context.h"
+#include "core/kernels/rope_cuda.h"
 #include "core/kernels/sm90_host.h"
 #include "tests/testing/gpu.h"
 
@@ -28,6 +29,11 @@ double FromBF16(uint16_t x) {
   float f;
   std::memcpy(&f, &bits, 4);
   return f;
+}
+// Of the pair at this row and column in a table [.., half] of rotations in fragments (core/kernels/rope_cuda.h).
+int64_t InFragments(int64_t row, int64_t column, int64_t half) {
+  const int64_t block = row / 16 * (half / 8) + column / 8, thread = row % 8 * 4 + column % 8 / 2;
+  return (block * 64 + row % 16 / 8 * 32 + thread) * 2 + column % 2;
 }
 double Sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
@@ -101,7 +107,7 @@ class Operands {
  public:
   explicit Operands(const Case& c) : case_(c) {
     uint32_t seed = 1;
-    for (Buffer* x : {&a_, &b_, &bias_, &addend_, &gate_up_}) x->Fill(seed++);
+    for (Buffer* x : {&a_, &b_, &bias_, &addend_, &gate_up_, &angles_}) x->Fill(seed++);
     const GemmShape& s = c.shape;
     std::vector<double> a(s.m * s.k), b(s.n * s.k);  // rows along k
     for (int64_t i = 0; i < s.m; ++i) {
@@ -137,7 +143,11 @@ class Operands {
                                 workspace,
                                 nullptr,
                                 swiglu() ? h.device() : nullptr,
-                                dx() ? gate_up_.device() : nullptr};
+                                dx() ? gate_up_.device() : nullptr,
+                                nullptr,
+                                rope() ? angles_.device() : nullptr,
+                                kAngleRows,
+                                turned()};
     if (!own.Runs(s, o)) return absl::FailedPreconditionError("does not run");
     RETURN_IF_ERROR(own.Run(s, o, config));
     RETURN_IF_ERROR(CudaStatus(cudaDeviceSynchronize(), "a product"));
@@ -149,6 +159,8 @@ class Operands {
 
  private:
   bool swiglu() const { return case_.shape.fusion == GemmFusion::kSwiglu; }
+  bool rope() const { return case_.shape.fusion == GemmFusion::kRope; }
+  int64_t turned() const { return rope() ? case_.shape.n / case_.shape.head_dim * 2 / 3 * case_.shape.head_dim : 0; }
   bool dx() const { return case_.shape.fusion == GemmFusion::kSwigluDx; }
 
   double ErrorOfD(const Buffer& d) const {
@@ -163,6 +175,12 @@ class Operands {
           const double dh = FromBF16(ToBF16(static_cast<float>(sum)));
           e.Add(d.At(gate), dh * u * sig * (1 + g * (1 - sig)));
           e.Add(d.At(up), dh * g * sig);
+        } else if (j < turned()) {
+          const int64_t half = s.head_dim / 2, at = j % s.head_dim, first = i * s.n + j - at + at % half,
+                        angle = 2 * InFragments(i % kAngleRows, at % half, half);
+          const auto rounded = [&](int64_t x) { return FromBF16(ToBF16(static_cast<float>(product_[x]))); };
+          const double u = rounded(first), v = rounded(first + half), c = angles_.At(angle), t = angles_.At(angle + 1);
+          e.Add(d.At(i * s.n + j), at < half ? u * c - v * t : v * c + u * t);
         } else {
           e.Add(d.At(i * s.pitch() + j), sum);
         }
@@ -183,6 +201,8 @@ class Operands {
   const Case case_;
   Buffer a_{case_.shape.m * case_.shape.k, 2}, b_{case_.shape.k * case_.shape.n, 2}, bias_{case_.shape.n, 2};
   Buffer addend_{case_.shape.m * case_.shape.n, SizeOf(case_.shape.out)};
+  static constexpr int64_t kAngleRows = 48;
+  Buffer angles_{rope() ? kAngleRows * case_.shape.head_dim : 0, 4};
   Buffer gate_up_{dx() ? 2 * case_.shape.m * case_.shape.n : 0, 2};
   std::vector<double> product_;
 };
@@ -251,6 +271,20 @@ TEST(CudaSm90Gemm, Swiglu) {
   ExpectClose(cases);
 }
 
+// Heads that a tile has whole, that end within one, and that are not turned; rows of angles that repeat within a tile.
+TEST(CudaSm90Gemm, Rope) {
+  std::vector<Case> cases;
+  for (const auto& [m, heads, k] : {std::tuple{256, 6, 64}, {264, 3, 1000}, {528, 9, 2048}}) {
+    for (const int d : {64, 128}) {
+      Case c{{m, heads * d, k, false, true}};
+      c.shape.fusion = GemmFusion::kRope;
+      c.shape.head_dim = d;
+      cases.push_back(c);
+    }
+  }
+  ExpectClose(cases);
+}
+
 // Sums cut along k are added in the same order every time.
 TEST(CudaSm90Gemm, RepeatsItsBits) {
   STRATA_NEEDS_GPU();
@@ -281,6 +315,53 @@ TEST(CudaSm90Gemm, RepeatsItsBits) {
     for (int64_t i = 0; i < s.m * s.n; ++i) values[i] = d.At(i);
     if (run == 0) first = values;
     EXPECT_TRUE(values == first) << "run " << run;
+  }
+}
+
+// So that bits do not depend on what was faster, but for those of the sums.
+TEST(CudaSm90Gemm, TurnsAsAKernelBehindItWould) {
+  STRATA_NEEDS_GPU();
+  const auto device = CudaDevice::Open(0);
+  ASSERT_TRUE(device.ok()) << device.status();
+  if (!sm90::KernelsRun((*device)->context().properties.major))
+    GTEST_SKIP() << "not a Hopper GPU, or a build for others";
+  Sm90Gemm own((*device)->context());
+  for (const int d : {64, 128}) {
+    constexpr int64_t kM = 384, kHeads = 12, kTurned = 8, kK = 1024, kRows = 64;
+    GemmShape s{kM, kHeads * d, kK, false, true};
+    Buffer a(s.m * s.k, 2), b(s.k * s.n, 2), positions(kRows, 4), apart(s.m * s.n, 2), fused(s.m * s.n, 2);
+    const Buffer rows(kRows * d, 4), fragments(kRows * d, 4);
+    a.Fill(1), b.Fill(2);
+    std::vector<int32_t> at(kRows);
+    std::iota(at.begin(), at.end(), 100);
+    ASSERT_EQ(cudaMemcpy(positions.device(), at.data(), kRows * 4, cudaMemcpyHostToDevice), cudaSuccess);
+    RopeTableCall table{RopeAttributes{},
+                        static_cast<const int32_t*>(positions.device()),
+                        kRows,
+                        d / 2,
+                        static_cast<float2*>(fragments.device()),
+                        RopeTableOrder::kFragments};
+    ASSERT_TRUE(MakeRopeTable(table, nullptr).ok());
+    table.table = static_cast<float2*>(rows.device());
+    table.order = RopeTableOrder::kRows;
+    ASSERT_TRUE(MakeRopeTable(table, nullptr).ok());
+    GemmPlans::Operands o{a.device(), b.device(), nullptr, nullptr, apart.device(), 0, {}, nullptr};
+    ASSERT_TRUE(own.Run(s, o, {8, false}).ok());
+    ASSERT_TRUE(TurnHeads(table, {kHalf, kM, kHeads, kTurned, apart.device(), apart.device()}, nullptr).ok());
+    s.fusion = GemmFusion::kRope;
+    s.head_dim = d;
+    o.d = fused.device();
+    o.angles = fragments.device();
+    o.angle_rows = kRows;
+    o.turned = kTurned * d;
+    ASSERT_TRUE(own.Runs(s, o));
+    ASSERT_TRUE(own.Run(s, o, {8, false}).ok());
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    apart.Download();
+    fused.Download();
+    int64_t unequal = 0;
+    for (int64_t i = 0; i < s.m * s.n; ++i) unequal += fused.At(i) == apart.At(i) ? 0 : 1;
+    EXPECT_EQ(unequal, 0) << "heads of " << d;
   }
 }
 

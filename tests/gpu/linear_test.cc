@@ -149,7 +149,8 @@ TEST(CudaLinear, RopeInTheProduct) {
   struct Case {
     int64_t b, s, k, kv, group, d;
   };
-  constexpr Case kAll[] = {{2, 64, 256, 4, 1, 128}, {3, 43, 128, 2, 4, 64}, {1, 5, 128, 1, 2, 6}, {2, 9, 384, 3, 1, 2}},
+  constexpr Case kAll[] = {{2, 64, 256, 4, 1, 128}, {3, 43, 128, 2, 4, 64},    {1, 5, 128, 1, 2, 6},
+                           {2, 9, 384, 3, 1, 2},    {2, 128, 1024, 8, 1, 128}, {2, 128, 1024, 8, 2, 64}},
                  kSmall[] = {{3, 43, 128, 2, 4, 64}, {1, 5, 128, 1, 2, 6}};
   for (const auto& [b, s, k, kv, group, d] : ShapesOf(kAll, kSmall)) {
     for (const Shape& positions : {Shape{s}, Shape{b, s}}) {
