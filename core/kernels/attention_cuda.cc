@@ -245,8 +245,7 @@ struct AttentionKernel {
     constexpr bool kForward = kPass == AttentionPass::kForward;
     if (Sm90AttentionTakes(c, CudaContextOf(a).properties.major)) {
       if (kForward) return Sm90AttentionForward(c, a.workspace.data(), StreamOf(a));
-      RETURN_IF_ERROR(Sm90AttentionBackward(c, kDeterminism, a.workspace.data(), StreamOf(a)));
-      return TurnBack(c, StreamOf(a));
+      return Sm90AttentionBackward(c, kDeterminism, a.workspace.data(), StreamOf(a));
     }
     RETURN_IF_ERROR(Check(c));
     c.row_sum = reinterpret_cast<float*>(a.workspace.data());

@@ -22,6 +22,9 @@ struct BackwardArgs {
   int* counter = nullptr;                   // of the tiles of queries that were taken
   // Sums of dq, where they are: [b, hq, padded * d], a warp's 16 rows of 64 columns in the order of its accumulators.
   float* dq = nullptr;
+  // Where dq and dk are turned back: [rows, d / 4] of {cos, sin, cos, sin}; rows from one row of the batch to the next, 0: the same.
+  const float4* angles = nullptr;
+  int angle_stride = 0;
 };
 
 // to = the 64 rows at `own` times the 2 kN at `other`, transposed; boxes of each lie so many bytes apart. Issues.
@@ -40,7 +43,7 @@ __device__ __forceinline__ void IssueScores(float (&to)[kN], const uint16_t* own
 
 // lse2, delta, a counter of 0, and zeros in the sums where they are.
 absl::Status PrepareRows(const AttentionCall& c, const BackwardArgs& args, cudaStream_t stream);
-// dq of its sums, which are of tiles of 8192 / d queries.
+// dq of its sums, which are of tiles of 8192 / d queries; turned back where there are angles.
 absl::Status RoundQueryGradient(const AttentionCall& c, const BackwardArgs& args, cudaStream_t stream);
 // The kernel by queries; needs lse2, delta and a counter of 0.
 absl::Status LaunchQueryGradient(const AttentionCall& c, BackwardArgs args, cudaStream_t stream);

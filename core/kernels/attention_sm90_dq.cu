@@ -5,7 +5,7 @@
 
 #include "core/base/status.h"
 #include "core/exec/cuda_context.h"
-#include "core/kernels/attention_sm90_bwd.cuh"
+#include "core/kernels/attention_sm90_rope.cuh"
 
 namespace strata {
 namespace sm90 {
@@ -254,6 +254,7 @@ struct QueryConsumer {
       if (number < 0) return;
       const Tile tile = TileAt(a, number);
       Compute(tile);
+      TurnRows<Z::kD>(a, tile.b, RowOf(tile), a.s, dq);
       Store(tile, to, stride);
     }
   }

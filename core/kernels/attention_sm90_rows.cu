@@ -1,7 +1,7 @@
 // Backward attention on Hopper: what is done row by row before and after its products. Memory-bound.
 #include "core/base/status.h"
 #include "core/exec/cuda_context.h"
-#include "core/kernels/attention_sm90_bwd.cuh"
+#include "core/kernels/attention_sm90_rope.cuh"
 
 namespace strata {
 namespace sm90 {
@@ -49,33 +49,58 @@ __global__ void __launch_bounds__(kRowThreads)
   }
 }
 
-// After: dq of a tile of queries, rounded. A warp has 16 rows of 64 columns.
+// After: dq of a tile of queries, of some heads in turn, which have the same angles. A part is 64 rows of 64 columns, a warp's 16 rows of it
+// a tile. A thread has columns and their partners: half of two parts that lie side by side where kD is 128, all of one where it is 64.
+constexpr int kRoundHeads = 4;
 template <int kD, int kM>
 __global__ void __launch_bounds__(256) Round(const BackwardArgs a, __nv_bfloat16* dq, int64_t row) {
-  constexpr int kPitch = 64 + 8;
-  __shared__ alignas(16) uint16_t tiles[8][16 * kPitch];
-  const int m = static_cast<int>(blockIdx.x), h = static_cast<int>(blockIdx.y), b = static_cast<int>(blockIdx.z);
+  constexpr bool kWide = kD == 128;
+  constexpr int kPitch = 64 + 8, kPart = 64 * 64;
+  static_assert(kM * kD == 2 * kPart);
+  __shared__ alignas(16) uint16_t tiles[2][4][16 * kPitch];  // by part and warp
+  const int m = static_cast<int>(blockIdx.x), h0 = static_cast<int>(blockIdx.y) * kRoundHeads,
+            b = static_cast<int>(blockIdx.z);
   const int group = static_cast<int>(threadIdx.x) / 128, own = static_cast<int>(threadIdx.x) % 128, warp = own / 32,
             lane = own % 32;
-  uint16_t* const tile = tiles[threadIdx.x / 32];
-  const float* from =
-      a.dq + (int64_t{b} * a.hq + h) * a.padded * kD + int64_t{m} * (kM * kD) + group * 64 * 64 + own * 4;
+  const int q0 = m * kM + (kWide ? 0 : group * 64) + warp * 16, first = kWide ? group * 4 : 0;
+  float4 angles[2][4];
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    const float4 x = *reinterpret_cast<const float4*>(from + i * 512);
-    uint16_t* const to = tile + lane / 4 * kPitch + 8 * i + lane % 4 * 2;
-    *reinterpret_cast<uint32_t*>(to) = Pack(x.x * a.scale, x.y * a.scale);
-    *reinterpret_cast<uint32_t*>(to + 8 * kPitch) = Pack(x.z * a.scale, x.w * a.scale);
+  for (int r = 0; r < 2 && a.angles != nullptr; ++r) {
+    LoadAngles<kD>(a, b, q0 + lane / 4 + 8 * r, a.s, first, angles[r]);
   }
-  __syncwarp();
-  const int column = (kM == 64 ? group * 64 : 0) + lane % 8 * 8;
-  const int q0 = m * kM + (kM == 64 ? 0 : group * 64) + warp * 16;
+  for (int h = h0; h < min(h0 + kRoundHeads, a.hq); ++h) {
+    const float* const from = a.dq + (int64_t{b} * a.hq + h) * a.padded * kD + int64_t{m} * (kM * kD) +
+                              (kWide ? 0 : group * kPart) + first * 512 + own * 4;
+    constexpr int kPartner = kWide ? kPart : 4 * 512;
+    float4 x[4], y[4];
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const int r = i * 4 + lane / 8;
-    if (q0 + r < a.s) {
-      *reinterpret_cast<uint4*>(dq + (int64_t{b} * a.s + q0 + r) * row + h * kD + column) =
-          *reinterpret_cast<const uint4*>(tile + r * kPitch + lane % 8 * 8);
+    for (int i = 0; i < 4; ++i) {
+      x[i] = *reinterpret_cast<const float4*>(from + i * 512);
+      y[i] = *reinterpret_cast<const float4*>(from + i * 512 + kPartner);
+    }
+    if (h > h0) __syncthreads();  // the tiles of the head before are read
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (a.angles != nullptr) {
+        TurnTwo(x[i].x, x[i].y, y[i].x, y[i].y, angles[0][i]);
+        TurnTwo(x[i].z, x[i].w, y[i].z, y[i].w, angles[1][i]);
+      }
+      const int at = lane / 4 * kPitch + 8 * (first + i) + lane % 4 * 2;
+      uint16_t *const to = tiles[kWide ? 0 : group][warp] + at, *const partner = kWide ? tiles[1][warp] + at : to + 32;
+      *reinterpret_cast<uint32_t*>(to) = Pack(x[i].x * a.scale, x[i].y * a.scale);
+      *reinterpret_cast<uint32_t*>(to + 8 * kPitch) = Pack(x[i].z * a.scale, x[i].w * a.scale);
+      *reinterpret_cast<uint32_t*>(partner) = Pack(y[i].x * a.scale, y[i].y * a.scale);
+      *reinterpret_cast<uint32_t*>(partner + 8 * kPitch) = Pack(y[i].z * a.scale, y[i].w * a.scale);
+    }
+    __syncthreads();
+    const int column = (kWide ? group * 64 : 0) + lane % 8 * 8;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int r = i * 4 + lane / 8;
+      if (q0 + r < a.s) {
+        *reinterpret_cast<uint4*>(dq + (int64_t{b} * a.s + q0 + r) * row + h * kD + column) =
+            *reinterpret_cast<const uint4*>(tiles[group][warp] + r * kPitch + lane % 8 * 8);
+      }
     }
   }
 }
@@ -101,8 +126,8 @@ absl::Status PrepareRows(const AttentionCall& c, const BackwardArgs& a, cudaStre
 
 absl::Status RoundQueryGradient(const AttentionCall& c, const BackwardArgs& a, cudaStream_t stream) {
   const auto launch = [&](auto* kernel, int rows) {
-    kernel<<<dim3(Blocks((c.s + rows - 1) / rows), Blocks(c.hq), Blocks(c.b)), 256, 0, stream>>>(
-        a, static_cast<__nv_bfloat16*>(c.dq), c.q_row);
+    const dim3 blocks(Blocks((c.s + rows - 1) / rows), Blocks((c.hq + kRoundHeads - 1) / kRoundHeads), Blocks(c.b));
+    kernel<<<blocks, 256, 0, stream>>>(a, static_cast<__nv_bfloat16*>(c.dq), c.q_row);
   };
   if (c.d == 64) {
     launch(Round<64, 128>, 128);
