@@ -1,4 +1,4 @@
-// y = ((x_0 + x_1) + x_2) + ..., over the rows of x, in float32: the bits of the CPU.
+// sum_parts and sum_blocks: y = ((x_0 + x_1) + x_2) + ..., over the rows of each block of x, in float32: the bits of the CPU.
 #include "core/kernels/cuda_util.cuh"
 #include "core/kernels/sum_parts_cuda.h"
 
@@ -7,10 +7,12 @@ namespace {
 
 constexpr int kThreads = 256;
 
-template <typename T, int kWidth>
-__global__ void __launch_bounds__(kThreads) SumParts(const T* x, int64_t rows, int64_t columns, float* y) {
+// x[blocks, rows, columns], y[blocks, columns]; a block is gridDim.y's.
+template <typename T, typename Y, int kWidth>
+__global__ void __launch_bounds__(kThreads) SumRows(const T* x, int64_t rows, int64_t columns, Y* y) {
   const int64_t at = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kWidth;
   if (at >= columns) return;
+  x += blockIdx.y * rows * columns;
   float sum[kWidth], next[kWidth];
   LoadFloats<kWidth>(x + at, sum);
   for (int64_t r = 1; r < rows; ++r) {
@@ -18,27 +20,37 @@ __global__ void __launch_bounds__(kThreads) SumParts(const T* x, int64_t rows, i
 #pragma unroll
     for (int j = 0; j < kWidth; ++j) sum[j] = __fadd_rn(sum[j], next[j]);
   }
-  StoreFloats<kWidth>(y + at, sum);
+  StoreFloats<kWidth>(y + blockIdx.y * columns + at, sum);
+}
+
+template <typename T, typename Y>
+absl::Status Sum(const KernelArgs& a, int64_t blocks, int64_t rows, int64_t columns) {
+  constexpr int kWide = 8;
+  const T* const x = a.in[0].as<const T>();
+  Y* const y = a.out[0].as<Y>();
+  const auto launch = [&](auto kernel, int width) {
+    const int64_t threads = (columns + width - 1) / width;
+    const dim3 grid(static_cast<unsigned>((threads + kThreads - 1) / kThreads), static_cast<unsigned>(blocks));
+    kernel<<<grid, kThreads, 0, StreamOf(a)>>>(x, rows, columns, y);
+  };
+  if (columns == 0 || blocks == 0) return absl::OkStatus();
+  if (columns % kWide == 0 && Aligned16({x, y})) {
+    launch(SumRows<T, Y, kWide>, kWide);
+  } else {
+    launch(SumRows<T, Y, 1>, 1);
+  }
+  return Launched("sum of parts");
 }
 
 template <typename T>
 absl::Status RunSumParts(const KernelArgs& a) {
-  constexpr int kWide = 8;
-  const int64_t rows = a.in[0].shape[0], columns = a.in[0].shape[1];
-  const T* const x = a.in[0].as<const T>();
-  float* const y = a.out[0].as<float>();
-  const auto launch = [&](auto kernel, int width) {
-    const int64_t threads = (columns + width - 1) / width;
-    const auto blocks = static_cast<unsigned>((threads + kThreads - 1) / kThreads);
-    kernel<<<blocks, kThreads, 0, StreamOf(a)>>>(x, rows, columns, y);
-  };
-  if (columns == 0) return absl::OkStatus();
-  if (columns % kWide == 0 && Aligned16({x, y})) {
-    launch(SumParts<T, kWide>, kWide);
-  } else {
-    launch(SumParts<T, 1>, 1);
-  }
-  return Launched("sum_parts");
+  return Sum<T, float>(a, 1, a.in[0].shape[0], a.in[0].shape[1]);
+}
+
+template <typename T>
+absl::Status RunSumBlocks(const KernelArgs& a) {
+  const Shape& s = a.in[0].shape;
+  return Sum<T, T>(a, s[0], s[1], s[2]);
 }
 
 }  // namespace
@@ -46,6 +58,8 @@ absl::Status RunSumParts(const KernelArgs& a) {
 void AddCudaSumPartsKernels(KernelTable& table) {
   table.Add("sum_parts", DType::kF32, {.run = RunSumParts<float>});
   table.Add("sum_parts", DType::kBF16, {.run = RunSumParts<CudaBF16>});
+  table.Add("sum_blocks", DType::kF32, {.run = RunSumBlocks<float>});
+  table.Add("sum_blocks", DType::kBF16, {.run = RunSumBlocks<CudaBF16>});
 }
 
 }  // namespace strata

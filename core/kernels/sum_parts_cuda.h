@@ -1,5 +1,5 @@
 #pragma once
-// sum_parts on the GPU; contract as of cuda_kernels.h.
+// sum_parts and sum_blocks on the GPU; contract as of cuda_kernels.h.
 
 #include "core/exec/device.h"
 

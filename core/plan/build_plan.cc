@@ -13,8 +13,9 @@ absl::StatusOr<Plan> BuildPlan(std::span<const ProgramSpec> programs, const Mesh
   Plan plan;
   plan.streams = {{"compute", Priority::kNormal}};
   ASSIGN_OR_RETURN(plan.states, PlaceStates(programs, mesh, plan.regions));
-  LowerContext context{mesh,           kernels, {}, plan.comms, plan.regions, options.overlap ? options.row_groups : 1,
-                       options.overlap};
+  LowerContext context{
+      mesh,           kernels, {}, plan.comms, plan.regions, options.overlap ? options.row_groups : 1, options.exchange,
+      options.overlap};
   for (const PlannedState& s : plan.states) context.states[s.name] = &s;
 
   int64_t& arena = plan.arena_bytes[static_cast<int>(Tier::kDevice)];

@@ -21,6 +21,7 @@ class Code {
   int16_t Comm(CommSpec spec);                        // its index; added where it is new
 
   const Mesh& mesh() const { return context_.mesh; }
+  bool exchanges() const { return context_.exchange; }
   StorageMap& storages() { return storages_; }
   std::vector<std::vector<Step>>& steps() { return steps_; }  // by position
   int64_t workspace_bytes() const { return workspace_bytes_; }
@@ -33,7 +34,8 @@ class Code {
 };
 
 // A collective moves whole blocks. Along a dim with others before it, it is a call for each of these where they are few;
-// else blocks are swapped to the front before it and back after it. `step` has the operands of the node.
+// else blocks are swapped to the front before it and back after it. Where the code exchanges(), a sum that is scattered is an all-to-all
+// and a launch. `step` has the operands of the node.
 class CollectiveOp;
 absl::Status LowerCollective(Code& code, int position, const CollectiveOp& op, Step step);
 

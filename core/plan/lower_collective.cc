@@ -1,6 +1,7 @@
 #include "core/base/status.h"
 #include "core/ops/collective.h"
 #include "core/plan/code.h"
+#include "core/plan/sum_blocks.h"
 #include "core/plan/swap_blocks.h"
 
 namespace strata {
@@ -37,6 +38,24 @@ int32_t CallsOf(const CollectiveOp& op, const Shape& in, const Shape& out) {
   return outer <= kMostCalls ? static_cast<int32_t>(outer) : 1;
 }
 
+// The reduce-scatter `step` as an exchange of shards, which copy engines do, and a sum.
+absl::Status Exchange(Code& code, int position, int64_t n, Step step) {
+  const Shape blocks{step.calls, n, step.call.count / n};
+  Operand result = step.out[0];
+  result.view = Contiguous(nullptr, step.call.dtype, {blocks[0], blocks[2]});
+  const Operand parts = code.storages().Temporary(step.call.dtype, blocks);
+  Step sum{.node = step.node,
+           .scope = step.scope,
+           .op = std::make_shared<SumBlocksOp>(),
+           .in = {parts, step.in[0]},
+           .out = {result},
+           .comm = step.comm};
+  step.call.kind = Collective::kAllToAll;
+  step.out[0] = parts;
+  code.Emit(position, std::move(step));
+  return code.Launch(position, std::move(sum));
+}
+
 }  // namespace
 
 absl::Status LowerCollective(Code& code, int position, const CollectiveOp& op, Step step) {
@@ -64,6 +83,9 @@ absl::Status LowerCollective(Code& code, int position, const CollectiveOp& op, S
                .reduce = op.from().is_partial() ? op.from().reduce : ReduceOp::kSum,
                .dtype = step.in[0].view.dtype,
                .count = step.in[0].view.shape.elements() / step.calls};
+  const bool sums = step.call.reduce == ReduceOp::kSum && IsFloating(step.call.dtype);
+  if (op.kind() == Kind::kReduceScatter && sums && code.exchanges())
+    return Exchange(code, position, n, std::move(step));
   const Operand gathered = step.out[0];
   const Step like = step;
   code.Emit(position, std::move(step));

@@ -22,6 +22,7 @@ struct
   std::vector<int> then;                  // the items of this run that come after it
 
   bool IsCollective() const { return code != nullptr && code->kind == Step::kCollective; }
+  bool EndsCollective() const { return code != nullptr && code->comm >= 0; }    // it is one, or the sum after it
   bool Moves() const { return code != nullptr && code->workspace_bytes == 0; }  // the workspace is compute's
 };
 
@@ -126,9 +127,10 @@ class Overlapper {
 
   void ChooseStreams() {
     for (Item& i : items_) {
-      if (i.IsCollective()) i.stream = StreamOf("collectives " + plan_.comms[i.code->comm].name, Priority::kHigh);
+      if (i.EndsCollective()) i.stream = StreamOf("collectives " + plan_.comms[i.code->comm].name, Priority::kHigh);
     }
     for (size_t i = 0; i < items_.size(); ++i) {
+      if (items_[i].stream != kCompute) continue;
       if (const int leader = LeaderOf(static_cast<int>(i)); leader >= 0) items_[i].stream = items_[leader].stream;
     }
     std::vector<bool> leaves(items_.size());  // nothing on the compute stream needs it before the next run
@@ -152,7 +154,7 @@ class Overlapper {
     }
     for (const AccessOrder::After& a : item.after) {
       const Item& leader = items_[a.item];
-      if (a.reads_it && leader.action == item.action && leader.IsCollective() && ActionOf(leader).edge < 0)
+      if (a.reads_it && leader.action == item.action && leader.EndsCollective() && ActionOf(leader).edge < 0)
         return a.item;
     }
     return -1;

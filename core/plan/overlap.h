@@ -4,8 +4,8 @@
 // The order of two steps that touch the same bytes, one of them writing, never changes, so every value is what the order
 // of the actions makes it. Within that:
 // - launches and copies stay in order on the stream "compute";
-// - a collective is issued as soon as all that it needs has been issued, on the stream of its communicator; launches that
-//   use its result for what only later actions read (such as adding up shards of gradients) follow it there. So a bucket
+// - a collective is issued as soon as all that it needs has been issued, on the stream of its communicator, and the sum that ends
+//   an exchange behind it; launches that use its result for what only later actions read (such as adding up shards of gradients) follow it there. So a bucket
 //   is reduced behind the backward that completes it, and weights are gathered where their memory is free. Collectives
 //   whose members run other actions (pipeline stages), and transfers over edges, stay behind the actions before theirs;
 // - updates of states that nothing of the step reads any more run on a stream "update" of low priority, beside the next

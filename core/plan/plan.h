@@ -85,7 +85,7 @@ struct Step {  // one line of `strata plan --steps`
   std::vector<Operand> in, out;
   Ref workspace;  // one region a stream, sized by Kernel::workspace
   int64_t workspace_bytes = 0;
-  int16_t comm = -1;
+  int16_t comm = -1;  // of a launch: that of the collective which it ends, and behind which it is issued
   // A gather or scatter along a dim with others before it: so many calls that start together, each on what follows in `in`
   // and `out`; `call` is the first.
   int32_t calls = 1;
@@ -192,6 +192,8 @@ struct BuildPlanOptions {
   bool overlap = false;  // programs say when their steps are issued, on several streams (core/plan/overlap.h)
   AxisSet stages = 0;    // axes along which ranks have other actions: pipeline stages
   int row_groups = 1;    // with `overlap`: into how many groups of rows products beside collectives are split
+  // Reduce-scatters are all-to-alls and launches that sum: for a transport whose copies take no multiprocessors but whose sums do.
+  bool exchange = false;
 };
 // Lowers graphs to steps and places every byte. States of one name are one tensor. The graph holds all stages of
 // the rank: Node::replica and Node::stage say which one a node belongs to, and between them values travel over edges only.

@@ -121,7 +121,8 @@ class Splitter {
     for (size_t k = i + 1; k < steps_.size() && k <= i + 1 + kBetween; ++k) {
       const Step& c = steps_[k];
       if (c.kind != Step::kCollective) continue;
-      const bool scatters = c.call.kind == strata::Collective::kReduceScatter;
+      const bool scatters = c.call.kind == strata::Collective::kReduceScatter ||
+                            c.call.kind == strata::Collective::kAllToAll;  // of several calls: an exchanged one
       if (!scatters || !Feeds(i, k) || !Fits({i, k})) return std::nullopt;
       return Pair{i, k};
     }

@@ -1,6 +1,6 @@
 #pragma once
 // Tensor parallelism with collectives beside the products that they feed or follow. A gather of several rows and the product
-// that takes it, or a product and the reduce-scatter of its rows, become several of each on groups of rows: while one group is
+// that takes it, or a product and the reduce-scatter (or exchange) of its rows, become several of each on groups of rows: while one group is
 // on its way, another is multiplied. (The decomposition of Wang et al., "Overlap Communication with Dependent Computation via
 // Decomposition", ASPLOS 2023, along the batch.)
 

@@ -78,6 +78,10 @@ struct PrecisionConfig {
 enum class Overlap : uint8_t { kAuto, kOn, kOff };
 inline constexpr std::string_view kOverlapNames[] = {"auto", "on", "off"};
 
+// Who adds up what a reduce-scatter sends: the transport; or a kernel of the plan, of shards that were exchanged.
+enum class ReduceScatterBy : uint8_t { kAuto, kTransport, kExchange };
+inline constexpr std::string_view kReduceScatterByNames[] = {"auto", "transport", "exchange"};
+
 struct ParallelConfig {
   int64_t dp = 1;
   int64_t tp = 1;
@@ -91,6 +95,7 @@ struct ParallelConfig {
   int64_t resident_stages = 0;
   Overlap overlap = Overlap::kAuto;
   int64_t overlap_groups = 4;
+  ReduceScatterBy reduce_scatter = ReduceScatterBy::kAuto;
   ZeroConfig zero;
   CommConfig comm;
   int64_t ranks() const { return dp * tp * pp; }

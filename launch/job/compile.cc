@@ -267,6 +267,14 @@ bool Overlaps(const Job& job, const KernelTable& kernels) {
   return p.overlap == Overlap::kOn || (p.overlap == Overlap::kAuto && kernels.asynchronous() && job.ranks > 1);
 }
 
+// Copies between GPUs of one process take no multiprocessors; sums of theirs would, beside products that count on all of them.
+bool Exchanges(const Job& job, const KernelTable& kernels) {
+  const ParallelConfig& p = job.config.parallel;
+  if (p.reduce_scatter != ReduceScatterBy::kAuto) return p.reduce_scatter == ReduceScatterBy::kExchange;
+  const bool peers = p.comm.transport == Transport::kAuto || p.comm.transport == Transport::kPeers;
+  return peers && kernels.asynchronous();
+}
+
 }  // namespace
 
 absl::StatusOr<Plan> PlanRank(const Job& job, int rank, const KernelTable& kernels) {
@@ -279,7 +287,8 @@ absl::StatusOr<Plan> PlanRank(const Job& job, int rank, const KernelTable& kerne
   return BuildPlan(programs, mesh, kernels,
                    {.overlap = Overlaps(job, kernels),
                     .stages = mesh.Find("pp"),
-                    .row_groups = static_cast<int>(job.config.parallel.overlap_groups)});
+                    .row_groups = static_cast<int>(job.config.parallel.overlap_groups),
+                    .exchange = Exchanges(job, kernels)});
 }
 
 absl::StatusOr<Plan> PlanFullest(const Job& job, const KernelTable& kernels) {

@@ -356,8 +356,10 @@ absl::Status Train(Env& env, const LoadedJob& loaded, const TrainOptions& option
   ASSIGN_OR_RETURN(JobInputs inputs, OpenInputs(env, loaded, {.data = true}));
   ASSIGN_OR_RETURN(BackEnd back_end, BackEndOf(c));
   ASSIGN_OR_RETURN(Job job, CompileTraining(c, back_end.kernels));
-  ASSIGN_OR_RETURN(std::vector<Plan> plans, PlanRanks(job, back_end.kernels));
   ASSIGN_OR_RETURN(const ProcessPlace place, ReadPlace(EnvironmentVariables()));
+  Transport& transport = job.config.parallel.comm.transport;
+  if (!place.alone() && transport == Transport::kAuto) transport = Transport::kNccl;
+  ASSIGN_OR_RETURN(std::vector<Plan> plans, PlanRanks(job, back_end.kernels));
   Run run{env,
           std::move(back_end),
           std::move(job),

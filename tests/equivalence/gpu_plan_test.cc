@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <set>
 
@@ -36,8 +37,9 @@ struct Planned {
 };
 constexpr size_t kTrain = 0, kEval = 1;
 
-absl::StatusOr<Planned> PlanOf(JobConfig config) {
+absl::StatusOr<Planned> PlanOf(JobConfig config, ReduceScatterBy scatter = ReduceScatterBy::kTransport) {
   config.parallel.overlap_groups = 1;  // products are counted whole
+  config.parallel.reduce_scatter = scatter;
   const KernelTable kernels = CudaKernels(Determinism::kFast);
   absl::StatusOr<Job> job = CompileTraining(config, kernels);
   if (!job.ok()) return job.status();
@@ -425,6 +427,25 @@ TEST(GpuPlan, ATensorMayFillItsBucket) {
   ASSERT_NE(bucket, nullptr);
   EXPECT_EQ(gain->count, 512);  // of 1024, on rank 0 of 2
   EXPECT_EQ(gain->ref, bucket->ref);
+}
+
+// Between GPUs of one process shards are copied and a kernel adds them up; what NCCL or the host carries is left to it.
+TEST(GpuPlan, ScattersAreExchangesBetweenPeersOnly) {
+  STRATA_NEEDS_CUDA_KERNELS();
+  for (const auto& [transport, exchanged] : {std::pair(Transport::kAuto, true), std::pair(Transport::kPeers, true),
+                                             std::pair(Transport::kNccl, false), std::pair(Transport::kHost, false)}) {
+    JobConfig config = Sized(ModelArch::kLlama, 2, 1);
+    config.parallel.comm.transport = transport;
+    const auto p = PlanOf(config, ReduceScatterBy::kAuto);
+    ASSERT_TRUE(p.ok()) << p.status();
+    int sums = 0;
+    for (const Segment& segment : p->plan.programs[kTrain].segments) {
+      sums += static_cast<int>(std::count_if(segment.steps.begin(), segment.steps.end(), [](const Step& s) {
+        return s.op != nullptr && s.op->name() == "sum_blocks";
+      }));
+    }
+    EXPECT_EQ(sums, exchanged ? 5 : 0) << static_cast<int>(transport);  // embedding, three blocks, head
+  }
 }
 
 }  // namespace

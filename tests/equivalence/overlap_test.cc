@@ -19,8 +19,9 @@ namespace {
 using ::testing::HasSubstr;
 
 std::vector<Plan> PlansOf(const std::string& words, Overlap overlap = Overlap::kOn,
-                          Transport transport = Transport::kAuto) {
+                          Transport transport = Transport::kAuto, ReduceScatterBy scatter = ReduceScatterBy::kAuto) {
   JobConfig config = testing::ParseLayoutRow(words).config;
+  config.parallel.reduce_scatter = scatter;
   config.parallel.overlap = overlap;
   config.parallel.comm.transport = transport;
   const KernelTable kernels = CpuKernels();
@@ -74,10 +75,14 @@ TEST(AccessOrder, FollowsWritersAndReaders) {
 
 // Each wait that the plan has is one that VerifyPlans misses, so all are needed; and with all of them it finds nothing.
 TEST(Overlap, EveryWaitIsNeeded) {
-  for (const char* words :
-       {"llama dp2 zero1 acc2", "llama dp2 zero3 acc2", "llama tp2 sp", "llama layers4 1f1b pp2 acc4"}) {
+  const auto exchange = ReduceScatterBy::kExchange;
+  for (const auto& [words, scatter] :
+       {std::pair("llama dp2 zero1 acc2", ReduceScatterBy::kTransport), std::pair("llama dp2 zero1 acc2", exchange),
+        std::pair("llama dp2 zero3 acc2", ReduceScatterBy::kTransport),
+        std::pair("llama tp2 sp", ReduceScatterBy::kTransport), std::pair("llama tp2 sp", exchange),
+        std::pair("llama layers4 1f1b pp2 acc4", ReduceScatterBy::kTransport)}) {
     SCOPED_TRACE(words);
-    std::vector<Plan> plans = PlansOf(words);
+    std::vector<Plan> plans = PlansOf(words, Overlap::kOn, Transport::kAuto, scatter);
     ASSERT_TRUE(VerifyPlans(plans).ok());
     Program& train = plans[0].programs[0];
     ASSERT_EQ(train.name, "train");
@@ -206,6 +211,32 @@ TEST(Overlap, TensorParallelProductsAreSplitByRows) {
     EXPECT_EQ(rows, 2 * 8);  // of 8 sequences
     EXPECT_EQ(gathers, groups);
     EXPECT_EQ(scatters, groups);
+  }
+}
+
+// A sum that is scattered is an exchange and a launch behind it on the communicator's stream; no transport adds anything but what all
+// ranks get. Rows of a product are exchanged in groups, and added up at once.
+TEST(Overlap, ScattersMayBeExchanges) {
+  for (const auto& [words, rows] : {std::pair("llama tp2 sp keep", 8), std::pair("llama dp2 zero1 acc2", 1)}) {
+    SCOPED_TRACE(words);
+    const auto plans = PlansOf(words, Overlap::kOn, Transport::kAuto, ReduceScatterBy::kExchange);
+    int sums = 0, exchanges = 0, calls = 0, most = 0;  // of the next sum
+    for (const Placed& p : IssuedBy(plans[0])) {
+      const bool called = p.step->kind == Step::kCollective;
+      EXPECT_FALSE(called && p.step->call.kind == Collective::kReduceScatter);
+      if (called && p.step->call.kind == Collective::kAllToAll) {
+        ++exchanges;
+        calls += p.step->calls;
+      }
+      if (!Is(p, "sum_blocks")) continue;
+      ++sums;
+      EXPECT_EQ(p.stream->substr(0, 12), "collectives ");
+      EXPECT_EQ(p.step->in[0].view.shape, (Shape{calls, 2, p.step->out[0].view.shape[1]}));
+      most = std::max(most, exchanges);
+      exchanges = calls = 0;
+    }
+    EXPECT_GT(sums, 3);
+    EXPECT_EQ(most, rows == 8 ? 4 : 1);
   }
 }
 

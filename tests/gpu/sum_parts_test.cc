@@ -1,5 +1,6 @@
 #include "core/ops/sum_parts.h"
 
+#include "core/plan/sum_blocks.h"
 #include "tests/testing/gpu.h"
 
 namespace strata::testing {
@@ -17,6 +18,22 @@ TEST(CudaSumParts, HasTheBitsOfTheCpu) {
         const auto errors = GpuKernelErrors(sum, {Tensor::Random(dtype, {rows, columns}, 3)});
         ASSERT_TRUE(errors.ok()) << errors.status();
         EXPECT_EQ(errors->at(0), 0) << Name(dtype) << " " << rows << " x " << columns;
+      }
+    }
+  }
+}
+
+TEST(CudaSumBlocks, HasTheBitsOfTheCpu) {
+  STRATA_NEEDS_GPU();
+  const GraphFn sum = [](GraphBuilder& g, const std::vector<Value>& in) {
+    return std::vector<Value>{g.Add(std::make_shared<SumBlocksOp>(), {in[0]})[0]};
+  };
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const int64_t rows : {1, 2, 5}) {
+      for (const int64_t columns : {1, 7, 1000, 4096}) {
+        const auto errors = GpuKernelErrors(sum, {Tensor::Random(dtype, {3, rows, columns}, 3)});
+        ASSERT_TRUE(errors.ok()) << errors.status();
+        EXPECT_EQ(errors->at(0), 0) << Name(dtype) << " 3 x " << rows << " x " << columns;
       }
     }
   }

@@ -94,6 +94,7 @@ stage_layout = "E,0 | 1 | 2 | H"
 resident_stages = 1
 overlap = "on"
 overlap_groups = 2
+reduce_scatter = "exchange"
 zero = 3
 zero_prefetch = 2
 dp_inner = 1
@@ -181,6 +182,7 @@ JobConfig Full() {
                 .resident_stages = 1,
                 .overlap = Overlap::kOn,
                 .overlap_groups = 2,
+                .reduce_scatter = ReduceScatterBy::kExchange,
                 .zero = {.stage = 3,
                          .prefetch = 2,
                          .inner = 1,
@@ -285,10 +287,10 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
     check(precision, a, b);
   }
   {
-    auto& [a, b, c, d, e, f, g, h, i, q, r, x, zero, comm] = parallel;
+    auto& [a, b, c, d, e, f, g, h, i, q, r, y, x, zero, comm] = parallel;
     auto& [j, k, l, m, n, o, p, s] = zero;
     auto& [t, u, v, w] = comm;
-    check(parallel, a, b, c, d, e, f, g, h, i, q, r, x, j, k, l, m, n, o, p, s, t, u, v, w);
+    check(parallel, a, b, c, d, e, f, g, h, i, q, r, y, x, j, k, l, m, n, o, p, s, t, u, v, w);
   }
   {
     auto& [a, b, c] = memory;

@@ -40,7 +40,8 @@ struct LayoutDifference {
 LayoutDifference DifferenceOf(const JobRun& a, const JobRun& b);
 
 // Runs the row on thread ranks and expects what its one-rank run gives, which rows of the same model share, that the ranks
-// hold every element of every parameter, and the same bits where steps overlap.
+// hold every element of every parameter, and the same bits where steps overlap and, in half of the rows, where shards are
+// exchanged and then summed.
 void ExpectEqualsOneRank(const LayoutRow& row);
 
 }  // namespace strata::testing

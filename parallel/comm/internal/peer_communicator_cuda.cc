@@ -182,6 +182,7 @@ class PeerCommunicator final : public Communicator {
       RETURN_IF_ERROR(Work(calls[k], stream));
     }
     RETURN_IF_ERROR(Record(members_[me_].done, stream));
+    for (const Collective& c : calls) RETURN_IF_ERROR(CopyOwn(c, stream));
     Board::Seat& seat = board_->seats[me_];
     seat.enqueued.store(seat.enqueued + 1, std::memory_order_release);
     RETURN_IF_ERROR(Await(&Board::Seat::enqueued, calls[0]));
@@ -202,11 +203,9 @@ class PeerCommunicator final : public Communicator {
         return Push(slice, (mine.last - mine.first) * element, mine.first * element, stream);
       }
       case Collective::kReduceScatter: return Sum(c, mine, c.out, stream);
-      case Collective::kAllGather:
-        RETURN_IF_ERROR(Copy(At(c.out, me_ * bytes), c.in, bytes, stream));
-        return Push(c.in, bytes, me_ * bytes, stream);
+      case Collective::kAllGather: return Push(c.in, bytes, me_ * bytes, stream);
       case Collective::kAllToAll:
-        for (int i = 0; i < size(); ++i) {
+        for (int i = 1; i < size(); ++i) {
           const int p = (me_ + i) % size();
           RETURN_IF_ERROR(Copy(At(out_[p], me_ * part), At(c.in, p * part), part, stream));
         }
@@ -217,6 +216,14 @@ class PeerCommunicator final : public Communicator {
         return Push(c.in, bytes, 0, stream);
       default: return absl::OkStatus();  // a barrier
     }
+  }
+
+  // What a member gives itself, when the others need not wait for it any more.
+  absl::Status CopyOwn(const Collective& c, cudaStream_t stream) {
+    const int64_t bytes = c.count * SizeOf(c.dtype), part = bytes / size();
+    if (c.kind == Collective::kAllGather) return Copy(At(c.out, me_ * bytes), c.in, bytes, stream);
+    if (c.kind == Collective::kAllToAll) return Copy(At(c.out, me_ * part), At(c.in, me_ * part), part, stream);
+    return absl::OkStatus();
   }
 
   absl::Status Sum(const Collective& c, const Slice& slice, void* out, cudaStream_t stream) {
