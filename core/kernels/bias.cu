@@ -1,4 +1,5 @@
 // y[r, n] = x[r, n] + b[n];  db[n] = sum over r of dy[r, n], in float32.
+#include "core/kernels/bias_cuda.h"
 #include "core/kernels/cost.h"
 #include "core/kernels/map.cuh"
 #include "core/kernels/sum_rows.cuh"
@@ -29,50 +30,76 @@ struct RowOf {
 };
 
 template <typename T, typename Out>
-absl::Status Sum(const KernelArgs& a, const TensorRef& dy, const SumsOut<1, Out>& out) {
-  const int64_t rows = RowsOf(dy), N = dy.shape.back();
-  const T* x = dy.as<const T>();
-  if (N % 8 == 0 && Aligned16({x})) {
-    SumRows<1, 8>(StreamOf(a), RowOf<T, 8>{x, N}, rows, N, a.workspace.data(), out);
+void Sum(const T* dy, int64_t rows, int64_t N, void* workspace, const SumsOut<1, Out>& out, cudaStream_t stream) {
+  if (N % 8 == 0 && Aligned16({dy})) {
+    SumRows<1, 8>(stream, RowOf<T, 8>{dy, N}, rows, N, workspace, out);
   } else {
-    SumRows<1, 1>(StreamOf(a), RowOf<T, 1>{x, N}, rows, N, a.workspace.data(), out);
+    SumRows<1, 1>(stream, RowOf<T, 1>{dy, N}, rows, N, workspace, out);
+  }
+}
+
+// use(out) with the accumulator as what SumRows() takes.
+template <typename Use>
+absl::Status With(const BiasSums& s, const Use& use) {
+  if (s.dtype == DType::kBF16) {
+    use(SumsOut<1, CudaBF16>{{static_cast<CudaBF16*>(s.acc)}, s.adds});
+  } else {
+    use(SumsOut<1>{{static_cast<float*>(s.acc)}, s.adds});
   }
   return Launched("bias_grad");
 }
 
-template <typename T>
 absl::Status RunGrad(const KernelArgs& a) {
-  return Sum<T>(a, a.in[0], SumsOut<1>{{a.out[0].as<float>()}});
+  const TensorRef& dy = a.in[0];
+  return SumRowsInto({DType::kF32, a.out[0].data, dy.shape.back(), false}, dy.data, dy.dtype, RowsOf(dy),
+                     a.workspace.data(), StreamOf(a));
 }
 
-template <typename Acc>
 absl::Status RunGradAcc(const KernelArgs& a) {  // accs..., dy
-  const Acc* at = a.out[0].as<const Acc>();
+  const std::byte* at = a.out[0].as<const std::byte>();
   for (const TensorRef& acc : a.out) {
-    if (acc.as<const Acc>() != at) return absl::InternalError("accumulators of biases are not adjacent");
-    at += acc.shape.elements();
+    if (acc.as<const std::byte>() != at) return absl::InternalError("accumulators of biases are not adjacent");
+    at += acc.bytes();
   }
   const TensorRef& dy = a.in.back();
-  const SumsOut<1, Acc> out{{a.out[0].as<Acc>()}, FusedAttributesOf(a.op).always_add || !a.overwrite};
-  return dy.dtype == DType::kBF16 ? Sum<CudaBF16>(a, dy, out) : Sum<float>(a, dy, out);
+  const bool adds = FusedAttributesOf(a.op).always_add || !a.overwrite;
+  return SumRowsInto({a.out[0].dtype, a.out[0].data, dy.shape.back(), adds}, dy.data, dy.dtype, RowsOf(dy),
+                     a.workspace.data(), StreamOf(a));
 }
 
-int64_t Workspace(const Op&, std::span<const TensorRef> in) { return SumRowsWorkspace(in.back().shape.back(), 1); }
+int64_t Workspace(const Op&, std::span<const TensorRef> in) { return BiasSumsWorkspace(in.back().shape.back()); }
 
 template <typename T>
 void AddFor(KernelTable& table, DType dtype) {
   table.Add("bias_add", dtype, {.run = RunAdd<T>, .cost = StreamingCost});
-  table.Add("bias_grad", dtype, {.run = RunGrad<T>, .workspace = Workspace, .cost = StreamingCost});
+  table.Add("bias_grad", dtype, {.run = RunGrad, .workspace = Workspace, .cost = StreamingCost});
 }
 
 }  // namespace
 
+int64_t BiasSumsWorkspace(int64_t columns) { return SumRowsWorkspace(columns, 1); }
+
+absl::Status SumRowsInto(const BiasSums& s, const void* dy, DType dtype, int64_t rows, void* workspace,
+                         cudaStream_t stream) {
+  return With(s, [&](const auto& out) {
+    if (dtype == DType::kBF16) {
+      Sum(static_cast<const CudaBF16*>(dy), rows, s.columns, workspace, out, stream);
+    } else {
+      Sum(static_cast<const float*>(dy), rows, s.columns, workspace, out, stream);
+    }
+  });
+}
+
+absl::Status AddPartialSums(const BiasSums& s, const float* partial, int64_t rows, cudaStream_t stream) {
+  return With(s, [&](const auto& out) { LaunchAddBlocks<1>(stream, partial, rows, s.columns, out); });
+}
+
 void AddCudaBiasKernels(KernelTable& table) {
   AddFor<float>(table, DType::kF32);
   AddFor<CudaBF16>(table, DType::kBF16);
-  table.Add("bias_grad_acc", DType::kF32, {.run = RunGradAcc<float>, .workspace = Workspace, .cost = StreamingCost});
-  table.Add("bias_grad_acc", DType::kBF16,
-            {.run = RunGradAcc<CudaBF16>, .workspace = Workspace, .cost = StreamingCost});
+  for (const DType t : {DType::kF32, DType::kBF16}) {
+    table.Add("bias_grad_acc", t, {.run = RunGradAcc, .workspace = Workspace, .cost = StreamingCost});
+  }
 }
 
 }  // namespace strata

@@ -97,7 +97,7 @@ absl::Status GemmPlans::Choose(const GemmShape& s, Plan& plan, const Operands& o
   };
   for (const cublasLtMatmulAlgo_t& algorithm : algorithms) propose({std::nullopt, algorithm});
   if (candidates.empty()) return absl::FailedPreconditionError("cuBLASLt runs no algorithm for " + KeyOf(s));
-  if (!IsEpilogue(s.fusion) && own_->Runs(s, o)) {
+  if (own_->Runs(s, o)) {
     for (const Sm90Config& config : own_->Configs(s)) propose({config, {}});
   }
   std::sort(candidates.begin(), candidates.end(),
@@ -167,7 +167,8 @@ absl::Status GemmPlans::ChooseEpilogue(const GemmShape& shape, const Operands& o
                                        const std::function<absl::Status()>& apart) {
   const bool known = cache_.contains(KeyOf(shape));
   if (!Prepare(shape, o, Search::kTimed).ok()) {  // cuBLASLt does not have it for every shape
-    KeepApart(shape, "; cuBLASLt has no other");
+    RETURN_IF_ERROR(ChooseOwn(shape, o, apart));
+    if (!Fuses(shape) && !apart_.contains(shape)) KeepApart(shape, "; cuBLASLt has no other");
     return absl::OkStatus();
   }
   if (known) return absl::OkStatus();

@@ -32,10 +32,11 @@ inline constexpr int64_t kGemmWorkspaceBytes = int64_t{64} << 20;
 
 // What is done with a product's result before it leaves the chip. kSwiglu: B^T is gate's rows [n / 2, k], then up's; D is gate | up
 // and h[m, n / 2] = silu(gate) up. kSwigluDx: the product is dh[m, n]; D[m, 2 n] is the gradient by gate | up. kGelu: D is pre, with
-// its bias, and h[m, n] = gelu(pre), in the tanh form. kGeluDx: the product is dh; D is the gradient by pre. The latter two are
-// cuBLASLt's, which does them in float32, before D is rounded; n is a multiple of 8. kRope: rows of D are heads, of which the first are
-// turned (core/ops/rope.h).
-enum class GemmFusion : uint8_t { kNone, kSwiglu, kSwigluDx, kGelu, kGeluDx, kRope };
+// its bias, and h[m, n] = gelu(pre), in the tanh form. kGeluDx: the product is dh; D is the gradient by pre. These two
+// cuBLASLt has too, which does them in float32, before the product is rounded; n is a multiple of 8. kRope: rows of D are heads, of
+// which the first are turned (core/ops/rope.h). kGeluDxSums: kGeluDx, and the sums of D's columns in parts.
+enum class GemmFusion : uint8_t { kNone, kSwiglu, kSwigluDx, kGelu, kGeluDx, kRope, kGeluDxSums };
+inline constexpr int64_t kGemmSumRows = 8 * 132;  // parts of the sums, by the warp of ours that adds them
 
 // D[m, n] = op(A) op(B) + beta C (+ bias), row-major; sums in float32. A and B are contiguous and have one dtype. C has D's dtype,
 // shape and pitch, and may be D.
@@ -69,11 +70,12 @@ class GemmPlans {
     cudaStream_t stream;
     void* h = nullptr;              // kSwiglu: [m, n / 2]; kGelu: [m, n]
     const void* gate_up = nullptr;  // kSwigluDx: [m, 2 n]
-    const void* pre = nullptr;      // kGeluDx: [m, n]
+    const void* pre = nullptr;      // kGeluDx, kGeluDxSums: [m, n]
     // kRope: a table of rotations in fragments (rope_cuda.h); row r of D takes row r mod angle_rows, and columns before `turned`, a
     // multiple of head_dim, are turned.
     const void* angles = nullptr;
     int64_t angle_rows = 0, turned = 0;
+    float* sums = nullptr;  // kGeluDxSums: [kGemmSumRows, n], which add up to the sums
   };
   // Chooses the algorithm of the shape: the fastest, or cuBLASLt's first that runs, always the same one. Writes random numbers
   // over all operands. Blocks. Errors: FailedPrecondition where cuBLASLt has none for it.

@@ -34,12 +34,15 @@ constexpr Entry kEntries[] = {
     kEntry<Major::kMN, Major::kMN, Epilogue::kRound>, kEntry<Major::kMN, Major::kMN, Epilogue::kFloat32>,
     kEntry<Major::kK, Major::kK, Epilogue::kSwiglu>,  kEntry<Major::kK, Major::kMN, Epilogue::kSwigluDx>,
     kEntry<Major::kK, Major::kK, Epilogue::kRope64>,  kEntry<Major::kK, Major::kK, Epilogue::kRope128>,
+    kEntry<Major::kK, Major::kK, Epilogue::kGelu>,    kEntry<Major::kK, Major::kMN, Epilogue::kGeluDx>,
 };
 
 Epilogue EpilogueOf(const GemmShape& s) {
   if (s.fusion == GemmFusion::kSwiglu) return Epilogue::kSwiglu;
   if (s.fusion == GemmFusion::kSwigluDx) return Epilogue::kSwigluDx;
   if (s.fusion == GemmFusion::kRope) return s.head_dim == 64 ? Epilogue::kRope64 : Epilogue::kRope128;
+  if (s.fusion == GemmFusion::kGelu) return Epilogue::kGelu;
+  if (s.fusion == GemmFusion::kGeluDx || s.fusion == GemmFusion::kGeluDxSums) return Epilogue::kGeluDx;
   return s.out == DType::kF32 ? Epilogue::kFloat32 : Epilogue::kRound;
 }
 
@@ -95,6 +98,13 @@ absl::StatusOr<GemmArgs> ArgsOf(const Entry& entry, const GemmShape& s, const Ge
     g.angles = static_cast<const float4*>(o.angles);
     g.angle_rows = static_cast<int>(o.angle_rows);
     g.turned = static_cast<int>(o.turned);
+    if (s.fusion == GemmFusion::kGelu) {
+      ASSIGN_OR_RETURN(g.e, MapOf(o.h, s.m, s.n, s.n, kBoxRows));
+    }
+    if (entry.epilogue == Epilogue::kGeluDx) {
+      ASSIGN_OR_RETURN(g.pre, MapOf(o.pre, s.m, s.n, s.n, kBoxRows));
+    }
+    if (s.fusion == GemmFusion::kGeluDxSums) g.sums = o.sums;
   }
   g.m = static_cast<int>(s.m);
   g.n = static_cast<int>(n);
@@ -141,7 +151,10 @@ bool Sm90Gemm::Runs(const GemmShape& s, const GemmPlans::Operands& o) const {
     const bool angles = o.angle_rows > 0 && o.angle_rows % 16 == 0 && o.angle_rows < int64_t{1} << 24;
     if ((s.head_dim != 64 && s.head_dim != 128) || !angles || o.turned % s.head_dim != 0) return false;
   }
-  if (s.fusion != GemmFusion::kNone) return !s.bias && s.out == DType::kBF16 && o.beta == 0;
+  if (s.fusion == GemmFusion::kGeluDxSums && multiprocessors_ * sm90::kWarps > kGemmSumRows) return false;
+  if (s.fusion != GemmFusion::kNone) {
+    return s.bias == (s.fusion == GemmFusion::kGelu) && s.out == DType::kBF16 && o.beta == 0 && !pitched;
+  }
   if (s.out == DType::kF32)
     return !pitched && !s.bias && (o.beta == 0 || (o.beta == 1 && (o.c == nullptr || o.c == o.d)));
   return o.beta == 0 || (o.beta == 1 && !pitched);
@@ -179,6 +192,9 @@ absl::Status Sm90Gemm::Run(const GemmShape& s, const GemmPlans::Operands& o, Sm9
   ASSIGN_OR_RETURN(const GemmArgs args, ArgsOf(*entry, s, o, config, clusters));
   if (args.ready != nullptr) {
     RETURN_IF_ERROR(CudaStatus(cudaMemsetAsync(args.ready, 0, kFlagBytes, o.stream), "GemmKernel"));
+  }
+  if (args.sums != nullptr) {
+    RETURN_IF_ERROR(CudaStatus(cudaMemsetAsync(args.sums, 0, kGemmSumRows * s.n * 4, o.stream), "GemmKernel"));
   }
   fn<<<config.blocks * clusters, sm90::kThreads, sm90::kSharedBytes, o.stream>>>(args);
   return Launched("GemmKernel");

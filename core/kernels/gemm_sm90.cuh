@@ -18,13 +18,13 @@ namespace strata::sm90 {
 
 inline constexpr int kTileM = 128, kTileN = 256, kTileK = 64, kStages = 4, kThreads = 384;
 inline constexpr int kABytes = kTileM * kTileK * 2, kBBytes = kTileN * kTileK * 2, kStageBytes = kABytes + kBBytes;
-inline constexpr int kSharedBytes = kStages * kStageBytes + 16 * kChunkBytes + (2 * kStages + 8) * 8 + 1024;
+inline constexpr int kSharedBytes = kStages * kStageBytes + 16 * kChunkBytes + (2 * kStages + 16) * 8 + 1024;
 inline constexpr int kPartFloats = kTileM * kTileN;
 
 struct SharedMemory {
   uint8_t* stages;
   uint8_t* staging;
-  uint64_t *full, *empty, *loaded;  // a stage's; a warp's staging's
+  uint64_t *full, *empty, *loaded;  // a stage's; a chunk's of a warp's staging
   __device__ explicit SharedMemory(uint8_t* raw) {
     stages = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
     staging = stages + kStages * kStageBytes;
@@ -122,7 +122,7 @@ template <Major kA, Major kB, Epilogue kEpilogue, int kWide>
 __device__ __forceinline__ void Consume(const GemmArgs& args, const SharedMemory& s, Schedule schedule) {
   const Place<kEpilogue, kWide> place;
   const int group = threadIdx.x / 128 - 1, thread = threadIdx.x - 128;
-  const WarpMemory w{s.staging + thread / 32 * 2 * kChunkBytes, s.loaded + thread / 32};
+  const WarpMemory w{s.staging + thread / 32 * 2 * kChunkBytes, s.loaded + thread / 32 * 2};
   const uint64_t a0 = Descriptor(Shared(s.stages) + group * kABytes / 2, kABytes / 2),
                  b0 = Descriptor(Shared(s.stages) + kABytes, kBBytes / 4);
   constexpr int kSteps = kStoreSteps<kEpilogue>;
@@ -157,6 +157,7 @@ __device__ __forceinline__ void Consume(const GemmArgs& args, const SharedMemory
     while (stored < kSteps) StoreAt<kEpilogue>(stored++, stage >> 31, args, w, tile);
     tile.row = row;
     tile.column = column;
+    if (kEpilogue != Epilogue::kFloat32 && work.first == 0) LoadAddends(args, tile, adds);
     WgmmaWait<0>();
     FenceRegisters(d);
     Release<kWide>(&s.empty[stage == 0 ? kStages - 1 : stage - 1], place.rank);
@@ -172,12 +173,6 @@ __device__ __forceinline__ void Consume(const GemmArgs& args, const SharedMemory
     if constexpr (kEpilogue == Epilogue::kFloat32) {
       StoreFloats(args, d, row + thread % 32 / 4, column + thread % 4 * 2);
     } else {
-      if (adds) {
-        LoadChunk<0>(tile, args.c, args);
-        LoadChunk<1>(tile, args.c, args);
-        LoadChunk<2>(tile, args.c, args);
-        LoadChunk<3>(tile, args.c, args);
-      }
       Round(args, d, tile, adds);
       stored = 0;
     }
@@ -190,6 +185,9 @@ template <Major kA, Major kB, Epilogue kEpilogue, int kWide>
 __global__ void STRATA_CLUSTER(2 * kWide) __launch_bounds__(kThreads, 1)
     GemmKernel(const __grid_constant__ GemmArgs args) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  // Gradients, which also load, need more while they store; others are 1% faster with less.
+  constexpr bool kLoads = kEpilogue == Epilogue::kSwigluDx || kEpilogue == Epilogue::kGeluDx;
+  constexpr int kGives = kLoads ? 24 : 40, kTakes = kLoads ? 240 : 232;
   extern __shared__ uint8_t raw[];
   const SharedMemory s(raw);
   if (threadIdx.x == 0) {
@@ -197,7 +195,7 @@ __global__ void STRATA_CLUSTER(2 * kWide) __launch_bounds__(kThreads, 1)
       BarrierInit(&s.full[i], 1);
       BarrierInit(&s.empty[i], 2 * (1 + kWide));  // as Release()
     }
-    for (int i = 0; i < 8; ++i) BarrierInit(&s.loaded[i], 1);
+    for (int i = 0; i < 16; ++i) BarrierInit(&s.loaded[i], 1);
     FenceBarrierInit();
     PrefetchMap(&args.a);
     PrefetchMap(&args.b);
@@ -206,10 +204,10 @@ __global__ void STRATA_CLUSTER(2 * kWide) __launch_bounds__(kThreads, 1)
   const Schedule schedule(args.grid, static_cast<int>(gridDim.x) / (2 * kWide),
                           static_cast<int>(blockIdx.x) / (2 * kWide));
   if (threadIdx.x < 128) {
-    GiveRegisters<40>();
+    GiveRegisters<kGives>();
     if (threadIdx.x == 0) Produce<kA, kB, kEpilogue, kWide>(args, s, schedule);
   } else {
-    TakeRegisters<232>();
+    TakeRegisters<kTakes>();
     Consume<kA, kB, kEpilogue, kWide>(args, s, schedule);
   }
   ClusterSync();  // the other block may still write to this one's memory and barriers

@@ -14,6 +14,7 @@
 
 namespace strata::sm90 {
 
+inline constexpr int kWarps = 8;                 // of a block, that multiply
 inline constexpr int kChunkBytes = 16 * 64 * 2;  // of a warp's staging: 16 rows of 64 bf16
 
 enum class Epilogue {
@@ -23,12 +24,16 @@ enum class Epilogue {
   kSwigluDx,  // H = bf16(A B); D = the gradient of swiglu by gate | up, from H, gate and up
   kRope64,    // D = bf16(A B + bias), of which heads of 64 columns are turned (core/ops/rope.h)
   kRope128,   // the same of 128
+  kGelu,      // D = bf16(A B + bias); E = gelu(D), in the tanh form
+  kGeluDx,    // H = bf16(A B); D = H gelu'(pre), and column sums of D
 };
 
 struct GemmArgs {
   CUtensorMap a, b, d;
-  CUtensorMap d_up, e;       // kSwiglu, kSwigluDx: d and d_up are D's halves, [m, n] each
+  CUtensorMap d_up, e;       // kSwiglu, kSwigluDx: d and d_up are D's halves, [m, n] each; kGelu: e
   CUtensorMap gate, up;      // kSwigluDx
+  CUtensorMap pre;           // kGeluDx
+  float* sums;               // kGeluDx: each warp of the grid adds to its own row of [warps, n]; or null
   const CudaBF16 *c, *bias;  // or null
   float* d32;                // of kFloat32
   const float4*
@@ -90,12 +95,20 @@ __device__ __forceinline__ void EndChunk(const CUtensorMap* map, const uint8_t* 
   }
 }
 
+// One special function each, which are what steps of a store wait for; errors are below a hundredth of bf16's.
+__device__ __forceinline__ float Tanh(float x) {
+  float y;
+  asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ __forceinline__ float Sigmoid(float x) { return 0.5f + 0.5f * Tanh(0.5f * x); }
+
 __device__ __forceinline__ uint32_t Swiglu(uint32_t gate, uint32_t up) {
   const float2 g = Unpack(gate), u = Unpack(up);
-  return Pack(g.x * Sigmoid<CudaBF16>(g.x) * u.x, g.y * Sigmoid<CudaBF16>(g.y) * u.y);
+  return Pack(g.x * Sigmoid(g.x) * u.x, g.y * Sigmoid(g.y) * u.y);
 }
 
-// A warp's staging: two chunks, and the barrier of loads into it.
+// A warp's staging: two chunks, and a barrier for loads into each.
 struct WarpMemory {
   uint8_t* staging;
   uint64_t* loaded;
@@ -112,7 +125,7 @@ __device__ __forceinline__ void LoadGateUp(const GemmArgs& args, const WarpMemor
 // g, u -> the gradients by them, of swiglu, where dh is that of its result.
 __device__ __forceinline__ void SwigluDx(uint32_t dh, uint32_t& gate, uint32_t& up) {
   const float2 d = Unpack(dh), g = Unpack(gate), u = Unpack(up);
-  const float sx = Sigmoid<CudaBF16>(g.x), sy = Sigmoid<CudaBF16>(g.y), x = g.x * sx, y = g.y * sy;  // silu
+  const float sx = Sigmoid(g.x), sy = Sigmoid(g.y), x = g.x * sx, y = g.y * sy;  // silu
   gate = Pack(d.x * u.x * (sx + (x - x * sx)), d.y * u.y * (sy + (y - y * sy)));
   up = Pack(d.x * x, d.y * y);
 }
@@ -198,6 +211,76 @@ inline constexpr int kHalfHead = kEpilogue == Epilogue::kRope64    ? 32
                                                                    : 0;
 template <Epilogue kEpilogue>
 inline constexpr int kTurnSteps = kHalfHead<kEpilogue> == 0 ? 0 : kHalfHead<kEpilogue> / 16 + 1;
+constexpr float kGeluSlope = 0.7978845608f, kGeluCube = 0.7978845608f * 0.044715f;  // sqrt(2 / pi)
+// x (1 + tanh(u)) / 2, u = slope x + cube x^3.
+__device__ __forceinline__ float GeluOf(float x) {
+  const float t = Tanh(x * (kGeluSlope + kGeluCube * x * x)), half = 0.5f * x;
+  return half + half * t;
+}
+// Its derivative: (1 + t) / 2 + x / 2 (1 - t^2) u'.
+__device__ __forceinline__ float GeluSlopeAt(float x) {
+  const float s = x * x, t = Tanh(x * (kGeluSlope + kGeluCube * s));
+  return 0.5f + 0.5f * t + x * (0.5f * kGeluSlope + 1.5f * kGeluCube * s) * (1.0f - t * t);
+}
+__device__ __forceinline__ uint32_t Gelu(uint32_t pre) {
+  const float2 x = Unpack(pre);
+  return Pack(GeluOf(x.x), GeluOf(x.y));
+}
+__device__ __forceinline__ uint32_t GeluDx(uint32_t dh, uint32_t pre) {
+  const float2 d = Unpack(dh), x = Unpack(pre);
+  return Pack(d.x * GeluSlopeAt(x.x), d.y * GeluSlopeAt(x.y));
+}
+
+// 64 columns of pre into chunk kChunk % 2, whose last load was of kChunk - 2.
+template <int kChunk>
+__device__ __forceinline__ void LoadPre(const GemmArgs& args, const WarpMemory& w, const Tile& tile) {
+  if (threadIdx.x % 32 != 0) return;
+  uint64_t* loaded = w.loaded + kChunk % 2;
+  WaitStoresRead<0>();
+  ArriveExpecting(loaded, kChunkBytes);
+  LoadTile(w.staging + kChunk % 2 * kChunkBytes, &args.pre, loaded, tile.column + kChunk * 64, tile.row);
+}
+// A lane adds up two columns of the warp's 16 rows.
+__device__ __forceinline__ void AddColumns(uint32_t zero, const GemmArgs& args, const uint8_t* chunk, int column) {
+  const uint32_t lane = threadIdx.x % 32 ^ zero, at = Shared(chunk) + lane % 4 * 4;
+  float2 sum{};
+#pragma unroll
+  for (int r = 0; r < 16; ++r) {
+    uint32_t v;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(v) : "r"(at + r * 128 + ((lane / 4) ^ (r % 8)) * 16));
+    const float2 x = Unpack(v);
+    sum.x += x.x;
+    sum.y += x.y;
+  }
+  column += 2 * lane;
+  if (column >= args.n) return;
+  float* to = args.sums + static_cast<int64_t>(blockIdx.x * kWarps + threadIdx.x / 32 - 4) * args.n + column;
+  asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(to), "f"(sum.x), "f"(sum.y) : "memory");
+}
+// pre becomes the gradient in place, half a chunk each time.
+template <int kChunk, int kHalf>
+__device__ __forceinline__ void StoreGeluDx(uint32_t zero, const GemmArgs& args, const WarpMemory& w, Tile& tile) {
+  const int lane = threadIdx.x % 32, r = lane % 16, column = tile.column + kChunk * 64;
+  uint8_t* chunk = w.staging + kChunk % 2 * kChunkBytes;
+  if constexpr (kHalf == 0) {
+    if constexpr (kChunk == 1 || kChunk == 2) LoadPre<kChunk + 1>(args, w, tile);
+    Wait(w.loaded + kChunk % 2, kChunk / 2);  // two loads a tile
+  }
+  const uint32_t line = Shared(chunk) + r * 128;
+#pragma unroll
+  for (int j = kHalf * 4; j < kHalf * 4 + 4; j += 2) {
+    const uint32_t at = line + ((j + lane / 16) ^ (r % 8)) * 16;
+    uint32_t pre[4];
+    LoadMatrices(pre, at);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) pre[i] = GeluDx(tile.packed[kChunk * 16 + 2 * j + i] ^ zero, pre[i]);
+    StoreMatrices(at, pre[0], pre[1], pre[2], pre[3]);
+  }
+  if constexpr (kHalf == 1) {
+    EndChunk(&args.d, chunk, column, tile.row);
+    if (args.sums != nullptr) AddColumns(zero, args, chunk, column);
+  }
+}
 
 // What is done with a tile beside the next one's products, at most a step in a block of k: one is in flight then, and two warps of a
 // scheduler have about 1000 instructions until it ends. `zero` is 0, which the compiler does not know: what
@@ -214,6 +297,10 @@ template <>
 inline constexpr int kStoreSteps<Epilogue::kRope64> = kTurnSteps<Epilogue::kRope64> + 4;
 template <>
 inline constexpr int kStoreSteps<Epilogue::kRope128> = kTurnSteps<Epilogue::kRope128> + 4;
+template <>
+inline constexpr int kStoreSteps<Epilogue::kGelu> = 12;
+template <>
+inline constexpr int kStoreSteps<Epilogue::kGeluDx> = 10;
 template <Epilogue kEpilogue, int kStep>
 __device__ __forceinline__ void StoreStep(uint32_t zero, const GemmArgs& args, const WarpMemory& w, Tile& tile) {
   if constexpr (kStep < kTurnSteps<kEpilogue>) {
@@ -227,21 +314,32 @@ __device__ __forceinline__ void StoreStep(uint32_t zero, const GemmArgs& args, c
     } else {
       StoreGateUp<kStep % 3 - 1>(zero, args, w, tile, tile.packed + kChunk * 16, tile.column + kChunk * 64);
     }
+  } else if constexpr (kEpilogue == Epilogue::kGeluDx) {
+    if constexpr (kStep == 0) {
+      LoadPre<0>(args, w, tile);
+      LoadPre<1>(args, w, tile);
+    } else if constexpr (kStep > 1) {  // a block of k for the loads
+      StoreGeluDx<(kStep - 2) / 2, kStep % 2>(zero, args, w, tile);
+    }
   } else if constexpr (kStep < 4) {  // kSwiglu: gate, gate, up, up
     uint8_t* chunk = w.staging + kStep % 2 * kChunkBytes;
     BeginChunk<1>();
     WriteChunk<0, 8>(chunk, [&](int i) { return tile.packed[kStep * 16 + i]; });
-    if constexpr (kEpilogue == Epilogue::kRound) {
+    if constexpr (kEpilogue != Epilogue::kSwiglu) {
       EndChunk(&args.d, chunk, tile.column + kStep * 64, tile.row);
     } else {
       EndChunk(kStep < 2 ? &args.d : &args.d_up, chunk, tile.column + kStep % 2 * 64, tile.row);
     }
   } else {  // E, half a chunk a step: registers are short
     constexpr int kChunk = (kStep - 4) / 2, kHalf = kStep % 2;
-    uint8_t* chunk = w.staging + kChunk * kChunkBytes;
+    uint8_t* chunk = w.staging + kChunk % 2 * kChunkBytes;
     if constexpr (kHalf == 0) BeginChunk<1>();
     WriteChunk<kHalf * 4, kHalf * 4 + 4>(chunk, [&](int i) {
-      return Swiglu(tile.packed[kChunk * 16 + i] ^ zero, tile.packed[(kChunk + 2) * 16 + i] ^ zero);
+      if constexpr (kEpilogue == Epilogue::kGelu) {
+        return Gelu(tile.packed[kChunk * 16 + i] ^ zero);
+      } else {
+        return Swiglu(tile.packed[kChunk * 16 + i] ^ zero, tile.packed[(kChunk + 2) * 16 + i] ^ zero);
+      }
     });
     if constexpr (kHalf == 1) EndChunk(&args.e, chunk, tile.column + kChunk * 64, tile.row);
   }
@@ -270,21 +368,43 @@ __device__ __forceinline__ void PrefetchC(const GemmArgs& args, int row, int col
   }
 }
 
-__device__ __forceinline__ void AddBias(float (&d)[128], const CudaBF16* bias, int n, int column) {
+// Of the columns j of a lane: as Tile's packed[2 j].
+__device__ __forceinline__ uint32_t BiasAt(const GemmArgs& args, const Tile& tile, int j) {
+  const int column = tile.column + threadIdx.x % 4 * 2 + 8 * j;
+  return column < args.n ? __ldg(reinterpret_cast<const uint32_t*>(args.bias + column)) : 0;
+}
+// Before the sums are there: C into tile, or where there is none the bias into packed[0] to packed[31].
+__device__ __forceinline__ void LoadAddends(const GemmArgs& args, Tile& tile, bool adds) {
+  if (adds) {
+    LoadChunk<0>(tile, args.c, args);
+    LoadChunk<1>(tile, args.c, args);
+    LoadChunk<2>(tile, args.c, args);
+    LoadChunk<3>(tile, args.c, args);
+  } else if (args.bias != nullptr) {
+#pragma unroll
+    for (int j = 0; j < 32; ++j) tile.packed[j] = BiasAt(args, tile, j);
+  }
+}
+template <typename BiasOf>
+__device__ __forceinline__ void AddBias(float (&d)[128], const BiasOf& bias) {
 #pragma unroll
   for (int j = 0; j < 32; ++j) {
-    if (column + 8 * j >= n) continue;
-    const float2 b = Unpack(__ldg(reinterpret_cast<const uint32_t*>(bias + column + 8 * j)));
+    const float2 b = Unpack(bias(j));
     d[4 * j] += b.x;
     d[4 * j + 1] += b.y;
     d[4 * j + 2] += b.x;
     d[4 * j + 3] += b.y;
   }
 }
-
-// The sums, with C (which tile holds) and bias, into tile.
+// The sums, with what LoadAddends() loaded, into tile.
 __device__ __forceinline__ void Round(const GemmArgs& args, float (&d)[128], Tile& tile, bool adds) {
-  if (args.bias != nullptr) AddBias(d, args.bias, args.n, tile.column + threadIdx.x % 4 * 2);
+  if (args.bias != nullptr) {
+    if (adds) {
+      AddBias(d, [&](int j) { return BiasAt(args, tile, j); });
+    } else {
+      AddBias(d, [&](int j) { return tile.packed[j]; });
+    }
+  }
 #pragma unroll
   for (int i = 0; i < 64; ++i) {
     float x = d[2 * i], y = d[2 * i + 1];

@@ -1,8 +1,9 @@
 // Products with element-wise work on their results (core/ops/fused.h), with M rows: gu[M, 2 F] = x (gate | up)^T and
 // h = silu(gate) up; dh = dy W_down and the gradient of gu; qkv[M, T D] = x (q | k | v)^T with the heads of q and k turned;
-// pre[M, F] = x W^T + b and h = gelu(pre); dh = dy W and the gradient of pre. A product, then a kernel over its result, which is
-// rounded to its dtype in between; or one kernel.
+// pre[M, F] = x W^T + b and h = gelu(pre); dh = dy W and the gradient of pre, and its sums over rows. A product, then a kernel over
+// its result, which is rounded to its dtype in between; or one kernel.
 
+#include "core/kernels/bias_cuda.h"
 #include "core/kernels/cuda_kernels.h"
 #include "core/kernels/gelu_cuda.h"
 #include "core/kernels/linear_cuda.h"
@@ -189,7 +190,7 @@ absl::StatusOr<Fused> FusedRope(const KernelArgs& a) {
 // Whether a kernel may do it all: cuBLASLt has the tanh form of gelu, for rows of 16-byte units; ours takes angles of 16 rows.
 bool MayFuse(const KernelArgs& a, const GemmShape& s) {
   if (s.fusion == GemmFusion::kRope) return a.in[1].shape.elements() % 16 == 0;
-  if (s.fusion != GemmFusion::kGelu && s.fusion != GemmFusion::kGeluDx) return true;
+  if (s.fusion == GemmFusion::kSwiglu || s.fusion == GemmFusion::kSwigluDx) return true;
   return FusedAttributesOf(a.op).gelu == GeluKind::kTanh && s.out == DType::kBF16 && s.n % 8 == 0 && s.align >= 16;
 }
 
@@ -210,6 +211,54 @@ absl::Status RunFused(const KernelArgs& a) {
   return MayFuse(a, f.first) && gemms->Fuses(f.first) ? gemms->Run(f.first, f.second) : kApart(a);
 }
 
+// linear_dx_gelu_acc: acc, dy, w, pre -> acc, dpre. Partial sums lie before what the product needs.
+int64_t SumsBytes(const Op&, std::span<const TensorRef> in) {
+  const int64_t columns = in[2].shape[1];
+  return std::max(BiasSumsWorkspace(columns), kGemmSumRows * columns * static_cast<int64_t>(sizeof(float)) + 255) /
+         256 * 256;
+}
+KernelArgs DxGeluOf(const KernelArgs& a) {
+  KernelArgs product = a;
+  product.in = a.in.subspan(1);
+  product.out = a.out.subspan(1);
+  product.workspace = a.workspace.subspan(SumsBytes(a.op, a.in));
+  return product;
+}
+BiasSums SumsOf(const KernelArgs& a) {
+  const TensorRef& acc = a.out[0];
+  return {acc.dtype, acc.data, acc.shape.elements(), FusedAttributesOf(a.op).always_add || !a.overwrite};
+}
+
+absl::StatusOr<Fused> FusedDxGeluAcc(const KernelArgs& a) {
+  ASSIGN_OR_RETURN(Fused f, FusedDxGelu(DxGeluOf(a)));
+  f.first.fusion = GemmFusion::kGeluDxSums;
+  f.second.sums = reinterpret_cast<float*>(a.workspace.data());
+  return f;
+}
+
+absl::Status DxGeluThenSums(const KernelArgs& a) {
+  RETURN_IF_ERROR((RunFused<FusedDxGelu, DxGelu>(DxGeluOf(a))));
+  const TensorRef& dpre = a.out[1];
+  return SumRowsInto(SumsOf(a), dpre.data, dpre.dtype, Rows(dpre), a.workspace.data(), StreamOf(a));
+}
+
+absl::Status RunDxGeluAcc(const KernelArgs& a) {
+  ASSIGN_OR_RETURN(const Fused f, FusedDxGeluAcc(a));
+  ASSIGN_OR_RETURN(GemmPlans* const gemms, GemmPlansOf(a));
+  if (!MayFuse(a, f.first) || !gemms->Fuses(f.first)) return DxGeluThenSums(a);
+  RETURN_IF_ERROR(gemms->Run(f.first, f.second));
+  return AddPartialSums(SumsOf(a), f.second.sums, kGemmSumRows, StreamOf(a));
+}
+
+template <GemmPlans::Search kSearch>
+absl::Status PrepareDxGeluAcc(const KernelArgs& a) {
+  RETURN_IF_ERROR((PrepareFused<DxInDpre, FusedDxGelu, DxGelu, kSearch>(DxGeluOf(a))));
+  ASSIGN_OR_RETURN(const Fused f, FusedDxGeluAcc(a));
+  ASSIGN_OR_RETURN(GemmPlans* const gemms, GemmPlansOf(a));
+  if (!MayFuse(a, f.first)) return absl::OkStatus();
+  return gemms->PrepareFused(f.first, f.second, kSearch, [&a] { return DxGeluThenSums(a); });
+}
+
 absl::Status RunRope(const KernelArgs& a) {
   if (a.out[0].shape.elements() == 0) return absl::OkStatus();
   ASSIGN_OR_RETURN(const Fused f, FusedRope(a));
@@ -228,6 +277,7 @@ absl::Status PrepareRope(const KernelArgs& a) {
 }
 
 int64_t RopeWorkspace(const Op& op, std::span<const TensorRef> in) { return TableBytes(op, in) + kGemmWorkspaceBytes; }
+int64_t SumsWorkspace(const Op& op, std::span<const TensorRef> in) { return SumsBytes(op, in) + kGemmWorkspaceBytes; }
 int64_t Workspace(const Op&, std::span<const TensorRef>) { return kGemmWorkspaceBytes; }
 
 template <Describe kDescribe, DescribeFused kFused, Run kApart>
@@ -256,6 +306,12 @@ void AddCudaLinearFusedKernels(KernelTable& table, Determinism determinism) {
     table.Add("linear_dx_swiglu", t, Make<DxInDgu, FusedDxSwiglu, DxSwiglu>(determinism));
     table.Add("linear_bias_gelu", t, Make<Affine, FusedForward<Affine, GemmFusion::kGelu>, Gelu>(determinism));
     table.Add("linear_dx_gelu", t, Make<DxInDpre, FusedDxGelu, DxGelu>(determinism));
+    table.Add("linear_dx_gelu_acc", t,
+              {.run = RunDxGeluAcc,
+               .workspace = SumsWorkspace,
+               .cost = OpCost,
+               .prepare = determinism == Determinism::kBitExact ? PrepareDxGeluAcc<GemmPlans::Search::kFirst>
+                                                                : PrepareDxGeluAcc<GemmPlans::Search::kTimed>});
     table.Add("linear_rope", t, MakeRope(determinism));
   }
 }

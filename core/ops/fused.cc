@@ -26,8 +26,8 @@ struct Kind {
   const char* name;
   Plain plain;
   int min_inputs, max_inputs;
-  int overwrites = -1;   // the input that output 0 may be written over
-  bool aliases = false;  // output i has the storage of input i
+  int overwrites = -1;  // the input that output 0 may be written over
+  int aliases = 0;      // outputs i below it have the storage of input i
 };
 
 class FusedOp final : public Op {
@@ -63,7 +63,7 @@ class FusedOp final : public Op {
     RETURN_IF_ERROR(g.status());
     return out;
   }
-  int Aliases(int output) const override { return kind_.aliases ? output : -1; }
+  int Aliases(int output) const override { return output < kind_.aliases ? output : -1; }
   bool MayOverwrite(int input) const override { return input == kind_.overwrites; }
   double Flops(std::span<const TensorSpec> in) const override {
     GraphBuilder g;
@@ -268,6 +268,11 @@ Out PlainLinearDxGelu(GraphBuilder& g, In in, const FusedAttributes& a) {
   return {GeluDx(g, LinearDx(g, in[0], in[1]), in[2], a.gelu)};
 }
 
+Out PlainLinearDxGeluAcc(GraphBuilder& g, In in, const FusedAttributes& a) {  // acc, dy, w, pre
+  const Value dpre = PlainLinearDxGelu(g, in.subspan(1), a)[0];
+  return {PlainBiasGradAcc(g, Out{in[0], dpre}, a)[0], dpre};
+}
+
 Out PlainRmsNormBwd(GraphBuilder& g, In in, const FusedAttributes&) {
   return {AddIf(g, RmsNormDx(g, in[0], in[1], in[2], in[3]), in, 4), RmsNormDw(g, in[0], in[1], in[3])};
 }
@@ -296,9 +301,9 @@ constexpr Kind kLinearPackedBias = {"linear_packed_bias", PlainLinearPackedBias,
 constexpr Kind kLinearPacked = {"linear_packed", PlainLinearPacked, 2, 1 + kMany};
 constexpr Kind kLinearPackedDx = {"linear_packed_dx", PlainLinearPackedDx, 2, 1 + kMany};
 constexpr Kind kLinearDxAdd = {"linear_dx_add", PlainLinearDxAdd, 3, 2 + kMany, 1};
-constexpr Kind kLinearDwAcc = {"linear_dw_acc", PlainLinearDwAcc, 3, 2 + kMany, -1, true};
-constexpr Kind kBiasGradAcc = {"bias_grad_acc", PlainBiasGradAcc, 2, 1 + kMany, -1, true};
-constexpr Kind kEmbeddingDwAcc = {"embedding_dw_acc", PlainEmbeddingDwAcc, 3, 3, -1, true};
+constexpr Kind kLinearDwAcc = {"linear_dw_acc", PlainLinearDwAcc, 3, 2 + kMany, -1, kMany};
+constexpr Kind kBiasGradAcc = {"bias_grad_acc", PlainBiasGradAcc, 2, 1 + kMany, -1, kMany};
+constexpr Kind kEmbeddingDwAcc = {"embedding_dw_acc", PlainEmbeddingDwAcc, 3, 3, -1, 1};
 constexpr Kind kRopePacked = {"rope_packed", PlainRopePacked, 2, 2, 0};
 constexpr Kind kLinearRope = {"linear_rope", PlainLinearRope, 5, 5};
 constexpr Kind kAttentionPacked = {"attention_packed", PlainAttentionPacked, 2, 3};
@@ -312,6 +317,7 @@ constexpr Kind kLinearSwiglu = {"linear_swiglu", PlainLinearSwiglu, 3, 3};
 constexpr Kind kLinearDxSwiglu = {"linear_dx_swiglu", PlainLinearDxSwiglu, 3, 3};
 constexpr Kind kLinearBiasGelu = {"linear_bias_gelu", PlainLinearBiasGelu, 3, 3};
 constexpr Kind kLinearDxGelu = {"linear_dx_gelu", PlainLinearDxGelu, 3, 3};
+constexpr Kind kLinearDxGeluAcc = {"linear_dx_gelu_acc", PlainLinearDxGeluAcc, 4, 4, -1, 1};
 constexpr Kind kRmsNormBwd = {"rms_norm_bwd", PlainRmsNormBwd, 4, 5, 4};
 constexpr Kind kLayerNormBwd = {"layer_norm_bwd", PlainLayerNormBwd, 5, 6, 5};
 constexpr Kind kSoftmaxNll = {"softmax_nll", PlainSoftmaxNll, 3, 3};
@@ -437,6 +443,13 @@ GeluProduct LinearBiasGelu(GraphBuilder& g, Value x, Value w, Value bias, GeluKi
 }
 Value LinearDxGelu(GraphBuilder& g, Value dy, Value w, Value pre, GeluKind kind, SourceLoc loc) {
   return Emit(g, kLinearDxGelu, {dy, w, pre}, loc, Curved(kind))[0];
+}
+GeluGradient LinearDxGeluAcc(GraphBuilder& g, Value acc, Value dy, Value w, Value pre, GeluKind kind, bool always_add,
+                             SourceLoc loc) {
+  FusedAttributes a = Curved(kind);
+  a.always_add = always_add;
+  const Out out = Emit(g, kLinearDxGeluAcc, {acc, dy, w, pre}, loc, a);
+  return {out[0], out[1]};
 }
 NormGrads RmsNormBwd(GraphBuilder& g, Value dy, Value x, Value w, Value rstd, Value r, SourceLoc loc) {
   const Out out = Emit(g, kRmsNormBwd, r.valid() ? Out{dy, x, w, rstd, r} : Out{dy, x, w, rstd}, loc);

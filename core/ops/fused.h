@@ -101,6 +101,12 @@ GeluProduct LinearBiasGelu(GraphBuilder& g, Value x_K, Value w_FK, Value bias_F,
                            SourceLoc loc = SourceLoc::Here());
 Value LinearDxGelu(GraphBuilder& g, Value dy_N, Value w_NF, Value pre_F, GeluKind kind,
                    SourceLoc loc = SourceLoc::Here());
+// And BiasGradAcc of it.
+struct GeluGradient {
+  Value acc_F, dpre_F;
+};
+GeluGradient LinearDxGeluAcc(GraphBuilder& g, Value acc_F, Value dy_N, Value w_NF, Value pre_F, GeluKind kind,
+                             bool always_add, SourceLoc loc = SourceLoc::Here());
 
 // All gradients of a norm in one reading of dy and x; r (or none), the gradient that reaches x by its other use, is added
 // to dx, which may be computed in r's storage.

@@ -158,7 +158,7 @@ absl::StatusOr<Graph> FuseOps(Graph g, const Mesh& mesh, const KernelTable& kern
     ASSIGN_OR_RETURN(g, FuseHeads(g, kernels));
   }
   if (has({"linear_bias", "linear_bias_gelu", "linear_dx_gelu"})) {
-    ASSIGN_OR_RETURN(g, FuseGelu(g));
+    ASSIGN_OR_RETURN(g, FuseGelu(g, kernels));
   }
   if (has({"linear_add"})) {
     ASSIGN_OR_RETURN(g, FuseResiduals(g, has({"linear_bias_add"})));

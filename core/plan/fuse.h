@@ -13,6 +13,7 @@
 //   swiglu that backward recomputes from what forward kept          -> swiglu_packed
 //   gradients of those weights (and biases)                         -> one linear_dw_acc; or one linear_dw, one part of pack
 //   gelu(bias_add(linear)); gelu_dx(linear_dx), with no other reader -> linear_bias_gelu; linear_dx_gelu
+//   linear_dx_gelu, bias_grad_acc of what it makes                  -> linear_dx_gelu_acc
 //   add(r, linear), bias_add(linear), add(r, bias_add(linear))      -> linear_add, linear_bias, linear_bias_add
 //   add(r, linear_dx), add(r, linear_packed_dx)                     -> linear_dx_add
 //   rms_norm_dx, rms_norm_dw, add (likewise layer norm)             -> rms_norm_bwd

@@ -21,7 +21,8 @@ absl::StatusOr<Graph> FuseHeads(const Graph& old, const KernelTable& kernels);
 // gate | up, swiglu, and their gradients: in the products beside them.
 absl::StatusOr<Graph> FuseSwiglu(const Graph& old, const Mesh& mesh);
 
-// gelu of an affine map, and its gradient: in the products beside them.
-absl::StatusOr<Graph> FuseGelu(const Graph& old);
+// gelu of an affine map, and its gradient: in the products beside them, with the gradient of the map's bias where there is a kernel for
+// it. After FuseSums.
+absl::StatusOr<Graph> FuseGelu(const Graph& old, const KernelTable& kernels);
 
 }  // namespace strata

@@ -1,7 +1,5 @@
 #include "parallel/shard/early_reductions.h"
 
-#include <algorithm>
-#include <iterator>
 #include <map>
 #include <string_view>
 
@@ -12,8 +10,12 @@
 namespace strata {
 namespace {
 
-constexpr std::string_view kInputGradients[] = {"linear_dx", "linear_packed_dx", "linear_dx_add", "linear_dx_swiglu",
-                                                "linear_dx_gelu"};
+struct InputGradient {
+  std::string_view op;
+  int dy = 0;  // which input
+};
+constexpr InputGradient kInputGradients[] = {{"linear_dx"},        {"linear_packed_dx"}, {"linear_dx_add"},
+                                             {"linear_dx_swiglu"}, {"linear_dx_gelu"},   {"linear_dx_gelu_acc", 1}};
 
 bool SameStage(const Node& a, const Node& b) { return a.stage == b.stage && a.replica == b.replica; }
 
@@ -41,8 +43,8 @@ absl::StatusOr<Graph> EarlyReductions(const Graph& local) {
     HoistReduction(r, id);
     const Node& n = local.nodes[id];
     const std::string_view op = n.op->name();
-    if (std::find(std::begin(kInputGradients), std::end(kInputGradients), op) != std::end(kInputGradients)) {
-      dx[n.inputs[0]] = id;
+    for (const InputGradient& d : kInputGradients) {
+      if (d.op == op) dx[n.inputs[d.dy]] = id;
     }
     if (op != "linear_dw" && op != "linear_dw_acc") continue;
     const Value x = n.inputs.back(), dy = n.inputs[n.inputs.size() - 2];

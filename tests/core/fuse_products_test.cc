@@ -54,7 +54,7 @@ Graph LayerGraph(const std::function<void(GraphBuilder&, const Layer&)>& also) {
 KernelTable WithPackedOps() {  // of which the fusion asks only whether they are there
   KernelTable kernels = CpuKernels();
   for (const char* op : {"linear_packed", "linear_packed_bias", "linear_packed_dx", "linear_dw_acc", "swiglu_packed",
-                         "swiglu_packed_dx", "linear_bias"}) {
+                         "swiglu_packed_dx", "linear_bias", "bias_grad_acc", "linear_dx_gelu_acc"}) {
     kernels.Add(op, DType::kF64, {});
   }
   return kernels;
@@ -75,7 +75,8 @@ std::map<std::string, int> Fused(const Graph& plain) {
     EXPECT_TRUE(graph.ok()) << graph.status();
     std::map<std::string, Tensor> bindings = {{"x", Random({2, 3, 4}, 1)}, {"dy", Random({2, 3, 4}, 2)},
                                               {"flat", Random({48}, 3)},   {"down", Random({4, 6}, 4)},
-                                              {"up", Random({6, 4}, 5)},   {"bias", Random({6}, 6)}};
+                                              {"up", Random({6, 4}, 5)},   {"bias", Random({6}, 6)},
+                                              {"sum", Random({6}, 7)}};
     const auto values = testing::Evaluate(*graph, bindings);
     EXPECT_TRUE(values.ok()) << values.status();
     std::map<std::string, Tensor> out;
@@ -130,7 +131,9 @@ TEST(FuseSwiglu, LeavesAGateThatOthersRead) {
 struct BiasedLayer {
   Value pre, h, dh;
 };
-Graph BiasedGraph(const std::function<void(GraphBuilder&, const BiasedLayer&)>& also) {
+enum class BiasGradient { kAdded, kApart };
+Graph BiasedGraph(const std::function<void(GraphBuilder&, const BiasedLayer&)>& also,
+                  BiasGradient bias_gradient = BiasGradient::kAdded) {
   constexpr int64_t K = 4, F = 6;
   GraphBuilder g;
   const auto weight = [&](const char* name, Shape shape) {
@@ -143,7 +146,13 @@ Graph BiasedGraph(const std::function<void(GraphBuilder&, const BiasedLayer&)>& 
   const Value dh = LinearDx(g, dy, down), dpre = GeluDx(g, dh, pre, GeluKind::kTanh);
   g.Output("dx", LinearDx(g, dpre, up));
   g.Output("dw", LinearDw(g, dpre, x));
-  g.Output("db", BiasGrad(g, dpre));
+  Value db = BiasGrad(g, dpre);
+  if (bias_gradient == BiasGradient::kAdded) {
+    const StateId sum = g.Declare({"sum", Role::kGrad, {DType::kF64, {F}, {}}});
+    db = Accumulate(g, g.Read(sum), db);
+    g.Update(sum, db);
+  }
+  g.Output("db", db);
   also(g, {pre, h, dh});
   auto graph = std::move(g).Build();
   EXPECT_TRUE(graph.ok()) << graph.status();
@@ -156,8 +165,8 @@ TEST(FuseGelu, TakesTheGradientThatNothingElseReads) {
       if (reads_pre) g.Output("more", Scale(g, l.pre, 2));
     }));
     EXPECT_EQ(ops["linear_bias_gelu"], 1);
-    EXPECT_EQ(ops["linear_dx_gelu"], 1);
-    EXPECT_EQ(ops["gelu"] + ops["gelu_dx"] + ops["linear_bias"], 0);
+    EXPECT_EQ(ops["linear_dx_gelu_acc"], 1);  // and its sum for the bias
+    EXPECT_EQ(ops["gelu"] + ops["gelu_dx"] + ops["linear_bias"] + ops["linear_dx_gelu"] + ops["bias_grad_acc"], 0);
     EXPECT_EQ(ops["linear_dx"], 1);  // of x
   }
 }
@@ -165,8 +174,16 @@ TEST(FuseGelu, TakesTheGradientThatNothingElseReads) {
 TEST(FuseGelu, KeepsAGradientThatOthersRead) {
   auto ops = Fused(BiasedGraph([](GraphBuilder& g, const BiasedLayer& l) { g.Output("more", l.dh); }));
   EXPECT_EQ(ops["linear_bias_gelu"], 1);
-  EXPECT_EQ(ops["linear_dx_gelu"], 0);
+  EXPECT_EQ(ops["linear_dx_gelu"] + ops["linear_dx_gelu_acc"], 0);
   EXPECT_EQ(ops["gelu_dx"], 1);
+  EXPECT_EQ(ops["bias_grad_acc"], 1);
+}
+
+TEST(FuseGelu, KeepsASumThatIsNotAddedInPlace) {
+  auto ops = Fused(BiasedGraph([](GraphBuilder&, const BiasedLayer&) {}, BiasGradient::kApart));
+  EXPECT_EQ(ops["linear_dx_gelu"], 1);
+  EXPECT_EQ(ops["bias_grad"], 1);
+  EXPECT_EQ(ops["linear_dx_gelu_acc"], 0);
 }
 
 TEST(FuseGelu, OfSeveralTakesTheFirst) {
@@ -185,7 +202,7 @@ TEST(FuseGelu, LeavesAProductThatOthersReadWithoutItsBias) {
   }));
   EXPECT_EQ(ops["linear_bias_gelu"], 0);
   EXPECT_EQ(ops["gelu"], 1);
-  EXPECT_EQ(ops["linear_dx_gelu"], 1);
+  EXPECT_EQ(ops["linear_dx_gelu_acc"], 1);
 }
 
 }  // namespace

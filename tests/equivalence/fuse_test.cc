@@ -23,7 +23,7 @@ constexpr const char* kFused[] = {"linear_add",       "linear_packed",    "linea
                                   "embedding_dw_acc", "bias_grad_acc",    "heads_packed",         "heads_unpacked",
                                   "rope_packed",      "attention_packed", "attention_packed_bwd", "attention_rope_bwd",
                                   "swiglu_packed",    "swiglu_packed_dx", "rms_norm_bwd",         "layer_norm_bwd",
-                                  "softmax_nll",      "softmax_nll_grad"};
+                                  "softmax_nll",      "softmax_nll_grad", "linear_dx_gelu_acc"};
 
 absl::Status RunDecomposed(const KernelArgs& a) {
   GraphBuilder g;
@@ -225,7 +225,10 @@ TEST(FuseOps, WeightGradientsOfPackedProductsAreWork) {
         ExpectEqualRuns(config,
                         {{"attention_packed", times},
                          {gated ? "linear_swiglu" : "linear_bias_gelu", times},
-                         {gated ? "linear_dx_swiglu" : "linear_dx_gelu", 1}},
+                         {gated        ? "linear_dx_swiglu"
+                          : stage == 0 ? "linear_dx_gelu_acc"
+                                       : "linear_dx_gelu",
+                          1}},
                         look);
         EXPECT_EQ(products, 4);
       }
@@ -273,11 +276,11 @@ TEST(FuseOps, ModelsWithBiases) {
                      {"linear_packed_bias", 2},
                      {"attention_packed_bwd", 2},
                      {"linear_dw", 0},
-                     {"bias_grad_acc", 8},
+                     {"bias_grad_acc", 6},
                      {"bias_grad", 0},
                      {"slice", 0}};
-  expected["linear_bias_gelu"] = expected["linear_dx_gelu"] = expected["eval linear_bias_gelu"] = 2;
-  expected["gelu"] = expected["gelu_dx"] = expected["eval gelu"] = 0;
+  expected["linear_bias_gelu"] = expected["linear_dx_gelu_acc"] = expected["eval linear_bias_gelu"] = 2;
+  expected["gelu"] = expected["gelu_dx"] = expected["eval gelu"] = expected["linear_dx_gelu"] = 0;
   expected["linear_bias"] = 4;  // dropout lies before the residual adds
   ExpectEqualRuns(gpt2, expected);
   gpt2.model.dropout = 0;
@@ -302,7 +305,8 @@ TEST(FuseOps, ModelsWithBiases) {
                            {"linear_packed_bias", 2},
                            {"layer_norm_bwd", 6},
                            {"linear_bias_gelu", 3},  // one in the head
-                           {"linear_dx_gelu", 2},    // the norm of the head makes the gradient of its gelu
+                           {stage == 3 ? "linear_dx_gelu" : "linear_dx_gelu_acc",
+                            2},  // the norm of the head makes the gradient of its gelu
                            {"gelu_dx", 1},
                            {"eval attention_packed", 2}});
   }
@@ -312,7 +316,7 @@ TEST(FuseOps, ModelsWithBiases) {
                          {"attention_packed", 2},
                          {"linear_packed_dx", 2},
                          {"linear_bias_gelu", 3},
-                         {"linear_dx_gelu", 2}});
+                         {"linear_dx_gelu_acc", 2}});
 }
 
 // Clones are fused as their originals are, so that their bits are the same.

@@ -309,7 +309,7 @@ void ExpectInputGradientsFirst(const Graph& g) {
   for (NodeId id = 0; id < static_cast<NodeId>(g.nodes.size()); ++id) {
     const Node& n = g.nodes[id];
     const std::string_view op = n.op->name();
-    if (op.starts_with("linear_dx") || op == "linear_packed_dx") dx[n.inputs[0]] = id;
+    if (op.starts_with("linear_dx") || op == "linear_packed_dx") dx[n.inputs[op == "linear_dx_gelu_acc" ? 1 : 0]] = id;
     if (op != "linear_dw" && op != "linear_dw_acc") continue;
     ++weight_gradients;
     const Value x = n.inputs.back(), dy = n.inputs[n.inputs.size() - 2];

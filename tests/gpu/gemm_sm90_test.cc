@@ -36,6 +36,12 @@ int64_t InFragments(int64_t row, int64_t column, int64_t half) {
   return (block * 64 + row % 16 / 8 * 32 + thread) * 2 + column % 2;
 }
 double Sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+// In the tanh form, and its derivative.
+double Gelu(double x) { return x * Sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x)); }
+double GeluSlope(double x) {
+  const double c = Sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x));
+  return c + x * c * (1 - c) * 1.5957691216057308 * (1 + 3 * 0.044715 * x * x);
+}
 
 // On the host and on the GPU; what is written is NaN before, and followed by a guard.
 class Buffer {
@@ -107,7 +113,7 @@ class Operands {
  public:
   explicit Operands(const Case& c) : case_(c) {
     uint32_t seed = 1;
-    for (Buffer* x : {&a_, &b_, &bias_, &addend_, &gate_up_, &angles_}) x->Fill(seed++);
+    for (Buffer* x : {&a_, &b_, &bias_, &addend_, &other_, &angles_}) x->Fill(seed++);
     const GemmShape& s = c.shape;
     std::vector<double> a(s.m * s.k), b(s.n * s.k);  // rows along k
     for (int64_t i = 0; i < s.m; ++i) {
@@ -127,7 +133,8 @@ class Operands {
   // The error of what this configuration writes.
   absl::StatusOr<double> ErrorOf(Sm90Gemm& own, Sm90Config config, std::span<std::byte> workspace) const {
     const GemmShape& s = case_.shape;
-    Buffer d((dx() ? 2 : 1) * s.m * s.pitch(), SizeOf(s.out)), h(swiglu() ? s.m * s.n / 2 : 0, 2);
+    Buffer d((Is(GemmFusion::kSwigluDx) ? 2 : 1) * s.m * s.pitch(), SizeOf(s.out)), h(HCount(), 2);
+    Buffer sums(kGemmSumRows * s.n, 4);
     if (case_.in_place) {
       for (int64_t i = 0; i < d.count(); ++i) d.Set(i, static_cast<float>(addend_.At(i)));
       d.Upload();
@@ -142,26 +149,33 @@ class Operands {
                                 case_.adds ? 1.0f : 0.0f,
                                 workspace,
                                 nullptr,
-                                swiglu() ? h.device() : nullptr,
-                                dx() ? gate_up_.device() : nullptr,
-                                nullptr,
+                                h.device(),
+                                Is(GemmFusion::kSwigluDx) ? other_.device() : nullptr,
+                                gelu_dx() ? other_.device() : nullptr,
                                 rope() ? angles_.device() : nullptr,
                                 kAngleRows,
-                                turned()};
+                                turned(),
+                                Is(GemmFusion::kGeluDxSums) ? static_cast<float*>(sums.device()) : nullptr};
     if (!own.Runs(s, o)) return absl::FailedPreconditionError("does not run");
     RETURN_IF_ERROR(own.Run(s, o, config));
     RETURN_IF_ERROR(CudaStatus(cudaDeviceSynchronize(), "a product"));
     d.Download();
     h.Download();
-    if (!d.GuardIntact() || !h.GuardIntact()) return INFINITY;
-    return std::max(ErrorOfD(d), swiglu() ? ErrorOfH(d, h) : 0.0);
+    sums.Download();
+    if (!d.GuardIntact() || !h.GuardIntact() || !sums.GuardIntact()) return INFINITY;
+    return std::max(
+        {ErrorOfD(d), HCount() > 0 ? ErrorOfH(d, h) : 0.0, Is(GemmFusion::kGeluDxSums) ? ErrorOfSums(d, sums) : 0.0});
   }
 
  private:
-  bool swiglu() const { return case_.shape.fusion == GemmFusion::kSwiglu; }
   bool rope() const { return case_.shape.fusion == GemmFusion::kRope; }
   int64_t turned() const { return rope() ? case_.shape.n / case_.shape.head_dim * 2 / 3 * case_.shape.head_dim : 0; }
-  bool dx() const { return case_.shape.fusion == GemmFusion::kSwigluDx; }
+  bool Is(GemmFusion fusion) const { return case_.shape.fusion == fusion; }
+  bool gelu_dx() const { return Is(GemmFusion::kGeluDx) || Is(GemmFusion::kGeluDxSums); }
+  int64_t HCount() const {
+    const int64_t count = case_.shape.m * case_.shape.n;
+    return Is(GemmFusion::kSwiglu) ? count / 2 : Is(GemmFusion::kGelu) ? count : 0;
+  }
 
   double ErrorOfD(const Buffer& d) const {
     const GemmShape& s = case_.shape;
@@ -169,9 +183,12 @@ class Operands {
     for (int64_t i = 0; i < s.m; ++i) {
       for (int64_t j = 0; j < s.n; ++j) {
         const double sum = product_[i * s.n + j];
-        if (dx()) {
+        if (gelu_dx()) {
+          const double dh = FromBF16(ToBF16(static_cast<float>(sum)));
+          e.Add(d.At(i * s.n + j), dh * GeluSlope(other_.At(i * s.n + j)));
+        } else if (Is(GemmFusion::kSwigluDx)) {
           const int64_t gate = i * 2 * s.n + j, up = gate + s.n;
-          const double g = gate_up_.At(gate), u = gate_up_.At(up), sig = Sigmoid(g);
+          const double g = other_.At(gate), u = other_.At(up), sig = Sigmoid(g);
           const double dh = FromBF16(ToBF16(static_cast<float>(sum)));
           e.Add(d.At(gate), dh * u * sig * (1 + g * (1 - sig)));
           e.Add(d.At(up), dh * g * sig);
@@ -191,6 +208,8 @@ class Operands {
   double ErrorOfH(const Buffer& d, const Buffer& h) const {
     const int64_t m = case_.shape.m, F = case_.shape.n / 2;
     Error e;
+    for (int64_t i = 0; Is(GemmFusion::kGelu) && i < h.count(); ++i) e.Add(h.At(i), Gelu(d.At(i)));
+    if (Is(GemmFusion::kGelu)) return e.value();
     for (int64_t i = 0; i < m * F; ++i) {
       const int64_t gate = i / F * 2 * F + i % F;
       e.Add(h.At(i), d.At(gate) * Sigmoid(d.At(gate)) * d.At(gate + F));
@@ -198,12 +217,25 @@ class Operands {
     return e.value();
   }
 
+  // Of the columns of D as it was rounded.
+  double ErrorOfSums(const Buffer& d, const Buffer& sums) const {
+    const GemmShape& s = case_.shape;
+    Error e;
+    for (int64_t j = 0; j < s.n; ++j) {
+      double got = 0, want = 0;
+      for (int64_t i = 0; i < kGemmSumRows; ++i) got += sums.At(i * s.n + j);
+      for (int64_t i = 0; i < s.m; ++i) want += d.At(i * s.n + j);
+      e.Add(got, want);
+    }
+    return e.value() * 1e3;  // nothing is rounded to bf16 here
+  }
+
   const Case case_;
   Buffer a_{case_.shape.m * case_.shape.k, 2}, b_{case_.shape.k * case_.shape.n, 2}, bias_{case_.shape.n, 2};
   Buffer addend_{case_.shape.m * case_.shape.n, SizeOf(case_.shape.out)};
   static constexpr int64_t kAngleRows = 48;
   Buffer angles_{rope() ? kAngleRows * case_.shape.head_dim : 0, 4};
-  Buffer gate_up_{dx() ? 2 * case_.shape.m * case_.shape.n : 0, 2};
+  Buffer other_{2 * case_.shape.m * case_.shape.n, 2};  // gate | up, or pre
   std::vector<double> product_;
 };
 
@@ -280,6 +312,20 @@ TEST(CudaSm90Gemm, Rope) {
       c.shape.fusion = GemmFusion::kRope;
       c.shape.head_dim = d;
       cases.push_back(c);
+    }
+  }
+  ExpectClose(cases);
+}
+
+TEST(CudaSm90Gemm, Gelu) {
+  std::vector<Case> cases;
+  for (const auto& [m, n, k] : {std::tuple{256, 256, 64}, {264, 400, 328}, {16, 16, 40}, {520, 272, 1000}}) {
+    Case forward{{m, n, k, false, true, kHalf, kHalf, true}}, backward{{m, n, k, false, false}};
+    forward.shape.fusion = GemmFusion::kGelu;
+    cases.push_back(forward);
+    for (const GemmFusion fusion : {GemmFusion::kGeluDx, GemmFusion::kGeluDxSums}) {
+      backward.shape.fusion = fusion;
+      cases.push_back(backward);
     }
   }
   ExpectClose(cases);

@@ -209,6 +209,24 @@ TEST(CudaLinear, GeluInTheProduct) {
   }
 }
 
+TEST(CudaLinear, GradientOfGeluAndItsBias) {
+  STRATA_NEEDS_GPU();
+  for (const auto& [rows, k, f] : {std::tuple{43, 72, 344}, {5, 33, 7}, {300, 128, 272}}) {
+    for (const GeluKind kind : {GeluKind::kTanh, GeluKind::kErf}) {
+      for (const bool overwrite : {false, true}) {
+        SCOPED_TRACE(absl::StrFormat("%d rows, K %d, F %d, %d", rows, k, f, static_cast<int>(kind)));
+        ExpectClose(
+            [kind](GraphBuilder& g, const Values& in) {
+              const GeluGradient d = LinearDxGeluAcc(g, Acc(g, in[0]), in[1], in[2], in[3], kind, false);
+              return Values{d.acc_F, d.dpre_F};
+            },
+            {Random({f}, 1), Random({2, rows, k}, 2), Random({k, f}, 3), Random({2, rows, f}, 4)},
+            {.overwrite = overwrite});
+      }
+    }
+  }
+}
+
 // What a product makes of its result is what a kernel over the result makes: so a recomputed activation repeats the bits.
 TEST(CudaLinear, MakesOfItsResultWhatKernelsBehindItWould) {
   STRATA_NEEDS_GPU();
