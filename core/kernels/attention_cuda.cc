@@ -245,7 +245,8 @@ struct AttentionKernel {
     constexpr bool kForward = kPass == AttentionPass::kForward;
     if (Sm90AttentionTakes(c, CudaContextOf(a).properties.major)) {
       if (kForward) return Sm90AttentionForward(c, a.workspace.data(), StreamOf(a));
-      return Sm90AttentionBackward(c, kDeterminism, a.workspace.data(), StreamOf(a));
+      RETURN_IF_ERROR(Sm90AttentionBackward(c, kDeterminism, a.workspace.data(), StreamOf(a)));
+      return Sm90AttentionTurns(c) ? absl::OkStatus() : TurnBack(c, StreamOf(a));
     }
     RETURN_IF_ERROR(Check(c));
     c.row_sum = reinterpret_cast<float*>(a.workspace.data());

@@ -18,7 +18,9 @@ int64_t Sm90AttentionForwardWorkspace(const AttentionCall& call);
 int64_t Sm90AttentionBackwardWorkspace(const AttentionCall& call, Determinism determinism);
 
 // Launch only. FailedPrecondition where the driver has no tensor maps. The forward pass gives equal bits every time; the backward
-// pass does with kBitExact, else it sums dq in any order. It turns dq and dk where the call says so, before their only rounding.
+// pass does with kBitExact, else it sums dq in any order. Where it
+// can it turns dq and dk as the call says, before their only rounding.
+bool Sm90AttentionTurns(const AttentionCall& call);
 absl::Status Sm90AttentionForward(const AttentionCall& call, void* workspace, cudaStream_t stream);
 absl::Status Sm90AttentionBackward(const AttentionCall& call, Determinism determinism, void* workspace,
                                    cudaStream_t stream);

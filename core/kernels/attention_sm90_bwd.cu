@@ -83,6 +83,7 @@ __device__ __forceinline__ void FetchBackward(const BackwardArgs& a, const Work&
       dos.Next();
     }
   }
+  FetchKeyAngles<Z>(a, w.b, w.k0, sh, qs, dos);
 }
 
 template <typename Z>
@@ -297,11 +298,9 @@ struct BackwardConsumer {
 
   __device__ __forceinline__ void Run(const CUtensorMap& dk_map, const CUtensorMap& dv_map) {
     Walk();
-    RowAngles<Z::kD> angles;
-    angles.Load(a, w.b, w.k0 + 64 * group + InWarpgroup() / 32 * 16 + InWarpgroup() % 32 / 4, a.t);
     Store(dv, 1, sh.v, dv_map);                    // only this warpgroup reads them
     if constexpr (Z::kSums) NamedBarrier(1, 256);  // both are done with the keys
-    angles.Turn(a, dk);
+    TurnKeys<Z>(a, w.k0, group, (w.end - w.first) * a.group, sh, dk);
     Store(dk, a.scale, sh.k, dk_map);
     if (InWarpgroup() == 0) WaitStoresRead<0>();
   }
@@ -361,7 +360,7 @@ absl::Status LaunchBackward(const AttentionCall& c, void* workspace, cudaStream_
                        .delta = delta,
                        .counter = reinterpret_cast<int*>(delta + rows),
                        .dq = Z::kSums ? delta + rows + kCounterFloats : nullptr,
-                       .angles = c.turn.count > 0 ? reinterpret_cast<const float4*>(c.turn.table) : nullptr,
+                       .angles = Sm90AttentionTurns(c) ? reinterpret_cast<const float4*>(c.turn.table) : nullptr,
                        .angle_stride = c.turn.count == c.s ? 0 : static_cast<int>(c.s)};
   RETURN_IF_ERROR(PrepareRows(c, a, stream));
   constexpr int kBytes = sizeof(typename Z::Shared) + 1024;

@@ -22,7 +22,7 @@ struct BackwardArgs {
   int* counter = nullptr;                   // of the tiles of queries that were taken
   // Sums of dq, where they are: [b, hq, padded * d], a warp's 16 rows of 64 columns in the order of its accumulators.
   float* dq = nullptr;
-  // Where dq and dk are turned back: [rows, d / 4] of {cos, sin, cos, sin}; rows from one row of the batch to the next, 0: the same.
+  // Where dq and dk are turned back, a tiled table (rope_cuda.h), and its rows from one row of the batch to the next; 0: the same.
   const float4* angles = nullptr;
   int angle_stride = 0;
 };

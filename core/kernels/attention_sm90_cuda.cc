@@ -31,6 +31,8 @@ TileOrder OrderOf(int64_t tiles, int64_t heads, int64_t heads_per_kv, int64_t kv
 
 }  // namespace sm90
 
+bool Sm90AttentionTurns(const AttentionCall& c) { return c.turn.count > 0 && c.s % 16 == 0 && c.s == c.t; }
+
 bool Sm90AttentionTakes(const AttentionCall& c, int compute_major) {
   constexpr int64_t kMaxRows = 1 << 20;  // coordinates and tile numbers are int32
   uintptr_t addresses = 0;

@@ -254,7 +254,10 @@ struct QueryConsumer {
       if (number < 0) return;
       const Tile tile = TileAt(a, number);
       Compute(tile);
-      TurnRows<Z::kD>(a, tile.b, RowOf(tile), a.s, dq);
+      if (a.angles != nullptr) {
+        const float4* const angles = AnglesOf<Z::kD>(a, tile.b, min(RowOf(tile), a.s - 16)) + threadIdx.x % 32;
+        TurnRows<Z::kD>(dq, [&](int j, int r) { return angles[j * 64 + r * 32]; });
+      }
       Store(tile, to, stride);
     }
   }

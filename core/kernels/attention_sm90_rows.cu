@@ -64,9 +64,13 @@ __global__ void __launch_bounds__(256) Round(const BackwardArgs a, __nv_bfloat16
             lane = own % 32;
   const int q0 = m * kM + (kWide ? 0 : group * 64) + warp * 16, first = kWide ? group * 4 : 0;
   float4 angles[2][4];
+  if (a.angles != nullptr) {
+    const float4* const of_row = AnglesOf<kD>(a, b, min(q0, a.s - 16)) + lane;
 #pragma unroll
-  for (int r = 0; r < 2 && a.angles != nullptr; ++r) {
-    LoadAngles<kD>(a, b, q0 + lane / 4 + 8 * r, a.s, first, angles[r]);
+    for (int i = 0; i < 4; ++i) {
+      angles[0][i] = of_row[(first + i) * 64];
+      angles[1][i] = of_row[(first + i) * 64 + 32];
+    }
   }
   for (int h = h0; h < min(h0 + kRoundHeads, a.hq); ++h) {
     const float* const from = a.dq + (int64_t{b} * a.hq + h) * a.padded * kD + int64_t{m} * (kM * kD) +

@@ -71,7 +71,7 @@ class GemmPlans {
     void* h = nullptr;              // kSwiglu: [m, n / 2]; kGelu: [m, n]
     const void* gate_up = nullptr;  // kSwigluDx: [m, 2 n]
     const void* pre = nullptr;      // kGeluDx, kGeluDxSums: [m, n]
-    // kRope: a table of rotations in fragments (rope_cuda.h); row r of D takes row r mod angle_rows, and columns before `turned`, a
+    // kRope: a tiled table of rotations (rope_cuda.h); row r of D takes row r mod angle_rows, and columns before `turned`, a
     // multiple of head_dim, are turned.
     const void* angles = nullptr;
     int64_t angle_rows = 0, turned = 0;

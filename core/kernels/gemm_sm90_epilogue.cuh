@@ -36,9 +36,9 @@ struct GemmArgs {
   float* sums;               // kGeluDx: each warp of the grid adds to its own row of [warps, n]; or null
   const CudaBF16 *c, *bias;  // or null
   float* d32;                // of kFloat32
-  const float4*
-      angles;  // kRope: of `angle_rows` rows, in fragments (core/kernels/rope_cuda.h); row r of D takes row r mod angle_rows
-  int angle_rows, turned;  // a multiple of 16; columns before `turned` are turned
+  // kRope: a tiled table of rotations (rope_cuda.h); row r of D takes its row r mod angle_rows, and columns before `turned` are turned.
+  const float4* angles;
+  int angle_rows, turned;
   bool accumulate;
   int m, n;       // of kSwiglu, n is the width of E
   int step_mask;  // a step of a store in blocks of k of which these bits are 0

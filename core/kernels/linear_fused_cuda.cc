@@ -125,21 +125,16 @@ absl::Status DxGelu(const KernelArgs& a) {
                  StreamOf(a));
 }
 
-RopeTableCall AnglesOf(const KernelArgs& a, RopeTableOrder order) {
+RopeTableCall AnglesOf(const KernelArgs& a) {
   const FusedAttributes& f = FusedAttributesOf(a.op);
-  return {f.rope,
-          a.in[1].as<const int32_t>(),
-          a.in[1].shape.elements(),
-          f.head_dim / 2,
-          reinterpret_cast<float2*>(a.workspace.data()),
-          order};
+  return {f.rope, a.in[1].as<const int32_t>(), a.in[1].shape.elements(), f.head_dim / 2,
+          reinterpret_cast<float2*>(a.workspace.data())};
 }
 
-absl::Status Rope(const KernelArgs& a) {  // the angles are there, in rows
+absl::Status Rope(const KernelArgs& a) {  // the angles are there
   ASSIGN_OR_RETURN(const Product p, Multiply<Qkv>(a));
   const int64_t D = FusedAttributesOf(a.op).head_dim, turned = (a.in[2].shape[0] + a.in[3].shape[0]) / D;
-  return TurnHeads(AnglesOf(a, RopeTableOrder::kRows), {p.shape.out, p.shape.m, p.shape.n / D, turned, p.y, p.y},
-                   StreamOf(a));
+  return TurnHeads(AnglesOf(a), {p.shape.out, p.shape.m, p.shape.n / D, turned, p.y, p.y}, StreamOf(a));
 }
 
 // The same in one kernel, where there is one and it is faster.
@@ -187,9 +182,9 @@ absl::StatusOr<Fused> FusedRope(const KernelArgs& a) {
   return f;
 }
 
-// Whether a kernel may do it all: cuBLASLt has the tanh form of gelu, for rows of 16-byte units; ours takes angles of 16 rows.
+// Whether a kernel may do it all: cuBLASLt has the tanh form of gelu, for rows of 16-byte units; ours takes tiled tables of rotations.
 bool MayFuse(const KernelArgs& a, const GemmShape& s) {
-  if (s.fusion == GemmFusion::kRope) return a.in[1].shape.elements() % 16 == 0;
+  if (s.fusion == GemmFusion::kRope) return IsTiled(a.in[1].shape.elements(), s.head_dim / 2);
   if (s.fusion == GemmFusion::kSwiglu || s.fusion == GemmFusion::kSwigluDx) return true;
   return FusedAttributesOf(a.op).gelu == GeluKind::kTanh && s.out == DType::kBF16 && s.n % 8 == 0 && s.align >= 16;
 }
@@ -261,18 +256,14 @@ absl::Status PrepareDxGeluAcc(const KernelArgs& a) {
 
 absl::Status RunRope(const KernelArgs& a) {
   if (a.out[0].shape.elements() == 0) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const Fused f, FusedRope(a));
-  ASSIGN_OR_RETURN(GemmPlans* const gemms, GemmPlansOf(a));
-  const bool fuses = MayFuse(a, f.first) && gemms->Fuses(f.first);
-  const RopeTableOrder order = fuses ? RopeTableOrder::kFragments : RopeTableOrder::kRows;
-  RETURN_IF_ERROR(MakeRopeTable(AnglesOf(a, order), StreamOf(a)));
-  return fuses ? gemms->Run(f.first, f.second) : Rope(a);
+  RETURN_IF_ERROR(MakeRopeTable(AnglesOf(a), StreamOf(a)));
+  return RunFused<FusedRope, Rope>(a);
 }
 
 template <GemmPlans::Search kSearch>
 absl::Status PrepareRope(const KernelArgs& a) {
   if (a.out[0].shape.elements() == 0) return absl::OkStatus();
-  RETURN_IF_ERROR(MakeRopeTable(AnglesOf(a, RopeTableOrder::kRows), StreamOf(a)));
+  RETURN_IF_ERROR(MakeRopeTable(AnglesOf(a), StreamOf(a)));
   return PrepareFused<Qkv, FusedRope, Rope, kSearch>(a);
 }
 

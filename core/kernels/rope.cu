@@ -14,21 +14,14 @@ namespace {
 
 constexpr int kThreads = 128, kWidth = 8;
 
-// Where the pair of row p and column i is in kFragments.
-__device__ __forceinline__ int64_t InFragments(int64_t p, int i, int half) {
-  return (((p / 16 * (half / 8) + i / 8) * 2 + p % 16 / 8) * 8 + p % 8) * 8 + i % 8;
-}
-
-__global__ void Angles(const int32_t* positions, int64_t count, int half, RopeAttributes rope, RopeTableOrder order,
-                       float2* table) {
+__global__ void Angles(const int32_t* positions, int64_t count, int half, RopeAttributes rope, float2* table) {
   for (int i = threadIdx.x; i < half; i += blockDim.x) {
     const double frequency = ScaledFrequency(rope.scaling, pow(rope.theta, -static_cast<double>(i) / half));
     const double sign = rope.direction == RopeDirection::kForward ? 1 : -1;
     for (int64_t p = blockIdx.x; p < count; p += gridDim.x) {
       double s, c;
       sincos(positions[p] * frequency, &s, &c);
-      const int64_t at = order == RopeTableOrder::kRows ? p * half + i : InFragments(p, i, half);
-      table[at] = make_float2(static_cast<float>(c), static_cast<float>(sign * s));
+      table[RopeTableAt(count, half, p, i)] = make_float2(static_cast<float>(c), static_cast<float>(sign * s));
     }
   }
 }
@@ -49,8 +42,7 @@ __device__ __forceinline__ void LoadAngles(const float2* from, float2 (&angles)[
 template <int kPairs, typename T>
 __global__ void __launch_bounds__(kThreads)
     Turn(const T* x, T* y, const float2* table, int64_t positions, int heads, int turned, int half) {
-  const int64_t token = blockIdx.x;
-  table += token % positions * half;
+  const int64_t token = blockIdx.x, row = token % positions;
   x += token * heads * 2 * half;
   y += token * heads * 2 * half;
   for (int h = threadIdx.y; h < turned; h += blockDim.y) {
@@ -60,7 +52,7 @@ __global__ void __launch_bounds__(kThreads)
       float2 angles[kPairs];
       LoadFloats(x + at, u);
       LoadFloats(x + at + half, v);
-      LoadAngles(table + i, angles);
+      LoadAngles(table + RopeTableAt(positions, half, row, i), angles);
 #pragma unroll
       for (int j = 0; j < kPairs; ++j) TurnPair(u[j], v[j], angles[j]);
       StoreFloats(y + at, u);
@@ -116,7 +108,7 @@ int64_t Workspace(const Op&, std::span<const TensorRef> in) {
 
 absl::Status MakeRopeTable(const RopeTableCall& c, cudaStream_t stream) {
   Angles<<<static_cast<unsigned>(std::min<int64_t>(c.count, 1024)), 64, 0, stream>>>(
-      c.positions, c.count, static_cast<int>(c.half), c.rope, c.order, c.table);
+      c.positions, c.count, static_cast<int>(c.half), c.rope, c.table);
   return Launched("the angles of rope");
 }
 

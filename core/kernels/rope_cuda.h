@@ -10,16 +10,20 @@
 
 namespace strata {
 
-// Of a table [count, half] of {cosine, sine}. kFragments: as threads hold what tensor cores sum up. With count a multiple of 16 and half one of 8,
-// [count / 16, half / 8, 2, 8, 4, 2]: of 16 rows, of 8 columns, the upper and the lower 8 rows; a row's columns are of 4 threads.
-enum class RopeTableOrder : uint8_t { kRows, kFragments };
+// A table of rotations has {cosine, sine} of `count` rows and `half` columns. Where it can it lies in tiles of 16 rows of 8 columns, tile
+// after tile of the same rows: so lie the results of tensor cores in a warp's registers, a row of a tile in 4 threads. Else row by row.
+constexpr bool IsTiled(int64_t count, int64_t half) { return count % 16 == 0 && half % 8 == 0; }
+// Where a pair is in the table; 8 columns from a multiple of 8 lie side by side.
+constexpr int64_t RopeTableAt(int64_t count, int64_t half, int64_t row, int64_t column) {
+  if (!IsTiled(count, half)) return row * half + column;
+  return ((row / 16 * (half / 8) + column / 8) * 16 + row % 16) * 8 + column % 8;
+}
 
 struct RopeTableCall {
   RopeAttributes rope;
   const int32_t* positions = nullptr;
   int64_t count = 0, half = 0;  // of positions; half a head's dim
   float2* table = nullptr;      // RopeTableBytes
-  RopeTableOrder order = RopeTableOrder::kRows;
 };
 constexpr int64_t RopeTableBytes(int64_t count, int64_t head_dim) {
   return (count * head_dim * static_cast<int64_t>(sizeof(float)) + 255) / 256 * 256;
@@ -32,7 +36,7 @@ struct TurnCall {
   void* y = nullptr;                          // the same; may be x
 };
 
-// Launch only. Token t has position t mod count. TurnHeads takes a table in rows.
+// Launch only. Token t has position t mod count.
 absl::Status MakeRopeTable(const RopeTableCall& call, cudaStream_t stream);
 absl::Status TurnHeads(const RopeTableCall& table, const TurnCall& call, cudaStream_t stream);
 

@@ -129,15 +129,6 @@ __device__ __forceinline__ void WaitStores() {
 // Ordinary stores to shared memory before, the copy engine or wgmma after.
 __device__ __forceinline__ void FenceToAsync() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-// Of what no kernel writes meanwhile, is not read again soon, and lies in the L2 cache. Not moved by the compiler.
-__device__ __forceinline__ float4 LoadConstant(const float4* p) {
-  float4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.f32 {%0, %1, %2, %3}, [%4];"
-               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-               : "l"(p));
-  return v;
-}
-
 __device__ __forceinline__ float4 LoadShared(uint32_t shared) {
   float4 v;
   asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"

@@ -30,11 +30,6 @@ double FromBF16(uint16_t x) {
   std::memcpy(&f, &bits, 4);
   return f;
 }
-// Of the pair at this row and column in a table [.., half] of rotations in fragments (core/kernels/rope_cuda.h).
-int64_t InFragments(int64_t row, int64_t column, int64_t half) {
-  const int64_t block = row / 16 * (half / 8) + column / 8, thread = row % 8 * 4 + column % 8 / 2;
-  return (block * 64 + row % 16 / 8 * 32 + thread) * 2 + column % 2;
-}
 double Sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 // In the tanh form, and its derivative.
 double Gelu(double x) { return x * Sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x)); }
@@ -194,7 +189,7 @@ class Operands {
           e.Add(d.At(up), dh * g * sig);
         } else if (j < turned()) {
           const int64_t half = s.head_dim / 2, at = j % s.head_dim, first = i * s.n + j - at + at % half,
-                        angle = 2 * InFragments(i % kAngleRows, at % half, half);
+                        angle = 2 * RopeTableAt(kAngleRows, half, i % kAngleRows, at % half);
           const auto rounded = [&](int64_t x) { return FromBF16(ToBF16(static_cast<float>(product_[x]))); };
           const double u = rounded(first), v = rounded(first + half), c = angles_.At(angle), t = angles_.At(angle + 1);
           e.Add(d.At(i * s.n + j), at < half ? u * c - v * t : v * c + u * t);
@@ -376,20 +371,13 @@ TEST(CudaSm90Gemm, TurnsAsAKernelBehindItWould) {
     constexpr int64_t kM = 384, kHeads = 12, kTurned = 8, kK = 1024, kRows = 64;
     GemmShape s{kM, kHeads * d, kK, false, true};
     Buffer a(s.m * s.k, 2), b(s.k * s.n, 2), positions(kRows, 4), apart(s.m * s.n, 2), fused(s.m * s.n, 2);
-    const Buffer rows(kRows * d, 4), fragments(kRows * d, 4);
+    const Buffer angles(kRows * d, 4);
     a.Fill(1), b.Fill(2);
     std::vector<int32_t> at(kRows);
     std::iota(at.begin(), at.end(), 100);
     ASSERT_EQ(cudaMemcpy(positions.device(), at.data(), kRows * 4, cudaMemcpyHostToDevice), cudaSuccess);
-    RopeTableCall table{RopeAttributes{},
-                        static_cast<const int32_t*>(positions.device()),
-                        kRows,
-                        d / 2,
-                        static_cast<float2*>(fragments.device()),
-                        RopeTableOrder::kFragments};
-    ASSERT_TRUE(MakeRopeTable(table, nullptr).ok());
-    table.table = static_cast<float2*>(rows.device());
-    table.order = RopeTableOrder::kRows;
+    const RopeTableCall table{RopeAttributes{}, static_cast<const int32_t*>(positions.device()), kRows, d / 2,
+                              static_cast<float2*>(angles.device())};
     ASSERT_TRUE(MakeRopeTable(table, nullptr).ok());
     GemmPlans::Operands o{a.device(), b.device(), nullptr, nullptr, apart.device(), 0, {}, nullptr};
     ASSERT_TRUE(own.Run(s, o, {8, false}).ok());
@@ -397,7 +385,7 @@ TEST(CudaSm90Gemm, TurnsAsAKernelBehindItWould) {
     s.fusion = GemmFusion::kRope;
     s.head_dim = d;
     o.d = fused.device();
-    o.angles = fragments.device();
+    o.angles = angles.device();
     o.angle_rows = kRows;
     o.turned = kTurned * d;
     ASSERT_TRUE(own.Runs(s, o));
