@@ -21,10 +21,13 @@ class Sm90Gemm;  // gemm_sm90.h
 
 // How a kernel of ours takes the tiles of D.
 struct Sm90Config {
-  int group = 8;             // tiles of 256 rows that share columns in the L2 cache
-  bool cut_k = false;        // what does not fill a last wave is cut along k
-  int blocks = 2;            // of a cluster, 2 or 4: they share what they load
-  std::string Name() const;  // "sm90 8 0 2"
+  int group = 8;       // tiles of 256 rows that share columns in the L2 cache
+  bool cut_k = false;  // what does not fill a last wave is cut along k
+  // A cluster's blocks, which share what they load, and a block's tile of D: two or four blocks of 128 x 256, which two warpgroups
+  // multiply together; or two whose warpgroups have tiles of their own and multiply in turn, of 128 x 192 or of 192 x 128.
+  enum class Form { kPair, kFour, kWide, kTall };
+  Form form = Form::kPair;
+  std::string Name() const;  // "sm90 8 0 pair"
   static absl::StatusOr<Sm90Config> Parse(const std::string& name);
 };
 

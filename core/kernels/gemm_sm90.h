@@ -18,6 +18,8 @@ class Sm90Gemm {
 
   // Whether this product can run here: Hopper, bf16 operands, layouts and alignments that there are kernels for.
   bool Runs(const GemmShape& shape, const GemmPlans::Operands& operands) const;
+  // Whether there is a kernel of this form for it.
+  bool Has(const GemmShape& shape, const Sm90Config& config) const;
   // The configurations worth timing.
   std::vector<Sm90Config> Configs(const GemmShape& shape) const;
   // Only launches. Errors: Internal for what does not run.

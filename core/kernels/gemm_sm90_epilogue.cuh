@@ -33,6 +33,7 @@ struct GemmArgs {
   CUtensorMap d_up, e;       // kSwiglu, kSwigluDx: d and d_up are D's halves, [m, n] each; kGelu: e
   CUtensorMap gate, up;      // kSwigluDx
   CUtensorMap pre;           // kGeluDx
+  CUtensorMap c_map;         // of c, for the ping-pong form
   float* sums;               // kGeluDx: each warp of the grid adds to its own row of [warps, n]; or null
   const CudaBF16 *c, *bias;  // or null
   float* d32;                // of kFloat32

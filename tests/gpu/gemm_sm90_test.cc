@@ -234,6 +234,7 @@ class Operands {
   std::vector<double> product_;
 };
 
+using Form = Sm90Config::Form;
 constexpr DType kHalf = DType::kBF16, kFloat = DType::kF32;
 
 void ExpectClose(const std::vector<Case>& cases) {
@@ -248,7 +249,10 @@ void ExpectClose(const std::vector<Case>& cases) {
   for (const Case& c : cases) {
     const Operands operands(c);
     for (const Sm90Config& config :
-         {Sm90Config{8, false, 2}, Sm90Config{1, false, 4}, Sm90Config{8, true, 2}, Sm90Config{8, true, 4}}) {
+         {Sm90Config{8, false, Form::kPair}, Sm90Config{1, false, Form::kFour}, Sm90Config{8, true, Form::kPair},
+          Sm90Config{8, true, Form::kFour}, Sm90Config{2, false, Form::kWide}, Sm90Config{8, false, Form::kTall},
+          Sm90Config{3, true, Form::kWide}, Sm90Config{3, true, Form::kTall}}) {
+      if (!own.Has(c.shape, config)) continue;
       const absl::StatusOr<double> error = operands.ErrorOf(own, config, bytes);
       const std::string what =
           absl::StrFormat("m %d n %d k %d %s%s %s", c.shape.m, c.shape.n, c.shape.k, c.shape.transpose_a ? "t" : "n",
@@ -266,6 +270,16 @@ TEST(CudaSm90Gemm, EveryLayout) {
     cases.push_back({{m, n, k, false, false}});
     cases.push_back({{m, n, k, true, false}});
     cases.push_back({{m, n, k, true, false, kHalf, kFloat}});
+  }
+  ExpectClose(cases);
+}
+
+// More tiles than blocks, so that warpgroups with tiles of their own take turns.
+TEST(CudaSm90Gemm, SeveralTilesABlock) {
+  std::vector<Case> cases;
+  for (const int64_t k : {64, 136, 520}) {
+    cases.push_back({{4360, 1296, k, false, true}, true});
+    cases.push_back({{4360, 1296, k, true, false, kHalf, kFloat}, true, true});
   }
   ExpectClose(cases);
 }
@@ -346,16 +360,18 @@ TEST(CudaSm90Gemm, RepeatsItsBits) {
                               0,
                               {static_cast<std::byte*>(workspace.device()), static_cast<size_t>(kWorkspace)},
                               nullptr};
-  std::vector<double> first;
-  for (int run = 0; run < 5; ++run) {
-    const absl::Status status = own.Run(s, o, {8, true});
-    ASSERT_TRUE(status.ok()) << status;
-    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-    d.Download();
-    std::vector<double> values(s.m * s.n);
-    for (int64_t i = 0; i < s.m * s.n; ++i) values[i] = d.At(i);
-    if (run == 0) first = values;
-    EXPECT_TRUE(values == first) << "run " << run;
+  for (const Form form : {Form::kPair, Form::kWide, Form::kTall}) {
+    std::vector<double> first;
+    for (int run = 0; run < 4; ++run) {
+      const absl::Status status = own.Run(s, o, {8, true, form});
+      ASSERT_TRUE(status.ok()) << status;
+      ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+      d.Download();
+      std::vector<double> values(s.m * s.n);
+      for (int64_t i = 0; i < s.m * s.n; ++i) values[i] = d.At(i);
+      if (run == 0) first = values;
+      EXPECT_TRUE(values == first) << "run " << run;
+    }
   }
 }
 
@@ -412,13 +428,14 @@ TEST(CudaSm90Gemm, RunsWhereItsKernelsDo) {
 }
 
 TEST(CudaSm90Gemm, NamesOfConfigurations) {
-  EXPECT_EQ((Sm90Config{4, true, 4}).Name(), "sm90 4 1 4");
-  const absl::StatusOr<Sm90Config> config = Sm90Config::Parse("sm90 12 0 2");
+  EXPECT_EQ((Sm90Config{4, true, Form::kFour}).Name(), "sm90 4 1 four");
+  const absl::StatusOr<Sm90Config> config = Sm90Config::Parse("sm90 12 0 tall");
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->group, 12);
   EXPECT_FALSE(config->cut_k);
-  EXPECT_EQ(config->blocks, 2);
-  for (const char* bad : {"", "sm90", "sm90 0 1 2", "sm90 4 1", "sm90 x 1 2", "sm90 4 1 3", "apart", "sm91 4 1 2"}) {
+  EXPECT_EQ(config->form, Form::kTall);
+  for (const char* bad :
+       {"", "sm90", "sm90 0 1 pair", "sm90 4 1", "sm90 x 1 pair", "sm90 4 1 2", "apart", "sm91 4 1 pair"}) {
     EXPECT_FALSE(Sm90Config::Parse(bad).ok()) << bad;
   }
 }
