@@ -3,6 +3,10 @@
 #include "core/kernels/attention_cuda.h"
 
 #include <algorithm>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
@@ -12,6 +16,7 @@
 #include "core/kernels/cost.h"
 #include "core/kernels/cuda_kernels.h"
 #include "core/kernels/gemm_cuda.h"
+#include "core/kernels/in_turn_cuda.h"
 #include "core/ops/fused.h"
 
 namespace strata {
@@ -151,6 +156,8 @@ absl::Status Check(const AttentionCall& c) {
 
 // What documents are taken to be when kernels are timed, in tokens.
 constexpr int64_t kTypicalDocument = 512;
+// Of scores from which on more kernels are timed.
+constexpr double kLargeScores = 1 << 26;
 constexpr int kSm90Major = 9;
 
 // One op's kernel: how it reads its operands, its pass, and how it runs.
@@ -206,46 +213,66 @@ struct AttentionKernel {
     AttentionPlans& plans = *context.attention;
     if (plans.Chosen(shape)) return absl::OkStatus();
     const bool sm90 = Sm90AttentionTakes(c, context.properties.major), fixed = kDeterminism == Determinism::kBitExact;
-    const char* const ours = sm90 ? "our Hopper kernels" : "our plain kernels";
-    if ((fixed && sm90) || !SuitsCudnn(c, shape, kDeterminism)) {
-      plans.Choose(shape, ours);
-      return absl::OkStatus();
+    std::vector<Candidate> candidates = {{sm90 ? "our Hopper kernels" : "our plain kernels", kDeterminism}};
+    // For equal bits there are seven products in the place of five, but no sums in global memory: less energy, where these are many.
+    const bool large = static_cast<double>(c.b * c.hq) * static_cast<double>(c.s * c.t) > kLargeScores;
+    if (sm90 && large && !fixed && kPass == AttentionPass::kBackward) {
+      candidates.push_back({"those for equal bits", Determinism::kBitExact});
     }
+    bool cudnn = SuitsCudnn(c, shape, kDeterminism) && !(fixed && sm90);
+    if (cudnn || candidates.size() > 1) RETURN_IF_ERROR(Fill(c, a));
+    if (cudnn) {
+      if (c.documents) RETURN_IF_ERROR(FirstKeys(c, FirstKeysIn(shape, OperandsOf(c, a)), StreamOf(a)));
+      const absl::Status s = plans.Prepare(shape, OperandsOf(c, a), kDeterminism);
+      cudnn = !absl::IsFailedPrecondition(s);  // without cuDNN or an engine
+      if (cudnn) RETURN_IF_ERROR(s);
+    }
+    if (cudnn) {
+      // It computes what lies between documents, and masks it; the plain kernels pass over it.
+      const bool others = !fixed && (sm90 || (c.documents && c.s > kTypicalDocument));
+      if (!others) candidates.clear();
+      candidates.push_back({"cuDNN", std::nullopt});
+    }
+    return TakeFastest(plans, shape, c, a, candidates);
+  }
+
+  struct Candidate {
+    const char* name;
+    std::optional<Determinism> own;  // none: cuDNN
+  };
+  static absl::Status TakeFastest(AttentionPlans& plans, const AttentionShape& shape, const AttentionCall& c,
+                                  const KernelArgs& a, const std::vector<Candidate>& candidates) {
+    size_t best = 0;
+    std::string why;
+    if (candidates.size() > 1) {
+      std::vector<std::function<absl::Status()>> launches;
+      for (const Candidate& x : candidates) {
+        launches.emplace_back([&] { return x.own ? RunOwn(c, a, *x.own) : RunCudnn(plans, shape, c, a); });
+      }
+      ASSIGN_OR_RETURN(const std::vector<double> seconds, InTurn(StreamOf(a), launches));
+      best = std::min_element(seconds.begin(), seconds.end()) - seconds.begin();
+      for (size_t i = 0; i < seconds.size(); ++i) {
+        why += absl::StrFormat("%s %s %.3f ms", i == 0 ? ":" : ",", candidates[i].name, seconds[i] * 1e3);
+      }
+    }
+    if (candidates[best].own) plans.Leave(shape);
+    plans.Choose(shape, candidates[best].name + why, candidates[best].own.value_or(kDeterminism));
+    return absl::OkStatus();
+  }
+
+  static absl::Status Fill(const AttentionCall& c, const KernelArgs& a) {
     for (const TensorRef& t : a.in) {
       if (IsFloating(t.dtype)) RETURN_IF_ERROR(FillRandom(t.data, t.dtype, t.shape.elements(), 1, StreamOf(a)));
     }
-    if (c.documents) {
-      RETURN_IF_ERROR(FillDocuments(c, kTypicalDocument, StreamOf(a)));
-      RETURN_IF_ERROR(FirstKeys(c, FirstKeysIn(shape, OperandsOf(c, a)), StreamOf(a)));
-    }
-    const absl::Status s = plans.Prepare(shape, OperandsOf(c, a), kDeterminism);
-    if (absl::IsFailedPrecondition(s)) {  // without cuDNN or an engine
-      plans.Choose(shape, ours);
-      return absl::OkStatus();
-    }
-    RETURN_IF_ERROR(s);
-    // cuDNN computes what lies between documents, and masks it; the plain kernels pass over it.
-    if (!fixed && (sm90 || (c.documents && c.s > kTypicalDocument))) return TakeFaster(plans, shape, c, a, ours);
-    plans.Choose(shape, "cuDNN");
-    return absl::OkStatus();
-  }
-
-  static absl::Status TakeFaster(AttentionPlans& plans, const AttentionShape& shape, const AttentionCall& c,
-                                 const KernelArgs& a, const char* ours) {
-    ASSIGN_OR_RETURN(const double library, SecondsOf([&] { return RunCudnn(plans, shape, c, a); }, a.stream.native));
-    ASSIGN_OR_RETURN(const double own, SecondsOf([&] { return RunOwn(c, a); }, a.stream.native));
-    if (own < library) plans.Leave(shape);
-    plans.Choose(shape, absl::StrFormat("%s: %s %.3f ms, cuDNN %.3f ms", own < library ? ours : "cuDNN", ours,
-                                        own * 1e3, library * 1e3));
-    return absl::OkStatus();
+    return c.documents ? FillDocuments(c, kTypicalDocument, StreamOf(a)) : absl::OkStatus();
   }
 
   // By our kernels for Hopper or by those for every GPU.
-  static absl::Status RunOwn(AttentionCall c, const KernelArgs& a) {
+  static absl::Status RunOwn(AttentionCall c, const KernelArgs& a, Determinism determinism) {
     constexpr bool kForward = kPass == AttentionPass::kForward;
     if (Sm90AttentionTakes(c, CudaContextOf(a).properties.major)) {
       if (kForward) return Sm90AttentionForward(c, a.workspace.data(), StreamOf(a));
-      RETURN_IF_ERROR(Sm90AttentionBackward(c, kDeterminism, a.workspace.data(), StreamOf(a)));
+      RETURN_IF_ERROR(Sm90AttentionBackward(c, determinism, a.workspace.data(), StreamOf(a)));
       return Sm90AttentionTurns(c) ? absl::OkStatus() : TurnBack(c, StreamOf(a));
     }
     RETURN_IF_ERROR(Check(c));
@@ -264,7 +291,7 @@ struct AttentionKernel {
     if (plans != nullptr && SuitsCudnn(c, shape, kDeterminism) && plans->Has(shape)) {
       return RunCudnn(*plans, shape, c, a);
     }
-    return RunOwn(c, a);
+    return RunOwn(c, a, plans == nullptr ? kDeterminism : plans->ChosenDeterminism(shape, kDeterminism));
   }
 
   static Kernel Make(DType dtype) {

@@ -6,28 +6,12 @@
 #include "absl/strings/str_format.h"
 #include "core/kernels/gemm_plan.h"
 #include "core/kernels/gemm_sm90.h"
+#include "core/kernels/in_turn_cuda.h"
 
 namespace strata {
 namespace {
 
-constexpr int kCandidates = 64, kFinalists = 10, kRounds = 2;
-constexpr double kRoundSeconds = 0.015;
-
-// The mean seconds of each of `launches`, which take turns, so that a drifting clock treats all alike, and for so long that the chip is
-// as hot and as slow as in training.
-absl::StatusOr<std::vector<double>> InTurn(cudaStream_t stream,
-                                           const std::vector<std::function<absl::Status()>>& launches) {
-  std::vector<double> seconds(launches.size());
-  int runs = 2;
-  for (int round = 0; round <= kRounds; ++round) {
-    for (size_t i = 0; i < launches.size(); ++i) {
-      ASSIGN_OR_RETURN(const double t, SecondsOnStream(stream, runs, launches[i]));
-      seconds[i] = round == 0 ? 0 : seconds[i] + t / kRounds;
-      if (round == 0) runs = static_cast<int>(std::clamp(kRoundSeconds / t, 1.0, 200.0));
-    }
-  }
-  return seconds;
-}
+constexpr int kCandidates = 64, kFinalists = 10;
 
 }  // namespace
 
