@@ -63,7 +63,8 @@ absl::StatusOr<std::shared_ptr<GemmPlans>> GemmPlans::Open(const CudaContext& co
   if (const std::string folder = CacheFolder(); !folder.empty()) {
     std::string device = context.properties.name;
     std::replace(device.begin(), device.end(), ' ', '-');
-    plans->cache_path_ = absl::StrFormat("%s/gemm-%s-cublaslt-%s.txt", folder, device, plans->version_);
+    plans->cache_path_ =
+        absl::StrFormat("%s/gemm-%s-cublaslt-%s-sm90-%d.txt", folder, device, plans->version_, kSm90Generation);
     plans->LoadCache();
   }
   return plans;
