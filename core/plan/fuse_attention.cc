@@ -75,6 +75,18 @@ std::optional<Attended> MatchAttention(const Rewrite& r, const Mesh& mesh, NodeI
   return a;
 }
 
+// The inverse ropes of dq and dk of an attention_bwd, where these are alike and all that is made of dq and dk.
+struct Turns {
+  NodeId q = -1, k = -1;
+};
+std::optional<Turns> MatchTurns(const Rewrite& r, NodeId bwd) {
+  const Turns t{r.OnlyUser({bwd, 0}, "rope"), r.OnlyUser({bwd, 1}, "rope")};
+  if (t.q < 0 || t.k < 0) return std::nullopt;
+  const Node &q = r.old().nodes[t.q], &k = r.old().nodes[t.k];
+  const bool alike = q.inputs[1] == k.inputs[1] && RopeAttributesOf(*q.op) == RopeAttributesOf(*k.op);
+  return alike ? std::optional(t) : std::nullopt;
+}
+
 }  // namespace
 
 absl::StatusOr<Graph> FuseAttention(const Graph& old, const Mesh& mesh) {
@@ -145,16 +157,20 @@ absl::StatusOr<Graph> FuseHeads(const Graph& old, const KernelTable& kernels) {
     });
     const NodeId bwd = r.Reader({id, 0}, "attention_bwd", std::vector{Value{id, 0}, Value{id, 1}}, 4);
     if (bwd < 0) continue;
-    r.At(bwd, [&r, &n, bwd, pack, packed, mask, group, starts, layout = q.layout](GraphBuilder& g) {
+    const std::optional<Turns> turns = kernels.Has("attention_rope_bwd") ? MatchTurns(r, bwd) : std::nullopt;
+    r.At(bwd, [&r, &n, bwd, pack, packed, mask, group, starts, turns, layout = q.layout](GraphBuilder& g) {
       const std::span<const Value> in = r.old().nodes[bwd].inputs;                     // do, q, k, v, o, lse, positions
       const bool same = std::equal(in.begin() + 1, in.begin() + 4, n.inputs.begin());  // else they are recomputed
       const Value qkv = same ? *packed : pack(g, in.subspan(1, 3));
-      const Value d = AttentionPackedBwd(g, r.New(in[0]), qkv, r.New(in[4]), r.New(in[5]), r.New(n.inputs[3]), mask,
-                                         group, r.New(starts));
+      const Value d_o = r.New(in[0]), o = r.New(in[4]), lse = r.New(in[5]), positions = r.New(n.inputs[3]);
+      const Node* const rope = turns ? &r.old().nodes[turns->q] : nullptr;
+      const Value d = rope == nullptr ? AttentionPackedBwd(g, d_o, qkv, o, lse, positions, mask, group, r.New(starts))
+                                      : AttentionRopeBwd(g, d_o, qkv, o, lse, positions, r.New(rope->inputs[1]), mask,
+                                                         RopeAttributesOf(*rope->op), group, r.New(starts));
       r.SetLayout(d, layout);
       const SplitHeads grads = HeadsUnpacked(g, d, group);
-      r.Replace({bwd, 0}, grads.q_BSHD);
-      r.Replace({bwd, 1}, grads.k_BSHD);
+      r.Replace(turns ? Value{turns->q, 0} : Value{bwd, 0}, grads.q_BSHD);
+      r.Replace(turns ? Value{turns->k, 0} : Value{bwd, 1}, grads.k_BSHD);
       r.Replace({bwd, 2}, grads.v_BSHD);
     });
   }

@@ -170,7 +170,8 @@ TEST(GpuPlan, HeadsWithNormsTakeThePackedAttentionInBf16) {
     ASSERT_TRUE(planned.ok()) << planned.status();
     Counts got = StepsOf(*planned, kTrain, 1);
     EXPECT_EQ(got["attention_packed"], 1);
-    EXPECT_EQ(got["attention_packed_bwd"], 1);
+    EXPECT_EQ(got["attention_rope_bwd"], 1);
+    EXPECT_EQ(got["rope"], 2);  // of q and k, forward
     EXPECT_EQ(got["heads_packed"] + got["heads_unpacked"], 2);
     EXPECT_EQ(StepsOf(*planned, kEval, 1)["attention_packed"], 1);
     c.precision.compute = DType::kF32;  // which no attention of cuDNN takes
