@@ -30,6 +30,8 @@ struct Collective {
   DType dtype = DType::kF32;
   int64_t count = 0;  // elements in `in`; out holds count * size (all-gather) or count / size (reduce-scatter)
   int peer = -1;      // group rank: root of a broadcast, partner of send and recv
+  // All-to-all: nobody reads what a member would give itself, so a transport need not copy it.
+  bool own_unread = false;
   const void* in = nullptr;
   void* out = nullptr;  // in place where NCCL allows it: the shard is its own slice of the whole
 };

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "core/base/status.h"
 #include "core/ops/collective.h"
 #include "core/plan/code.h"
@@ -39,18 +41,19 @@ int32_t CallsOf(const CollectiveOp& op, const Shape& in, const Shape& out) {
 }
 
 // The reduce-scatter `step` as an exchange of shards, which copy engines do, and a sum.
-absl::Status Exchange(Code& code, int position, int64_t n, Step step) {
+absl::Status Exchange(Code& code, int position, int64_t me, int64_t n, Step step) {
   const Shape blocks{step.calls, n, step.call.count / n};
   Operand result = step.out[0];
   result.view = Contiguous(nullptr, step.call.dtype, {blocks[0], blocks[2]});
   const Operand parts = code.storages().Temporary(step.call.dtype, blocks);
   Step sum{.node = step.node,
            .scope = step.scope,
-           .op = std::make_shared<SumBlocksOp>(),
+           .op = std::make_shared<SumBlocksOp>(me),
            .in = {parts, step.in[0]},
            .out = {result},
            .comm = step.comm};
   step.call.kind = Collective::kAllToAll;
+  step.call.own_unread = true;
   step.out[0] = parts;
   code.Emit(position, std::move(step));
   return code.Launch(position, std::move(sum));
@@ -62,7 +65,8 @@ absl::Status LowerCollective(Code& code, int position, const CollectiveOp& op, S
   using Kind = CollectiveOp::Kind;
   constexpr Collective::Kind kCall[] = {Collective::kAllReduce, Collective::kAllGather, Collective::kReduceScatter,
                                         Collective::kAllToAll, Collective::kBarrier};
-  const int64_t n = static_cast<int64_t>(op.Ranks(code.mesh()).size());
+  const std::vector<int> ranks = op.Ranks(code.mesh());
+  const int64_t n = static_cast<int64_t>(ranks.size());
   const Shape in = step.in[0].view.shape, out = step.out[0].view.shape;
   const Operand result = step.out[0];
   step.calls = CallsOf(op, in, out);
@@ -85,7 +89,8 @@ absl::Status LowerCollective(Code& code, int position, const CollectiveOp& op, S
                .count = step.in[0].view.shape.elements() / step.calls};
   const bool sums = step.call.reduce == ReduceOp::kSum && IsFloating(step.call.dtype);
   if (op.kind() == Kind::kReduceScatter && sums && code.exchanges())
-    return Exchange(code, position, n, std::move(step));
+    const auto me = std::find(ranks.begin(), ranks.end(), code.mesh().rank()) - ranks.begin();
+  return Exchange(code, position, me, n, std::move(step));
   const Operand gathered = step.out[0];
   const Step like = step;
   code.Emit(position, std::move(step));

@@ -42,29 +42,38 @@ TEST(SumParts, OfFloat64IsFloat64) {
   }
 }
 
-TEST(SumBlocks, SumsEachBlockAndRoundsOnce) {
-  const GraphFn sum = [](GraphBuilder& g, const std::vector<Value>& in) {
-    return std::vector<Value>{g.Add(std::make_shared<SumBlocksOp>(), {in[0]})[0]};
+GraphFn SumBlocks(int64_t me) {
+  return [me](GraphBuilder& g, const std::vector<Value>& in) {
+    return std::vector<Value>{g.Add(std::make_shared<SumBlocksOp>(me), {in[0], in[1]})[0]};
   };
-  const int64_t columns = 3000;  // more than a piece
-  const Tensor x = Tensor::Random(DType::kF64, {2, 3, columns}, 1);
-  const auto y = Call(sum, {x});
-  ASSERT_TRUE(y.ok()) << y.status();
-  ASSERT_EQ(y->at(0).shape, (Shape{2, columns}));
-  for (int64_t a = 0; a < 2; ++a) {
-    for (int64_t i = 0; i < columns; ++i) {
-      const auto at = [&](int64_t p) { return x.at((a * 3 + p) * columns + i); };
-      ASSERT_EQ(y->at(0).at(a * columns + i), (at(0) + at(1)) + at(2));
+}
+
+TEST(SumBlocks, SumsEachBlockWithTheOwnPartOfWhatWasSent) {
+  const int64_t columns = 3000;
+  const Tensor x = Tensor::Random(DType::kF64, {2, 3, columns}, 1),
+               sent = Tensor::Random(DType::kF64, {2, 3, columns}, 2);
+  for (const int64_t me : {0, 1, 2}) {
+    const auto y = Call(SumBlocks(me), {x, sent});
+    ASSERT_TRUE(y.ok()) << y.status();
+    ASSERT_EQ(y->at(0).shape, (Shape{2, columns}));
+    for (int64_t a = 0; a < 2; ++a) {
+      for (int64_t i = 0; i < columns; ++i) {
+        const auto at = [&](int64_t p) { return (p == me ? sent : x).at((a * 3 + p) * columns + i); };
+        ASSERT_EQ(y->at(0).at(a * columns + i), (at(0) + at(1)) + at(2));
+      }
     }
   }
-  Tensor rounded = Tensor::Zeros(DType::kBF16, {1, 3, 1});
-  rounded.set(0, 256);
-  rounded.set(1, 1);  // 257 is no bf16, 258 is
-  rounded.set(2, 1);
-  const auto once = Call(sum, {rounded});
-  ASSERT_TRUE(once.ok()) << once.status();
-  EXPECT_EQ(once->at(0).dtype, DType::kBF16);
-  EXPECT_EQ(once->at(0).at(0), 258);
+}
+
+TEST(SumBlocks, RoundsOnce) {
+  Tensor x = Tensor::Zeros(DType::kBF16, {1, 3, 1}), sent = x;
+  sent.set(0, 256);
+  x.set(1, 1);  // 257 is no bf16, 258 is
+  x.set(2, 1);
+  const auto y = Call(SumBlocks(0), {x, sent});
+  ASSERT_TRUE(y.ok()) << y.status();
+  EXPECT_EQ(y->at(0).dtype, DType::kBF16);
+  EXPECT_EQ(y->at(0).at(0), 258);
 }
 
 }  // namespace

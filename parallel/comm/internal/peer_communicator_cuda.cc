@@ -99,8 +99,14 @@ class PeerCommunicator final : public Communicator {
   }
   absl::Status Copy(void* to, const void* from, int64_t bytes, cudaStream_t stream) {
     if (to == from || bytes == 0) return absl::OkStatus();
-    return CudaStatus(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, stream),
-                      "cudaMemcpyAsync");
+    // Within a GPU too by the copy engines: a kernel of the driver's would wait for a product to leave multiprocessors.
+    cudaMemcpyAttributes attributes{};
+    attributes.srcAccessOrder = cudaMemcpySrcAccessOrderStream;
+    attributes.flags = cudaMemcpyFlagPreferOverlapWithCompute;
+    const auto size = static_cast<size_t>(bytes);
+    size_t first = 0;
+    return CudaStatus(cudaMemcpyBatchAsync(&to, &from, &size, 1, &attributes, &first, 1, stream),
+                      "cudaMemcpyBatchAsync");
   }
 
   absl::Status Issue(std::span<const Collective> calls, cudaStream_t stream) {
@@ -222,7 +228,8 @@ class PeerCommunicator final : public Communicator {
   absl::Status CopyOwn(const Collective& c, cudaStream_t stream) {
     const int64_t bytes = c.count * SizeOf(c.dtype), part = bytes / size();
     if (c.kind == Collective::kAllGather) return Copy(At(c.out, me_ * bytes), c.in, bytes, stream);
-    if (c.kind == Collective::kAllToAll) return Copy(At(c.out, me_ * part), At(c.in, me_ * part), part, stream);
+    if (c.kind == Collective::kAllToAll && !c.own_unread)
+      return Copy(At(c.out, me_ * part), At(c.in, me_ * part), part, stream);
     return absl::OkStatus();
   }
 
