@@ -1,8 +1,11 @@
-// rms_norm, layer_norm and their gradients, fused (core/ops/fused.h) or one by one. Rows that fit in registers and are made
-// of 16-byte vectors: norm_rows.cuh. Others: a block a row, which is read again for each sum.
+// rms_norm, layer_norm and their gradients, fused (core/ops/fused.h, fused_norm.h) or one by one. Rows that fit in registers and are made
+// of 16-byte vectors: norm_rows.cuh, and on Hopper norm_staged.cuh but for short ones. Others: a block a row, which is read again
+// for each sum.
 #include "core/kernels/cost.h"
 #include "core/kernels/map.cuh"
 #include "core/kernels/norm_rows.cuh"
+#include "core/kernels/norm_staged.cuh"
+#include "core/kernels/sm90_host.h"
 #include "core/kernels/sum_rows.cuh"
 #include "core/ops/layer_norm.h"
 #include "core/ops/rms_norm.h"
@@ -90,10 +93,40 @@ int64_t VecsOf(int64_t columns) {  // too many where a row is not made of whole 
   return columns % Vec<T>::kSize == 0 ? columns / Vec<T>::kSize : std::numeric_limits<int64_t>::max();
 }
 
+// Calls launch<kTeamWarps>() (norm_staged.cuh) where rows of so many vectors go through shared memory; else false. Shorter rows
+// are too small a copy.
+template <typename Launch>
+bool WithTeam(const CudaContext& gpu, int64_t vecs, const Launch& launch) {
+  constexpr int64_t kOfWarp = 32 * kStagedVecs;
+  if (!sm90::KernelsRun(gpu.properties.major) || vecs <= 32) return false;
+  if (vecs <= kOfWarp) return launch.template operator()<1>(), true;
+  if (vecs <= 2 * kOfWarp) return launch.template operator()<2>(), true;
+  if (vecs <= 3 * kOfWarp) return launch.template operator()<3>(), true;
+  if (vecs <= 4 * kOfWarp) return launch.template operator()<4>(), true;
+  if (vecs <= 8 * kOfWarp) return launch.template operator()<8>(), true;
+  return false;
+}
+
+// `kernel`(args, stages), whose teams' rings take rows of so many operands beside `weights` rows. Launched() tells of errors.
+template <typename Team, typename Args>
+void LaunchStaged(cudaStream_t stream, void (*kernel)(Args, int), const Args& args, int64_t row_bytes, int operands,
+                  int weights) {
+  const int stages = StagesFor<Team>(operands * row_bytes, weights * row_bytes);
+  const auto bytes = static_cast<int>((stages * Team::kCount * operands + weights) * row_bytes);
+  if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) != cudaSuccess) return;
+  const auto blocks = static_cast<unsigned>(std::min(args.rows, kMultiprocessors));
+  kernel<<<blocks, Team::kBlockThreads, bytes, stream>>>(args, stages);
+}
+
 template <typename T, bool kCentered>
-void LaunchForward(cudaStream_t stream, const NormForward<T>& a) {
+void LaunchForward(const CudaContext& gpu, cudaStream_t stream, const NormForward<T>& a) {
   if (a.rows == 0) return;
   const int64_t vecs = VecsOf<T>(Aligned16({a.x, a.w, a.b, a.y}) ? a.columns : 1);
+  const auto staged = [&]<int kWarps>() {
+    LaunchStaged<WarpTeam<kWarps, kForwardWarps>>(stream, NormForwardStaged<T, kCentered, kWarps>, a, vecs * 16, 1,
+                                                  kCentered ? 2 : 1);
+  };
+  if (WithTeam(gpu, vecs, staged)) return;
   const auto launch = [&]<int kThreads, int kLanes, int kVecs>() {
     using S = RowSpread < kThreads, kLanes, kVecs, kLanes<kThreads ? 4 : 1>;
     const int64_t blocks = BlocksFor(a.rows, S::kBlockRows, kForwardBlocks<S, kCentered> * kMultiprocessors);
@@ -103,23 +136,49 @@ void LaunchForward(cudaStream_t stream, const NormForward<T>& a) {
   ForwardAny<T, kCentered><<<static_cast<unsigned>(a.rows), kAnyThreads, 0, stream>>>(a);
 }
 
-// dx, and where `dw` is given the weights' gradients.
-template <typename T, bool kCentered>
-void LaunchBackward(cudaStream_t stream, const NormBackward<T>& a, const SumsOut<kCentered ? 2 : 1>* dw) {
-  constexpr int kSums = kCentered ? 2 : 1;
+// A tensor's rows, for their sum.
+template <typename T, int kWidth>
+struct RowOf {
+  const T* x;
+  int64_t columns;
+  __device__ void operator()(int64_t row, int64_t column, float (&sum)[1][kWidth]) const {
+    LoadFloats(x + row * columns + column, sum[0]);
+  }
+};
+
+// dx, and where `sums` is given dw, db of layer norm, and as a third the column sums of dx.
+template <typename T, int kColumnSums>
+void LaunchBackward(const CudaContext& gpu, cudaStream_t stream, const NormBackward<T>& a,
+                    const SumsOut<kColumnSums>* sums) {
+  constexpr bool kCentered = kColumnSums > 1;
+  constexpr int kOfWeights = kCentered ? 2 : 1;
   const int64_t vecs = VecsOf<T>(Aligned16({a.dy, a.x, a.w, a.r, a.dx}) ? a.columns : 1);
+  const auto staged = [&]<int kWarps>() {
+    LaunchStaged<WarpTeam<kWarps, kBackwardWarps<kColumnSums>>>(stream, NormBackwardStaged<T, kColumnSums, kWarps>, a,
+                                                                vecs * 16, a.r != nullptr ? 3 : 2, 1);
+    if (sums != nullptr) LaunchAddBlocks(stream, a.partial, std::min(a.rows, kMultiprocessors), a.columns, *sums);
+  };
+  if (a.dx != nullptr && a.rows > 0 && WithTeam(gpu, vecs, staged)) return;
+  SumsOut<kOfWeights> of_weights{};
+  for (int s = 0; sums != nullptr && s < kOfWeights; ++s) of_weights.at[s] = sums->at[s];
   const auto launch = [&]<int kThreads, int kLanes, int kVecs>() {
     using S = RowSpread < kThreads, kLanes, kVecs, kThreads<512 ? 2 : 1>;
     const int64_t blocks = BlocksFor(a.rows, S::kBlockRows, kBackwardBlocks<S, kCentered> * kMultiprocessors);
     if (blocks > 0) {
       NormBackwardRows<T, kCentered, S><<<static_cast<unsigned>(blocks), S::kThreads, 0, stream>>>(a);
     }
-    if (dw != nullptr) LaunchAddBlocks<kSums>(stream, a.partial, blocks, a.columns, *dw);
+    if (sums != nullptr) LaunchAddBlocks(stream, a.partial, blocks, a.columns, of_weights);
   };
-  if (WithSpread(vecs, launch)) return;
-  if (dw != nullptr) SumRows<kSums, 1>(stream, DwOfRow<T, kCentered>{a}, a.rows, a.columns, a.partial, *dw);
-  if (a.dx != nullptr && a.rows > 0) {
-    DxAny<T, kCentered><<<static_cast<unsigned>(a.rows), kAnyThreads, 0, stream>>>(a);
+  if (!WithSpread(vecs, launch)) {
+    if (sums != nullptr) {
+      SumRows<kOfWeights, 1>(stream, DwOfRow<T, kCentered>{a}, a.rows, a.columns, a.partial, of_weights);
+    }
+    if (a.dx != nullptr && a.rows > 0) {
+      DxAny<T, kCentered><<<static_cast<unsigned>(a.rows), kAnyThreads, 0, stream>>>(a);
+    }
+  }
+  if constexpr (kColumnSums > 2) {
+    SumRows<1, 1>(stream, RowOf<T, 1>{a.dx, a.columns}, a.rows, a.columns, a.partial, SumsOut<1>{{sums->at[2]}});
   }
 }
 
@@ -127,8 +186,9 @@ template <typename T>
 absl::Status RunRmsNorm(const KernelArgs& a) {  // x, w -> y, rstd
   const TensorRef& x = a.in[0];
   LaunchForward<T, false>(
-      StreamOf(a), {x.as<const T>(), a.in[1].as<const T>(), nullptr, a.out[0].as<T>(), nullptr, a.out[1].as<float>(),
-                    static_cast<float>(EpsOf(a.op)), RowsOf(x), static_cast<int>(x.shape.back())});
+      CudaContextOf(a), StreamOf(a),
+      {x.as<const T>(), a.in[1].as<const T>(), nullptr, a.out[0].as<T>(), nullptr, a.out[1].as<float>(),
+       static_cast<float>(EpsOf(a.op)), RowsOf(x), static_cast<int>(x.shape.back())});
   return Launched("rms_norm");
 }
 
@@ -136,7 +196,7 @@ template <typename T>
 absl::Status RunLayerNorm(const KernelArgs& a) {  // x, w, b -> y, mean, rstd
   const TensorRef& x = a.in[0];
   LaunchForward<T, true>(
-      StreamOf(a),
+      CudaContextOf(a), StreamOf(a),
       {x.as<const T>(), a.in[1].as<const T>(), a.in[2].as<const T>(), a.out[0].as<T>(), a.out[1].as<float>(),
        a.out[2].as<float>(), static_cast<float>(LayerNormEps(a.op)), RowsOf(x), static_cast<int>(x.shape.back())});
   return Launched("layer_norm");
@@ -144,10 +204,11 @@ absl::Status RunLayerNorm(const KernelArgs& a) {  // x, w, b -> y, mean, rstd
 
 enum class Wanted : uint8_t { kDx, kDw, kBoth };
 
-// dy, x, w (but for kDw), mean (of layer norm), rstd, and for kBoth r or none -> dx, dw, db (of layer norm), as wanted.
-template <typename T, bool kCentered, Wanted kWanted>
+// dy, x, w (but for kDw), mean (of layer norm), rstd, and for kBoth r or none -> dx, dw, db (of layer norm), as wanted, and the column
+// sums of dx where there is a third sum.
+template <typename T, int kColumnSums, Wanted kWanted>
 absl::Status RunBackward(const KernelArgs& a) {
-  constexpr bool kDx = kWanted != Wanted::kDw, kDw = kWanted != Wanted::kDx;
+  constexpr bool kDx = kWanted != Wanted::kDw, kDw = kWanted != Wanted::kDx, kCentered = kColumnSums > 1;
   constexpr size_t kMean = kDx ? 3 : 2, kRstd = kMean + (kCentered ? 1 : 0), kR = kRstd + 1;
   const TensorRef& x = a.in[1];
   const NormBackward<T> n{a.in[0].as<const T>(),
@@ -160,16 +221,16 @@ absl::Status RunBackward(const KernelArgs& a) {
                           kDw ? reinterpret_cast<float*>(a.workspace.data()) : nullptr,
                           RowsOf(x),
                           static_cast<int>(x.shape.back())};
-  SumsOut<kCentered ? 2 : 1> dw{};
-  for (int s = 0; kDw && s < (kCentered ? 2 : 1); ++s) dw.at[s] = a.out[(kDx ? 1 : 0) + s].as<float>();
-  LaunchBackward<T, kCentered>(StreamOf(a), n, kDw ? &dw : nullptr);
+  SumsOut<kColumnSums> sums{};
+  for (int s = 0; kDw && s < kColumnSums; ++s) sums.at[s] = a.out[(kDx ? 1 : 0) + s].as<float>();
+  LaunchBackward<T, kColumnSums>(CudaContextOf(a), StreamOf(a), n, kDw ? &sums : nullptr);
   return Launched("norm gradient");
 }
 
-template <bool kCentered>
-int64_t DwWorkspace(const Op&, std::span<const TensorRef> in) {
+template <int kColumnSums>
+int64_t SumsWorkspace(const Op&, std::span<const TensorRef> in) {
   constexpr int64_t kBlocks = kMostBackwardBlocks * kMultiprocessors;
-  return std::max(kBlocks, kMaxRowBlocks) * in[1].shape.back() * (kCentered ? 2 : 1) * int64_t{sizeof(float)};
+  return std::max(kBlocks, kMaxRowBlocks) * in[1].shape.back() * kColumnSums * int64_t{sizeof(float)};
 }
 
 struct RsqrtFn {
@@ -188,14 +249,15 @@ void AddFor(KernelTable& table, DType dtype) {
     table.Add(op, dtype, {.run = run, .workspace = workspace, .cost = StreamingCost});
   };
   add("rms_norm", RunRmsNorm<T>, nullptr);
-  add("rms_norm_dx", RunBackward<T, false, kDx>, nullptr);
-  add("rms_norm_dw", RunBackward<T, false, kDw>, DwWorkspace<false>);
-  add("rms_norm_bwd", RunBackward<T, false, kBoth>, DwWorkspace<false>);
+  add("rms_norm_dx", RunBackward<T, 1, kDx>, nullptr);
+  add("rms_norm_dw", RunBackward<T, 1, kDw>, SumsWorkspace<1>);
+  add("rms_norm_bwd", RunBackward<T, 1, kBoth>, SumsWorkspace<1>);
   add("rsqrt", RunRsqrt<T>, nullptr);
   add("layer_norm", RunLayerNorm<T>, nullptr);
-  add("layer_norm_dx", RunBackward<T, true, kDx>, nullptr);
-  add("layer_norm_dw", RunBackward<T, true, kDw>, DwWorkspace<true>);
-  add("layer_norm_bwd", RunBackward<T, true, kBoth>, DwWorkspace<true>);
+  add("layer_norm_dx", RunBackward<T, 2, kDx>, nullptr);
+  add("layer_norm_dw", RunBackward<T, 2, kDw>, SumsWorkspace<2>);
+  add("layer_norm_bwd", RunBackward<T, 2, kBoth>, SumsWorkspace<2>);
+  add("layer_norm_bwd_sum", RunBackward<T, 3, kBoth>, SumsWorkspace<3>);
 }
 
 }  // namespace
