@@ -97,7 +97,9 @@ void SumRows(cudaStream_t stream, const Load& load, int64_t rows, int64_t column
              SumsOut<kSums, T> out) {
   if (columns == 0) return;
   const int64_t across = Ceil(columns, 32 * kWidth);
-  const int64_t blocks = std::min({kMaxRowBlocks, Ceil(8 * kMultiprocessors, across), Ceil(rows, 8) + 1});
+  // At most 8 a multiprocessor, which has registers and threads for these: a few more would take as long again.
+  const int64_t blocks =
+      std::min({kMaxRowBlocks, std::max<int64_t>(8 * kMultiprocessors / across, 1), Ceil(rows, 8) + 1});
   float* const partial = static_cast<float*>(workspace);
   SumBlock<kSums, kWidth>
       <<<dim3(static_cast<unsigned>(across), static_cast<unsigned>(blocks)), dim3(32, 8), 0, stream>>>(
