@@ -9,6 +9,7 @@
 #include "core/ops/cross_entropy.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/embedding.h"
+#include "core/ops/fused_norm.h"
 #include "core/ops/infer.h"
 #include "core/ops/layer_norm.h"
 #include "core/ops/linear.h"
@@ -282,6 +283,12 @@ Out PlainLayerNormBwd(GraphBuilder& g, In in, const FusedAttributes&) {
   return {AddIf(g, LayerNormDx(g, in[0], in[1], in[2], in[3], in[4]), in, 5), d.weight_E, d.bias_E};
 }
 
+Out PlainLayerNormBwdSum(GraphBuilder& g, In in, const FusedAttributes& a) {
+  Out out = PlainLayerNormBwd(g, in, a);
+  out.push_back(BiasGrad(g, out[0]));
+  return out;
+}
+
 Out PlainSoftmaxNll(GraphBuilder& g, In in, const FusedAttributes&) {
   const Value m = VocabMax(g, in[0]);
   return {Nll(g, m, VocabSumExp(g, in[0], m), VocabPick(g, in[0], in[1]), in[2])};
@@ -320,6 +327,7 @@ constexpr Kind kLinearDxGelu = {"linear_dx_gelu", PlainLinearDxGelu, 3, 3};
 constexpr Kind kLinearDxGeluAcc = {"linear_dx_gelu_acc", PlainLinearDxGeluAcc, 4, 4, -1, 1};
 constexpr Kind kRmsNormBwd = {"rms_norm_bwd", PlainRmsNormBwd, 4, 5, 4};
 constexpr Kind kLayerNormBwd = {"layer_norm_bwd", PlainLayerNormBwd, 5, 6, 5};
+constexpr Kind kLayerNormBwdSum = {"layer_norm_bwd_sum", PlainLayerNormBwdSum, 5, 6, 5};
 constexpr Kind kSoftmaxNll = {"softmax_nll", PlainSoftmaxNll, 3, 3};
 constexpr Kind kSoftmaxNllGrad = {"softmax_nll_grad", PlainSoftmaxNllGrad, 4, 4, 0};
 
@@ -458,6 +466,11 @@ NormGrads RmsNormBwd(GraphBuilder& g, Value dy, Value x, Value w, Value rstd, Va
 NormGrads LayerNormBwd(GraphBuilder& g, Value dy, Value x, Value w, Value mean, Value rstd, Value r, SourceLoc loc) {
   const Out out = Emit(g, kLayerNormBwd, r.valid() ? Out{dy, x, w, mean, rstd, r} : Out{dy, x, w, mean, rstd}, loc);
   return {out[0], out[1], out[2]};
+}
+NormGradsAndSum LayerNormBwdSum(GraphBuilder& g, Value dy, Value x, Value w, Value mean, Value rstd, Value r,
+                                SourceLoc loc) {
+  const Out out = Emit(g, kLayerNormBwdSum, WithValid({dy, x, w, mean, rstd}, r), loc);
+  return {{out[0], out[1], out[2]}, out[3]};
 }
 Value SoftmaxNll(GraphBuilder& g, Value z, Value targets, Value weights, SourceLoc loc) {
   return Emit(g, kSoftmaxNll, {z, targets, weights}, loc)[0];

@@ -1,10 +1,13 @@
 #include "core/plan/fuse.h"
 
 #include <algorithm>
+#include <memory>
 
 #include "core/base/status.h"
 #include "core/graph/op.h"
+#include "core/ops/elementwise.h"
 #include "core/ops/fused.h"
+#include "core/ops/fused_norm.h"
 #include "core/plan/fuse_steps.h"
 #include "core/plan/rewrite.h"
 
@@ -79,8 +82,21 @@ absl::StatusOr<Graph> FuseBiases(const Graph& old) {
   return std::move(r).Run();
 }
 
-// dx and dw of a norm, and the add that joins dx with the other gradient of x, if that is there by then.
-absl::StatusOr<Graph> FuseNorms(const Graph& old, bool layer_norm) {
+// What sums up `dx` for the gradient of a bias that was added to x; -1: none. The residual stream is marked by identities.
+NodeId BiasBefore(const Rewrite& r, Value dx) {
+  for (NodeId mark = r.OnlyUser(dx, "identity"); mark >= 0; mark = r.OnlyUser(dx, "identity")) dx = {mark, 0};
+  const std::vector<Value> wanted = {dx};
+  const NodeId sum = r.Reader(dx, "bias_grad", wanted, 0), added = r.Reader(dx, "bias_grad_acc", wanted, 1);
+  if (sum >= 0 || added < 0) return sum;
+  const Node& n = r.old().nodes[added];
+  return n.inputs.size() == 2 && !FusedAttributesOf(*n.op).always_add ? added : -1;
+}
+
+// dx and dw of a norm, and the add that joins dx with the other gradient of x, if that is there by then. kLayerAndSums: and of layer norm
+// the gradient of a bias before it.
+enum class Norm { kRms, kLayer, kLayerAndSums };
+absl::StatusOr<Graph> FuseNorms(const Graph& old, Norm norm) {
+  const bool layer_norm = norm != Norm::kRms;
   const std::string_view dx_name = layer_norm ? "layer_norm_dx" : "rms_norm_dx";
   const std::string_view dw_name = layer_norm ? "layer_norm_dw" : "rms_norm_dw";
   Rewrite r(old);
@@ -98,13 +114,28 @@ absl::StatusOr<Graph> FuseNorms(const Graph& old, bool layer_norm) {
       other = in[0] == Value{dx, 0} ? in[1] : in[0];
       if (other.node >= first || other.node == dx) other = {};
     }
-    r.At(first, [&r, &n, dx, dw, add, other, layer_norm](GraphBuilder& g) {
+    const Value whole = other.valid() ? Value{add, 0} : Value{dx, 0};
+    const NodeId bias = norm == Norm::kLayerAndSums ? BiasBefore(r, whole) : -1;
+    const auto sum = std::make_shared<Value>();  // of the new graph: bias's
+    r.At(first, [&r, &n, dw, other, whole, layer_norm, bias, sum](GraphBuilder& g) {
       const std::vector<Value> in = r.New(n.inputs);
-      const NormGrads d = layer_norm ? LayerNormBwd(g, in[0], in[1], in[2], in[3], in[4], r.New(other))
-                                     : RmsNormBwd(g, in[0], in[1], in[2], in[3], r.New(other));
-      r.Replace(other.valid() ? Value{add, 0} : Value{dx, 0}, d.dx_BSE);
+      NormGrads d;
+      if (bias >= 0) {
+        const NormGradsAndSum both = LayerNormBwdSum(g, in[0], in[1], in[2], in[3], in[4], r.New(other));
+        d = both.norm;
+        *sum = both.dx_sum_E;
+      } else {
+        d = layer_norm ? LayerNormBwd(g, in[0], in[1], in[2], in[3], in[4], r.New(other))
+                       : RmsNormBwd(g, in[0], in[1], in[2], in[3], r.New(other));
+      }
+      r.Replace(whole, d.dx_BSE);
       r.Replace({dw, 0}, d.dw_E);
       if (layer_norm) r.Replace({dw, 1}, d.db_E);
+    });
+    if (bias < 0) continue;
+    r.At(bias, [&r, bias, sum](GraphBuilder& g) {
+      const Node& grad = r.old().nodes[bias];
+      r.Replace({bias, 0}, grad.op->name() == "bias_grad" ? *sum : Accumulate(g, r.New(grad.inputs[0]), *sum));
     });
   }
   return std::move(r).Run();
@@ -170,10 +201,10 @@ absl::StatusOr<Graph> FuseOps(Graph g, const Mesh& mesh, const KernelTable& kern
     ASSIGN_OR_RETURN(g, FuseBiases(g));
   }
   if (has({"rms_norm_bwd"})) {
-    ASSIGN_OR_RETURN(g, FuseNorms(g, false));
+    ASSIGN_OR_RETURN(g, FuseNorms(g, Norm::kRms));
   }
   if (has({"layer_norm_bwd"})) {
-    ASSIGN_OR_RETURN(g, FuseNorms(g, true));
+    ASSIGN_OR_RETURN(g, FuseNorms(g, has({"layer_norm_bwd_sum"}) ? Norm::kLayerAndSums : Norm::kLayer));
   }
   if (has({"softmax_nll", "softmax_nll_grad"})) {
     ASSIGN_OR_RETURN(g, FuseCrossEntropy(g));

@@ -17,6 +17,7 @@
 //   add(r, linear), bias_add(linear), add(r, bias_add(linear))      -> linear_add, linear_bias, linear_bias_add
 //   add(r, linear_dx), add(r, linear_packed_dx)                     -> linear_dx_add
 //   rms_norm_dx, rms_norm_dw, add (likewise layer norm)             -> rms_norm_bwd
+//   layer_norm_bwd, bias_grad(_acc) of all that it makes            -> layer_norm_bwd_sum (, accumulate)
 //   vocab_max, vocab_sum_exp, vocab_pick, nll, softmax_grad         -> softmax_nll, softmax_nll_grad
 // A group that does not match whole (a collective in between, weights that are not adjacent) stays as it is.
 

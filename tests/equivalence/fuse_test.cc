@@ -18,12 +18,12 @@
 namespace strata::testing {
 namespace {
 
-constexpr const char* kFused[] = {"linear_add",       "linear_packed",    "linear_packed_dx",     "linear_dx_add",
-                                  "linear_bias",      "linear_bias_add",  "linear_packed_bias",   "linear_dw_acc",
-                                  "embedding_dw_acc", "bias_grad_acc",    "heads_packed",         "heads_unpacked",
-                                  "rope_packed",      "attention_packed", "attention_packed_bwd", "attention_rope_bwd",
-                                  "swiglu_packed",    "swiglu_packed_dx", "rms_norm_bwd",         "layer_norm_bwd",
-                                  "softmax_nll",      "softmax_nll_grad", "linear_dx_gelu_acc"};
+constexpr const char* kFused[] = {
+    "linear_add",         "linear_packed",      "linear_packed_dx", "linear_dx_add",     "linear_bias",
+    "linear_bias_add",    "linear_packed_bias", "linear_dw_acc",    "embedding_dw_acc",  "bias_grad_acc",
+    "heads_packed",       "heads_unpacked",     "rope_packed",      "attention_packed",  "attention_packed_bwd",
+    "attention_rope_bwd", "swiglu_packed",      "swiglu_packed_dx", "rms_norm_bwd",      "layer_norm_bwd",
+    "layer_norm_bwd_sum", "softmax_nll",        "softmax_nll_grad", "linear_dx_gelu_acc"};
 
 absl::Status RunDecomposed(const KernelArgs& a) {
   GraphBuilder g;
@@ -285,6 +285,9 @@ TEST(FuseOps, ModelsWithBiases) {
   gpt2.model.dropout = 0;
   expected["linear_bias"] = 0;
   expected["linear_bias_add"] = 4;
+  expected["layer_norm_bwd"] = 1;  // of the embedding, which has no bias
+  expected["layer_norm_bwd_sum"] = 4;
+  expected["bias_grad_acc"] = 2;  // of q | k | v
   ExpectEqualRuns(gpt2, expected);
   Counts again = expected;
   again["gelu"] = 2;  // of what the product made
@@ -302,8 +305,9 @@ TEST(FuseOps, ModelsWithBiases) {
                            {"linear_packed_dx", 0},
                            {"linear_dx_add", 4},  // into q, k, v and into the feed-forward
                            {"linear_packed_bias", 2},
-                           {"layer_norm_bwd", 6},
-                           {"linear_bias_gelu", 3},  // one in the head
+                           {"layer_norm_bwd", 5},
+                           {"layer_norm_bwd_sum", 1},  // of the embeddings, to which that of the type is added
+                           {"linear_bias_gelu", 3},    // one in the head
                            {stage == 3 ? "linear_dx_gelu" : "linear_dx_gelu_acc",
                             2},  // the norm of the head makes the gradient of its gelu
                            {"gelu_dx", 1},

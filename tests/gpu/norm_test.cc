@@ -1,4 +1,4 @@
-#include "core/ops/fused.h"
+#include "core/ops/fused_norm.h"
 #include "core/ops/layer_norm.h"
 #include "core/ops/rms_norm.h"
 #include "tests/testing/gpu.h"
@@ -11,16 +11,21 @@ constexpr double kEps = 1e-5;
 
 Tensor Random(Shape shape, uint64_t seed) { return Tensor::Random(DType::kF64, shape, seed); }
 
+Values All(const NormGradsAndSum& d) { return {d.norm.dx_BSE, d.norm.dw_E, d.norm.db_E, d.dx_sum_E}; }
+
 struct Sizes {
   int64_t b, s, e;
 };
-// One of each spread of a row over threads, in f32 or bf16, with rows for several rounds; rows of odd length, and rows that are
-// too long for registers.
+// One of each spread of a row over threads, in f32 or bf16, with rows for several rounds; rows of odd length, rows that end within a
+// warp's vectors, and rows that are too long for registers.
 constexpr Sizes kAllSizes[] = {{2, 9, 7},      {3, 11, 8},   {10, 900, 32}, {5, 300, 96}, {2, 150, 768}, {2, 13, 1024},
-                               {4, 150, 2048}, {2, 5, 4096}, {2, 5, 8192},  {1, 3, 8200}, {1, 7, 2050},  {1, 1, 12}};
+                               {4, 150, 2048}, {2, 5, 4096}, {2, 5, 8192},  {1, 3, 8200}, {1, 7, 2050},  {1, 1, 12},
+                               {1, 150, 1032}, {3, 5, 3072}, {2, 9, 4104},  {1, 140, 264}};
 constexpr Sizes kSmallSizes[] = {{2, 9, 7},     {3, 11, 8},   {1, 30, 96},  {1, 560, 1024},
                                  {1, 20, 2048}, {1, 5, 4096}, {1, 3, 8192}, {1, 2, 8200}};
 const std::span<const Sizes> kSizes = ShapesOf(kAllSizes, kSmallSizes);
+// Teams of 1, 2, 3, 4 and 8 warps a row (core/kernels/norm_staged.cuh) in bf16, each with more rows than its ring has places.
+constexpr Sizes kManyRows[] = {{4, 3300, 264}, {4, 1100, 1032}, {2, 1400, 2056}, {2, 800, 3080}, {1, 1100, 4104}};
 
 TEST(CudaRmsNorm, ForwardAndGradients) {
   STRATA_NEEDS_GPU();
@@ -54,6 +59,22 @@ TEST(CudaRmsNorm, ForwardAndGradients) {
           },
           {x, w, dy, r}, {.in_place = in_place});
     }
+  }
+}
+
+TEST(CudaRmsNorm, ManyRows) {
+  STRATA_NEEDS_GPU();
+  if (SmallShapes()) GTEST_SKIP() << "long under a sanitizer";
+  for (const auto& [b, s, e] : kManyRows) {
+    const Tensor x = Random({b, s, e}, 1), w = Random({e}, 2), dy = Random({b, s, e}, 3), r = Random({b, s, e}, 4);
+    SCOPED_TRACE(ToString(x.shape));
+    ExpectGpuClose(
+        [](GraphBuilder& g, const Values& in) {
+          const Value y = RmsNorm(g, in[0], in[1], kEps);
+          const NormGrads d = RmsNormBwd(g, in[2], in[0], in[1], {y.node, 1}, in[3]);
+          return Values{y, {y.node, 1}, d.dx_BSE, d.dw_E};
+        },
+        {x, w, dy, r}, {.in_place = true});
   }
 }
 
@@ -98,7 +119,36 @@ TEST(CudaLayerNorm, ForwardAndGradients) {
             return Values{d.dx_BSE, d.dw_E, d.db_E};
           },
           {x, w, bias, dy, r}, {.in_place = in_place});
+      ExpectGpuClose(
+          [](GraphBuilder& g, const Values& in) {
+            const Value y = LayerNorm(g, in[0], in[1], in[2], kEps);
+            return All(LayerNormBwdSum(g, in[3], in[0], in[1], {y.node, 1}, {y.node, 2}, in[4]));
+          },
+          {x, w, bias, dy, r}, {.in_place = in_place});
     }
+  }
+}
+
+TEST(CudaLayerNorm, ManyRows) {
+  STRATA_NEEDS_GPU();
+  if (SmallShapes()) GTEST_SKIP() << "long under a sanitizer";
+  for (const auto& [b, s, e] : kManyRows) {
+    const Tensor x = Random({b, s, e}, 1), w = Random({e}, 2), bias = Random({e}, 5), dy = Random({b, s, e}, 3),
+                 r = Random({b, s, e}, 4);
+    SCOPED_TRACE(ToString(x.shape));
+    ExpectGpuClose(
+        [](GraphBuilder& g, const Values& in) {
+          const Value y = LayerNorm(g, in[0], in[1], in[2], kEps);
+          const NormGrads d = LayerNormBwd(g, in[3], in[0], in[1], {y.node, 1}, {y.node, 2}, in[4]);
+          return Values{y, {y.node, 1}, {y.node, 2}, d.dx_BSE, d.dw_E, d.db_E};
+        },
+        {x, w, bias, dy, r}, {.in_place = true});
+    ExpectGpuClose(
+        [](GraphBuilder& g, const Values& in) {
+          const Value y = LayerNorm(g, in[0], in[1], in[2], kEps);
+          return All(LayerNormBwdSum(g, in[3], in[0], in[1], {y.node, 1}, {y.node, 2}, in[4]));
+        },
+        {x, w, bias, dy, r}, {.in_place = true});
   }
 }
 
@@ -109,6 +159,12 @@ TEST(CudaLayerNorm, LeavesOutWhatIsNotAdded) {
         const Value y = LayerNorm(g, in[0], in[1], in[1], kEps);
         const NormGrads d = LayerNormBwd(g, in[2], in[0], in[1], {y.node, 1}, {y.node, 2}, {});
         return Values{d.dx_BSE, d.dw_E, d.db_E};
+      },
+      {Random({4, 100, 768}, 1), Random({768}, 2), Random({4, 100, 768}, 3)});
+  ExpectGpuClose(
+      [](GraphBuilder& g, const Values& in) {
+        const Value y = LayerNorm(g, in[0], in[1], in[1], kEps);
+        return All(LayerNormBwdSum(g, in[2], in[0], in[1], {y.node, 1}, {y.node, 2}, {}));
       },
       {Random({4, 100, 768}, 1), Random({768}, 2), Random({4, 100, 768}, 3)});
 }
