@@ -30,10 +30,10 @@ struct Collective {
   DType dtype = DType::kF32;
   int64_t count = 0;  // elements in `in`; out holds count * size (all-gather) or count / size (reduce-scatter)
   int peer = -1;      // group rank: root of a broadcast, partner of send and recv
-  // All-to-all: nobody reads what a member would give itself, so a transport need not copy it.
-  bool own_unread = false;
   const void* in = nullptr;
   void* out = nullptr;  // in place where NCCL allows it: the shard is its own slice of the whole
+  // All-to-all: nobody reads what a member would give itself, so a transport need not copy it.
+  bool own_unread = false;
 };
 const char* Name(Collective::Kind kind);  // "all-reduce", ...
 // Bytes that one of n ranks sends by the usual ring: all-reduce 2(n-1)/n of the input, all-gather (n-1) inputs, ...

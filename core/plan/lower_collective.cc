@@ -88,9 +88,10 @@ absl::Status LowerCollective(Code& code, int position, const CollectiveOp& op, S
                .dtype = step.in[0].view.dtype,
                .count = step.in[0].view.shape.elements() / step.calls};
   const bool sums = step.call.reduce == ReduceOp::kSum && IsFloating(step.call.dtype);
-  if (op.kind() == Kind::kReduceScatter && sums && code.exchanges())
+  if (op.kind() == Kind::kReduceScatter && sums && code.exchanges()) {
     const auto me = std::find(ranks.begin(), ranks.end(), code.mesh().rank()) - ranks.begin();
-  return Exchange(code, position, me, n, std::move(step));
+    return Exchange(code, position, me, n, std::move(step));
+  }
   const Operand gathered = step.out[0];
   const Step like = step;
   code.Emit(position, std::move(step));
