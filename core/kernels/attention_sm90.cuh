@@ -39,6 +39,15 @@ __device__ __forceinline__ void LoadBox(void* to, const CUtensorMap& map, uint64
       "l"(&map), "r"(Shared(bar)), "r"(column), "r"(head), "r"(row), "r"(batch)
       : "memory");
 }
+// Into the same place of every block of the cluster whose bit is set, and its bytes to the same barrier there.
+__device__ __forceinline__ void LoadBoxToAll(void* to, const CUtensorMap& map, uint64_t* bar, int column, int head,
+                                             int row, int batch, uint16_t blocks) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, "
+      "{%3, %4, %5, %6}], [%2], %7;" ::"r"(Shared(to)),
+      "l"(&map), "r"(Shared(bar)), "r"(column), "r"(head), "r"(row), "r"(batch), "h"(blocks)
+      : "memory");
+}
 // kRows rows of a head, kBoxes x 64 columns, box after box.
 template <int kRows, int kBoxes>
 __device__ __forceinline__ void LoadBoxes(uint16_t* to, const CUtensorMap& map, uint64_t* bar, int head, int row,
@@ -53,6 +62,17 @@ __device__ __forceinline__ void StoreBox(const void* from, const CUtensorMap& ma
   asm volatile(
       "cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%1, {%2, %3, %4, %5}], [%0];" ::"r"(Shared(from)),
       "l"(&map), "r"(column), "r"(head), "r"(row), "r"(batch)
+      : "memory");
+}
+// To another block of the cluster, and the bytes to a barrier there: `to` and `bar` are this block's names of both.
+__device__ __forceinline__ void SendBytes(void* to, const void* from, uint32_t bytes, uint64_t* bar, uint32_t block) {
+  asm volatile(
+      "{ .reg .b32 there, bar;\n"
+      "mapa.shared::cluster.u32 there, %0, %4;\n"
+      "mapa.shared::cluster.u32 bar, %3, %4;\n"
+      "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [there], [%1], %2, [bar]; }" ::"r"(
+          Shared(to)),
+      "r"(Shared(from)), "r"(bytes), "r"(Shared(bar)), "r"(block)
       : "memory");
 }
 // Where chunk `chunk` of 16 bytes of row `row` of a box is, in bytes.
@@ -76,6 +96,11 @@ __device__ __forceinline__ uint64_t StepK(int k, int box_bytes) {
                               : static_cast<uint64_t>((k / 4 * box_bytes + k % 4 * 32) >> 4);
 }
 
+// x, of which the compiler knows nothing: what follows from it is computed where it is used, not kept in registers.
+__device__ __forceinline__ int Opaque(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
 // What was in the registers is of no use: the next wgmma does not accumulate.
 template <int kN>
 __device__ __forceinline__ void Forget(float (&x)[kN]) {

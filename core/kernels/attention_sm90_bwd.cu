@@ -337,38 +337,39 @@ __global__ void __launch_bounds__(kBackwardThreads, 1)
 int64_t Padded(int64_t queries) { return (queries + kRowUnit - 1) / kRowUnit * kRowUnit; }
 
 template <typename Z>
-absl::Status LaunchBackward(const AttentionCall& c, void* workspace, cudaStream_t stream) {
+absl::Status LaunchKeys(const AttentionCall& c, BackwardArgs a, cudaStream_t stream) {
   ASSIGN_OR_RETURN(const CUtensorMap q, HeadsMap(c.q, c.b, c.s, c.hq, c.d, c.q_row, Z::kM));
   ASSIGN_OR_RETURN(const CUtensorMap k, HeadsMap(c.k, c.b, c.t, c.hk, c.d, c.kv_row, kKeys));
   ASSIGN_OR_RETURN(const CUtensorMap v, HeadsMap(c.v, c.b, c.t, c.hk, c.d, c.kv_row, kKeys));
   ASSIGN_OR_RETURN(const CUtensorMap d_o, HeadsMap(c.d_o, c.b, c.s, c.hq, c.d, c.hq * c.d, Z::kM));
   ASSIGN_OR_RETURN(const CUtensorMap dk, HeadsMap(c.dk, c.b, c.t, c.hk, c.d, c.kv_row, 64));
   ASSIGN_OR_RETURN(const CUtensorMap dv, HeadsMap(c.dv, c.b, c.t, c.hk, c.d, c.kv_row, 64));
-  const int64_t padded = Padded(c.s), rows = c.b * c.hq * padded;
-  float* const lse2 = static_cast<float*>(workspace);
-  float* const delta = lse2 + rows;
-  const BackwardArgs a{.order = OrderOf((c.t + kKeys - 1) / kKeys, c.b * c.hk, 1, c.s * c.group * c.d * 8, 8 << 20),
-                       .hq = static_cast<int>(c.hq),
-                       .hk = static_cast<int>(c.hk),
-                       .group = static_cast<int>(c.group),
-                       .s = static_cast<int>(c.s),
-                       .t = static_cast<int>(c.t),
-                       .causal = c.mask == AttentionMask::kCausal,
-                       .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(c.d))),
-                       .padded = static_cast<int>(padded),
-                       .lse2 = lse2,
-                       .delta = delta,
-                       .counter = reinterpret_cast<int*>(delta + rows),
-                       .dq = Z::kSums ? delta + rows + kCounterFloats : nullptr,
-                       .angles = Sm90AttentionTurns(c) ? reinterpret_cast<const float4*>(c.turn.table) : nullptr,
-                       .angle_stride = c.turn.count == c.s ? 0 : static_cast<int>(c.s)};
-  RETURN_IF_ERROR(PrepareRows(c, a, stream));
+  a.order = OrderOf((c.t + kKeys - 1) / kKeys, c.b * c.hk, 1, c.s * c.group * c.d * 8, 8 << 20);
   constexpr int kBytes = sizeof(typename Z::Shared) + 1024;
   RETURN_IF_ERROR(
       CudaStatus(cudaFuncSetAttribute(Backward<Z>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), "attention"));
   Backward<Z><<<a.order.tiles * a.order.heads, kBackwardThreads, kBytes, stream>>>(a, q, k, v, d_o, dk, dv);
-  RETURN_IF_ERROR(Launched("attention on wgmma, backward"));
-  return Z::kSums ? RoundQueryGradient(c, a, stream) : LaunchQueryGradient(c, a, stream);
+  return Launched("attention on wgmma, backward by keys");
+}
+
+BackwardArgs ArgsOf(const AttentionCall& c, Determinism determinism, void* workspace) {
+  const int64_t padded = Padded(c.s), rows = c.b * c.hq * padded;
+  float* const lse2 = static_cast<float*>(workspace);
+  float* const delta = lse2 + rows;
+  return {.hq = static_cast<int>(c.hq),
+          .hk = static_cast<int>(c.hk),
+          .group = static_cast<int>(c.group),
+          .s = static_cast<int>(c.s),
+          .t = static_cast<int>(c.t),
+          .causal = c.mask == AttentionMask::kCausal,
+          .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(c.d))),
+          .padded = static_cast<int>(padded),
+          .lse2 = lse2,
+          .delta = delta,
+          .counter = reinterpret_cast<int*>(delta + rows),
+          .dq = determinism == Determinism::kFast ? delta + rows + kCounterFloats : nullptr,
+          .angles = Sm90AttentionTurns(c) ? reinterpret_cast<const float4*>(c.turn.table) : nullptr,
+          .angle_stride = c.turn.count == c.s ? 0 : static_cast<int>(c.s)};
 }
 
 }  // namespace
@@ -381,13 +382,24 @@ int64_t Sm90AttentionBackwardWorkspace(const AttentionCall& c, Determinism deter
 
 absl::Status Sm90AttentionBackward(const AttentionCall& c, Determinism determinism, void* workspace,
                                    cudaStream_t stream) {
-  using sm90::BackwardShape, sm90::Dq, sm90::LaunchBackward;
+  using sm90::BackwardShape, sm90::Dq;
+  // From so many keys on a pair of blocks shares dq: it ends with one tile of queries more, and takes a while to get into step.
+  constexpr int64_t kKeysOfPairs = 2048;
+  const sm90::BackwardArgs a = sm90::ArgsOf(c, determinism, workspace);
+  RETURN_IF_ERROR(sm90::PrepareRows(c, a, stream));
   if (determinism == Determinism::kBitExact) {
-    if (c.d == 64) return LaunchBackward<BackwardShape<64, 64, Dq::kElsewhere>>(c, workspace, stream);
-    return LaunchBackward<BackwardShape<128, 64, Dq::kElsewhere>>(c, workspace, stream);
+    RETURN_IF_ERROR((c.d == 64 ? sm90::LaunchKeys<BackwardShape<64, 64, Dq::kElsewhere>>(c, a, stream)
+                               : sm90::LaunchKeys<BackwardShape<128, 64, Dq::kElsewhere>>(c, a, stream)));
+    return sm90::LaunchQueryGradient(c, a, stream);
   }
-  if (c.d == 64) return LaunchBackward<BackwardShape<64, 128, Dq::kSums>>(c, workspace, stream);
-  return LaunchBackward<BackwardShape<128, 64, Dq::kSums>>(c, workspace, stream);
+  if (c.d == 64) {
+    RETURN_IF_ERROR((sm90::LaunchKeys<BackwardShape<64, 128, Dq::kSums>>(c, a, stream)));
+  } else if (c.t < kKeysOfPairs) {
+    RETURN_IF_ERROR((sm90::LaunchKeys<BackwardShape<128, 64, Dq::kSums>>(c, a, stream)));
+  } else {
+    RETURN_IF_ERROR(sm90::LaunchPairs(c, a, stream));
+  }
+  return sm90::RoundQueryGradient(c, a, stream);
 }
 
 }  // namespace strata

@@ -2,9 +2,9 @@
 // What the kernels of backward attention on Hopper share. With c = log2(e) / sqrt(d), lse2 = log2(e) lse and
 // delta = rowsum(do * o):
 //   p = exp2(c q k^T - lse2);  dv = p^T do;  ds = p (do v^T - delta);  dk = ds^T q / sqrt(d);  dq = ds k / sqrt(d)
-// Fast: one kernel by keys makes all three, with five products, and adds to dq's float32 sums in global memory in any order, which on
-// an H100 takes 1.6 TB/s at most and is what holds it back. For equal bits: that kernel makes dk and dv, and one by queries dq, with p
-// and ds made in both: seven products.
+// Fast: one kernel by keys makes all three, with five products, and adds to dq's float32 sums in global memory in any order; long rows of
+// wide heads are for one in which two blocks share dq. For equal bits: the first makes dk and dv, and one by queries dq, with p and ds made
+// in both: seven products.
 
 #include <cuda.h>
 
@@ -45,6 +45,8 @@ __device__ __forceinline__ void IssueScores(float (&to)[kN], const uint16_t* own
 absl::Status PrepareRows(const AttentionCall& c, const BackwardArgs& args, cudaStream_t stream);
 // dq of its sums, which are of tiles of 8192 / d queries; turned back where there are angles.
 absl::Status RoundQueryGradient(const AttentionCall& c, const BackwardArgs& args, cudaStream_t stream);
+// The kernel by pairs of blocks; makes dk and dv and adds to dq's sums. Sets args.order.
+absl::Status LaunchPairs(const AttentionCall& c, BackwardArgs args, cudaStream_t stream);
 // The kernel by queries; needs lse2, delta and a counter of 0.
 absl::Status LaunchQueryGradient(const AttentionCall& c, BackwardArgs args, cudaStream_t stream);
 

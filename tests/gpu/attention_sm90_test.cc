@@ -67,13 +67,14 @@ void ExpectClose(const GraphFn& fn, const std::vector<Tensor>& inputs, const std
 }
 
 // Lengths of one row, of less than a tile, one more and one less than tiles, of tiles that several blocks share; heads alone and in
-// groups that are no power of two.
+// groups that are no power of two; from 2048 keys on, with heads of 128, two blocks share dq: of an odd number of tiles, and of keys.
 TEST(CudaAttentionSm90, Packed) {
   STRATA_NEEDS_GPU();
   const WithoutCudnn without;
   constexpr Sizes kSizes[] = {{1, 1, 1, 1, 1, 64},       {3, 2, 2, 63, 63, 128},   {2, 6, 2, 129, 129, 64},
                               {2, 3, 1, 127, 127, 128},  {1, 5, 5, 320, 320, 64},  {2, 4, 1, 385, 385, 128},
-                              {1, 2, 1, 1025, 1025, 64}, {1, 7, 1, 384, 384, 128}, {7, 4, 4, 256, 256, 64}};
+                              {1, 2, 1, 1025, 1025, 64}, {1, 7, 1, 384, 384, 128}, {7, 4, 4, 256, 256, 64},
+                              {1, 3, 1, 2049, 2049, 128}};
   constexpr Sizes kSmall[] = {{1, 1, 1, 1, 1, 64}, {1, 2, 1, 257, 257, 64}, {1, 2, 1, 257, 257, 128}};
   for (const Sizes& z : ShapesOf(kSizes, kSmall)) {
     for (const AttentionMask mask : {AttentionMask::kCausal, AttentionMask::kFull}) {
@@ -93,8 +94,11 @@ TEST(CudaAttentionSm90, MoreAndFewerKeysThanQueries) {
     const AttentionGrads d = AttentionBwd(g, in[5], in[0], in[1], in[2], o, lse, in[3], in[4], kMask);
     return Values{o, lse, d.dq_BSHD, d.dk_BTHD, d.dv_BTHD};
   };
-  constexpr Sizes kSizes[] = {
-      {2, 4, 2, 64, 128, 64}, {1, 2, 1, 100, 51, 128}, {1, 3, 3, 300, 70, 64}, {2, 4, 2, 70, 300, 128}};
+  constexpr Sizes kSizes[] = {{2, 4, 2, 64, 128, 64},
+                              {1, 2, 1, 100, 51, 128},
+                              {1, 3, 3, 300, 70, 64},
+                              {2, 4, 2, 70, 300, 128},
+                              {1, 4, 2, 130, 2305, 128}};
   for (const Sizes& z : kSizes) {
     const Shape q{z.b, z.s, z.hq, z.d}, k{z.b, z.t, z.hk, z.d};
     ExpectClose(fn,
@@ -120,7 +124,7 @@ TEST(CudaAttentionSm90, TurnsGradientsBack) {
   const WithoutCudnn without;
   constexpr Sizes kSizes[] = {{1, 1, 1, 16, 16, 64},    {3, 2, 2, 80, 80, 128},  {2, 6, 2, 144, 144, 64},
                               {2, 4, 1, 400, 400, 128}, {3, 4, 4, 336, 336, 64}, {1, 6, 2, 1040, 1040, 128},
-                              {2, 2, 1, 385, 385, 128}, {2, 3, 1, 127, 127, 64}};
+                              {2, 2, 1, 385, 385, 128}, {2, 3, 1, 127, 127, 64}, {1, 2, 1, 2064, 2064, 128}};
   constexpr Sizes kSmall[] = {{2, 2, 1, 272, 272, 64}, {2, 2, 1, 272, 272, 128}};
   for (const Sizes& z : ShapesOf(kSizes, kSmall)) {
     for (const Determinism determinism : {Determinism::kFast, Determinism::kBitExact}) {
