@@ -157,12 +157,9 @@ absl::Status GemmPlans::ChooseEpilogue(const GemmShape& shape, const Operands& o
   }
   if (known) return absl::OkStatus();
   ASSIGN_OR_RETURN(const std::vector<double> seconds, InTurn(o.stream, {apart, [&] { return Run(shape, o); }}));
-  std::string why = absl::StrFormat("; one kernel %.3f ms; two %.3f ms", 1e3 * seconds[1], 1e3 * seconds[0]);
-  if (seconds[0] <= seconds[1]) {
-    KeepApart(shape, std::move(why));
-  } else {
-    plans_.at(shape)->why = std::move(why);
-  }
+  std::string& why = plans_.at(shape)->why;
+  absl::StrAppendFormat(&why, "; one kernel %.3f ms; two %.3f ms", 1e3 * seconds[1], 1e3 * seconds[0]);
+  if (seconds[0] <= seconds[1]) KeepApart(shape, std::string(why));
   return absl::OkStatus();
 }
 

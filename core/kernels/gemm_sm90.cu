@@ -104,18 +104,19 @@ absl::StatusOr<GemmArgs> ArgsOf(const Entry& entry, const GemmShape& s, const Ge
   const FormTraits& form = TraitsOf(config);
   const bool swiglu = s.fusion == GemmFusion::kSwiglu;
   const int64_t n = swiglu ? s.n / 2 : s.n;
-  constexpr int kBoxRows = 16;  // a warp stores 16 rows at a time
+  // A warp stores 16 rows at a time, or where it also loads two tensors 8.
+  const int box = s.fusion == GemmFusion::kSwigluDx && form.pingpong ? 8 : 16;
   ASSIGN_OR_RETURN(g.a,
                    s.transpose_a ? MapOf(o.a, s.k, s.m, s.m, form.a_slab) : MapOf(o.a, s.m, s.k, s.k, form.a_rows));
   const int b_rows = swiglu && form.pingpong ? form.b_rows / 2 : form.b_rows;  // gate's, then up's
   ASSIGN_OR_RETURN(g.b, s.transpose_b ? MapOf(o.b, s.n, s.k, s.k, b_rows) : MapOf(o.b, s.k, s.n, s.n, form.b_slab));
   const auto half = [&](const void* x, int which, int64_t pitch) {
-    return MapOf(static_cast<const CudaBF16*>(x) + which * n, s.m, n, pitch, kBoxRows);
+    return MapOf(static_cast<const CudaBF16*>(x) + which * n, s.m, n, pitch, box);
   };
   if (swiglu) {
     ASSIGN_OR_RETURN(g.d, half(o.d, 0, 2 * n));
     ASSIGN_OR_RETURN(g.d_up, half(o.d, 1, 2 * n));
-    ASSIGN_OR_RETURN(g.e, MapOf(o.h, s.m, n, n, kBoxRows));
+    ASSIGN_OR_RETURN(g.e, MapOf(o.h, s.m, n, n, box));
   } else if (s.fusion == GemmFusion::kSwigluDx) {
     ASSIGN_OR_RETURN(g.d, half(o.d, 0, 2 * n));
     ASSIGN_OR_RETURN(g.d_up, half(o.d, 1, 2 * n));
@@ -125,20 +126,20 @@ absl::StatusOr<GemmArgs> ArgsOf(const Entry& entry, const GemmShape& s, const Ge
     g.d32 = static_cast<float*>(o.d);
     g.accumulate = o.beta != 0;
   } else {
-    ASSIGN_OR_RETURN(g.d, MapOf(o.d, s.m, s.n, s.pitch(), kBoxRows));
+    ASSIGN_OR_RETURN(g.d, MapOf(o.d, s.m, s.n, s.pitch(), box));
     if (o.beta != 0) {
       g.c = static_cast<const CudaBF16*>(o.c != nullptr ? o.c : o.d);
-      ASSIGN_OR_RETURN(g.c_map, MapOf(g.c, s.m, s.n, s.n, kBoxRows));
+      ASSIGN_OR_RETURN(g.c_map, MapOf(g.c, s.m, s.n, s.n, box));
     }
     g.bias = static_cast<const CudaBF16*>(o.bias);
     g.angles = static_cast<const float4*>(o.angles);
     g.angle_rows = static_cast<int>(o.angle_rows);
     g.turned = static_cast<int>(o.turned);
     if (s.fusion == GemmFusion::kGelu) {
-      ASSIGN_OR_RETURN(g.e, MapOf(o.h, s.m, s.n, s.n, kBoxRows));
+      ASSIGN_OR_RETURN(g.e, MapOf(o.h, s.m, s.n, s.n, box));
     }
     if (entry.epilogue == Epilogue::kGeluDx) {
-      ASSIGN_OR_RETURN(g.pre, MapOf(o.pre, s.m, s.n, s.n, kBoxRows));
+      ASSIGN_OR_RETURN(g.pre, MapOf(o.pre, s.m, s.n, s.n, box));
     }
     if (s.fusion == GemmFusion::kGeluDxSums) g.sums = o.sums;
   }

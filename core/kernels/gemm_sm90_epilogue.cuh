@@ -241,8 +241,8 @@ __device__ __forceinline__ void LoadPre(const GemmArgs& args, const WarpMemory& 
   ArriveExpecting(loaded, kChunkBytes);
   LoadTile(w.staging + kChunk % 2 * kChunkBytes, &args.pre, loaded, tile.column + kChunk * 64, tile.row);
 }
-// A lane adds up two columns of the warp's 16 rows.
-__device__ __forceinline__ void AddColumns(uint32_t zero, const GemmArgs& args, const uint8_t* chunk, int column) {
+// Of the warp's 16 rows, two columns of a lane.
+__device__ __forceinline__ float2 SumColumns(uint32_t zero, const uint8_t* chunk) {
   const uint32_t lane = threadIdx.x % 32 ^ zero, at = Shared(chunk) + lane % 4 * 4;
   float2 sum{};
 #pragma unroll
@@ -253,33 +253,52 @@ __device__ __forceinline__ void AddColumns(uint32_t zero, const GemmArgs& args, 
     sum.x += x.x;
     sum.y += x.y;
   }
-  column += 2 * lane;
+  return sum;
+}
+__device__ __forceinline__ void AddColumns(const GemmArgs& args, int column, float2 sum) {
+  column += threadIdx.x % 32 * 2;
   if (column >= args.n) return;
   float* to = args.sums + static_cast<int64_t>(blockIdx.x * kWarps + threadIdx.x / 32 - 4) * args.n + column;
   asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(to), "f"(sum.x), "f"(sum.y) : "memory");
 }
+// Half a chunk, in the layout of packed values: two of the four pairs of columns 8 j, 8 (j + 1).
+template <int kHalf>
+__device__ __forceinline__ uint32_t PreAt(uint32_t zero, const uint8_t* chunk, int i) {
+  const int lane = threadIdx.x % 32 ^ zero;
+  return Shared(chunk) + lane % 16 * 128 + ((kHalf * 4 + 2 * i + lane / 16) ^ (lane % 8)) * 16;
+}
+template <int kHalf>
+__device__ __forceinline__ void ReadPre(uint32_t zero, const uint8_t* chunk, uint32_t (&pre)[2][4]) {
+#pragma unroll
+  for (int i = 0; i < 2; ++i) LoadMatrices(pre[i], PreAt<kHalf>(zero, chunk, i));
+}
+template <int kHalf>
+__device__ __forceinline__ void WritePre(uint32_t zero, uint8_t* chunk, const uint32_t (&pre)[2][4]) {
+#pragma unroll
+  for (int i = 0; i < 2; ++i) StoreMatrices(PreAt<kHalf>(zero, chunk, i), pre[i][0], pre[i][1], pre[i][2], pre[i][3]);
+}
+__device__ __forceinline__ void TurnPre(const uint32_t* dh, uint32_t (&pre)[2][4]) {
+#pragma unroll
+  for (int i = 0; i < 8; ++i) pre[i / 4][i % 4] = GeluDx(dh[i], pre[i / 4][i % 4]);
+}
 // pre becomes the gradient in place, half a chunk each time.
 template <int kChunk, int kHalf>
 __device__ __forceinline__ void StoreGeluDx(uint32_t zero, const GemmArgs& args, const WarpMemory& w, Tile& tile) {
-  const int lane = threadIdx.x % 32, r = lane % 16, column = tile.column + kChunk * 64;
+  const int column = tile.column + kChunk * 64;
   uint8_t* chunk = w.staging + kChunk % 2 * kChunkBytes;
   if constexpr (kHalf == 0) {
     if constexpr (kChunk == 1 || kChunk == 2) LoadPre<kChunk + 1>(args, w, tile);
     Wait(w.loaded + kChunk % 2, kChunk / 2);  // two loads a tile
   }
-  const uint32_t line = Shared(chunk) + r * 128;
+  uint32_t dh[8], pre[2][4];
 #pragma unroll
-  for (int j = kHalf * 4; j < kHalf * 4 + 4; j += 2) {
-    const uint32_t at = line + ((j + lane / 16) ^ (r % 8)) * 16;
-    uint32_t pre[4];
-    LoadMatrices(pre, at);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) pre[i] = GeluDx(tile.packed[kChunk * 16 + 2 * j + i] ^ zero, pre[i]);
-    StoreMatrices(at, pre[0], pre[1], pre[2], pre[3]);
-  }
+  for (int i = 0; i < 8; ++i) dh[i] = tile.packed[kChunk * 16 + kHalf * 8 + i] ^ zero;
+  ReadPre<kHalf>(zero, chunk, pre);
+  TurnPre(dh, pre);
+  WritePre<kHalf>(zero, chunk, pre);
   if constexpr (kHalf == 1) {
     EndChunk(&args.d, chunk, column, tile.row);
-    if (args.sums != nullptr) AddColumns(zero, args, chunk, column);
+    if (args.sums != nullptr) AddColumns(args, column, SumColumns(zero, chunk));
   }
 }
 

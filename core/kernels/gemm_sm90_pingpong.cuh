@@ -5,6 +5,7 @@
 // half into both.
 
 #include "core/kernels/gemm_sm90.cuh"
+#include "core/kernels/gemm_sm90_pingpong_store.cuh"
 #include "core/kernels/sm90_wgmma.cuh"
 
 namespace strata::sm90::pingpong {
@@ -18,7 +19,8 @@ inline constexpr int kColumns = kShape == Shape::kTall ? 128 : 192;
 // Whether there is this form. Half of 192 columns is not whole chunks.
 template <Epilogue kEpilogue, Shape kShape>
 inline constexpr bool kHas = kEpilogue == Epilogue::kRound || kEpilogue == Epilogue::kFloat32 ||
-                             kEpilogue == Epilogue::kSwigluDx ||
+                             kEpilogue == Epilogue::kSwigluDx || kEpilogue == Epilogue::kGelu ||
+                             kEpilogue == Epilogue::kGeluDx ||
                              (kEpilogue == Epilogue::kSwiglu && kShape == Shape::kTall);
 
 inline constexpr int kStages = 5, kStageBytes = (128 + 192) * kTileK * 2, kSlabBytes = 64 * kTileK * 2;
@@ -203,24 +205,6 @@ __device__ __forceinline__ void StoreSwiglu(uint32_t zero, const GemmArgs& args,
   store(&args.e, 2, [&](int i) { return Swiglu(gate(i) ^ zero, up(i) ^ zero); });
 }
 
-template <int kParts, int kSums>
-__device__ __forceinline__ void StoreSwigluDx(const GemmArgs& args, const WarpMemory& w,
-                                              const float (&d)[kParts][kSums], int row, int column) {
-  Tile tile;  // of it only its place, and the parity of loads
-#pragma unroll
-  for (int i = 0; i < kParts * kSums / 32; ++i) {
-    const float* sums = d[i / (kSums / 32)] + i % (kSums / 32) * 32;
-    const int at = column + i % (kSums / 32) * 64;
-    tile.row = row + i / (kSums / 32) * 64;
-    LoadGateUp(args, w, tile, at);
-    uint32_t dh[16];
-#pragma unroll
-    for (int x = 0; x < 16; ++x) dh[x] = Pack(sums[2 * x], sums[2 * x + 1]);
-    StoreGateUp<0>(0, args, w, tile, dh, at);
-    StoreGateUp<1>(0, args, w, tile, dh, at);
-  }
-}
-
 // A tile's sums; row, column: of the warp's first element. The staging is free before and after.
 template <Epilogue kEpilogue, int kParts, int kSums>
 __device__ __forceinline__ void Store(uint32_t zero, const GemmArgs& args, const WarpMemory& w,
@@ -229,7 +213,11 @@ __device__ __forceinline__ void Store(uint32_t zero, const GemmArgs& args, const
   if constexpr (kEpilogue == Epilogue::kRound) {
     StoreRounded(args, w, d, row, column);
   } else if constexpr (kEpilogue == Epilogue::kSwigluDx) {
-    StoreSwigluDx(args, w, d, row, column);
+    StoreSwigluDx(zero, args, w, d, row, column);
+  } else if constexpr (kEpilogue == Epilogue::kGelu) {
+    StoreGelu(zero, args, w, d, row, column);
+  } else if constexpr (kEpilogue == Epilogue::kGeluDx) {
+    StoreGeluDx(zero, args, w, d, row, column);
   } else {
 #pragma unroll
     for (int part = 0; part < kParts; ++part) {
