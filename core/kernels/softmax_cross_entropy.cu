@@ -1,36 +1,20 @@
 // softmax_nll and softmax_nll_grad: nll = sum over rows of weight (m + log s - z[target]) with m = max z, s = sum exp(z - m),
 // and dz = seed weight (exp(z - m) / s - [v == target]), which may be written over z. A block a row; a row that fits in the
-// block's registers is read once; so is, on Hopper, one of which two fit in its shared memory, where the next row comes in
-// beside; a longer one is read twice, the second time from its end and so in part from the cache.
-// A row of weight 0 is not read: its nll and dz are 0. The rows' nll lie in the workspace and are summed in float64, in order.
-#include <algorithm>
+// block's registers is read once; so is, on Hopper, one that fits in the shared memory of a block or two (softmax_staged.cuh); a
+// longer one is read twice, the second time from its end and so in part from the cache. A row of weight 0 has nll and dz 0,
+// whatever lies in it. The rows' nll lie in the workspace and are summed in float64, in order.
 #include <cfloat>
 
 #include "core/base/status.h"
 #include "core/kernels/cost.h"
-#include "core/kernels/cross_entropy.cuh"
-#include "core/kernels/sm90.cuh"
 #include "core/kernels/sm90_host.h"
+#include "core/kernels/softmax_staged.cuh"
 #include "core/kernels/sum_in_order.cuh"
 
 namespace strata {
 namespace {
 
-constexpr int kHeldThreads = 512, kHeldVecs = 8, kStreamThreads = 1024, kStagedThreads = 1024;
-constexpr int64_t kStagedBytes = 226 << 10;  // of a block's shared memory, which has 227 KiB
-
-template <typename T>
-struct SoftmaxNll {
-  VocabRows<T> z;
-  const int32_t* targets;
-  const float *weights, *seed;  // seed and dz: null where no gradient is wanted
-  T* dz;
-  double* nll;  // [rows]
-};
-
-struct MaxSum {
-  float max, sum;
-};
+constexpr int kHeldThreads = 512, kHeldVecs = 8, kStreamThreads = 1024;
 
 // Max and sum of exponentials of vecs [kSize] in one reading: a thread's sum is scaled down whenever its max rises. Over all threads.
 template <typename T>
@@ -161,82 +145,6 @@ __global__ void __launch_bounds__(kHeldThreads, 2) HeldRow(SoftmaxNll<T> a) {
   if (threadIdx.x == 0) a.nll[blockIdx.x] = NllOf(weight, r, picked);
 }
 
-// dz of a row that lies in shared memory, over it; rows of weight 0 become 0.
-template <typename T>
-__device__ __forceinline__ void GradInPlace(const SoftmaxNll<T>& a, int row, T* x, float* shared) {
-  constexpr int kSize = Vec<T>::kSize;
-  const int vecs = static_cast<int>(a.z.columns) / kSize;
-  const float weight = a.weights[row];
-  if (weight == 0) {
-    for (int i = threadIdx.x; i < vecs; i += blockDim.x) StoreVec(x + i * kSize, Vec<T>{});
-    if (threadIdx.x == 0) a.nll[row] = 0;
-    return;
-  }
-  const int target = static_cast<int>(a.z.LocalTarget(a.targets[row]));
-  const float picked = target < 0 ? 0.0f : ToFloat(x[target]);  // before it is written over: ReadVecs() is a barrier
-  const MaxSum r = ReadVecs(x, vecs, shared);
-  if (threadIdx.x == 0) a.nll[row] = NllOf(weight, r, picked);
-  const float scale = *a.seed * weight, over_s = scale / r.sum;
-#pragma unroll 4
-  for (int i = threadIdx.x; i < vecs; i += blockDim.x) {
-    Vec<T> v = LoadVec(x + i * kSize);
-#pragma unroll
-    for (int j = 0; j < kSize; ++j) {
-      const float p = Exp<T>(v[j] - r.max) * over_s;
-      v.Set(j, i * kSize + j == target ? p - scale : p);
-    }
-    StoreVec(x + i * kSize, v);
-  }
-}
-
-// Rows in shared memory, two of them: while one is computed, the one after comes in and the one before goes out. Blocks stay.
-template <typename T>
-__global__ void __launch_bounds__(kStagedThreads, 1) StagedRows(SoftmaxNll<T> a, int rows) {
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  extern __shared__ uint4 memory[];
-  __shared__ uint64_t full[2];
-  __shared__ float shared[32];
-  const auto bytes = static_cast<uint32_t>(a.z.columns * sizeof(T));
-  const auto buffer = [&](int i) { return reinterpret_cast<T*>(memory) + i % 2 * a.z.columns; };
-  const auto load = [&](int row, int i) {
-    sm90::ArriveExpecting(&full[i % 2], bytes);
-    sm90::LoadBytes(buffer(i), a.z.z + row * a.z.columns, bytes, &full[i % 2]);
-  };
-  if (threadIdx.x == 0) {
-    sm90::BarrierInit(&full[0], 1);
-    sm90::BarrierInit(&full[1], 1);
-    sm90::FenceBarrierInit();
-    load(static_cast<int>(blockIdx.x), 0);
-  }
-  __syncthreads();
-  int i = 0;
-  for (int row = static_cast<int>(blockIdx.x); row < rows; row += static_cast<int>(gridDim.x), ++i) {
-    if (threadIdx.x == 0 && row + static_cast<int>(gridDim.x) < rows) {
-      sm90::WaitStoresRead<0>();  // of the row before, from the buffer of the one after
-      load(row + static_cast<int>(gridDim.x), i + 1);
-    }
-    sm90::Wait(&full[i % 2], i / 2 % 2);
-    GradInPlace(a, row, buffer(i), shared);
-    sm90::FenceToAsync();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-      sm90::StoreBytes(a.dz + row * a.z.columns, buffer(i), bytes);
-      sm90::CommitStores();
-    }
-  }
-  if (threadIdx.x == 0) sm90::WaitStoresRead<0>();
-#endif
-}
-
-template <typename T>
-absl::Status LaunchStagedRows(const SoftmaxNll<T>& args, int rows, int processors, cudaStream_t stream) {
-  const auto bytes = static_cast<int>(2 * args.z.columns * sizeof(T));
-  RETURN_IF_ERROR(CudaStatus(cudaFuncSetAttribute(StagedRows<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-                             "softmax_nll_grad"));
-  StagedRows<T><<<std::min(rows, processors), kStagedThreads, bytes, stream>>>(args, rows);
-  return absl::OkStatus();
-}
-
 template <typename T>
 absl::Status Run(const KernelArgs& a, T* dz, const float* seed, float* loss) {  // z, targets, weights
   const TensorRef& z = a.in[0];
@@ -246,12 +154,14 @@ absl::Status Run(const KernelArgs& a, T* dz, const float* seed, float* loss) {  
   const cudaStream_t stream = StreamOf(a);
   const auto blocks = static_cast<unsigned>(rows);
   if (rows > 0) {
-    if (dz != nullptr && args.z.wide && z.shape.back() <= int64_t{kHeldThreads} * kHeldVecs * Vec<T>::kSize) {
+    const cudaDeviceProp& gpu = CudaContextOf(a).properties;
+    const int64_t vecs = dz != nullptr && args.z.wide ? args.z.columns / Vec<T>::kSize : 0;  // 0: as they are
+    const auto launch = vecs <= RowChunks<1>::kMostVecs ? LaunchStagedRows<T, 1> : LaunchStagedRows<T, 2>;
+    if (vecs > 0 && vecs <= int64_t{kHeldThreads} * kHeldVecs) {
       HeldRow<T><<<blocks, kHeldThreads, 0, stream>>>(args);
-    } else if (const cudaDeviceProp& gpu = CudaContextOf(a).properties;
-               dz != nullptr && args.z.wide && sm90::KernelsRun(gpu.major) &&
-               2 * z.shape.back() * int64_t{sizeof(T)} <= kStagedBytes) {
-      RETURN_IF_ERROR(LaunchStagedRows(args, static_cast<int>(rows), gpu.multiProcessorCount, stream));
+    } else if (vecs > 0 && vecs <= RowChunks<2>::kMostVecs && sm90::KernelsRun(gpu.major)) {
+      RETURN_IF_ERROR(
+          CudaStatus(launch(args, static_cast<int>(rows), gpu.multiProcessorCount, stream), "softmax_nll_grad"));
     } else {
       StreamRow<T><<<blocks, kStreamThreads, 0, stream>>>(args);
     }

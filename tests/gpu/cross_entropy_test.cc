@@ -1,5 +1,7 @@
 #include "core/ops/cross_entropy.h"
 
+#include <utility>
+
 #include "core/ops/fused.h"
 #include "core/ops/move.h"
 #include "core/ops/vocab_mask.h"
@@ -20,8 +22,9 @@ std::vector<Tensor> Operands(int64_t b, int64_t s, int64_t v) {
           Tensor::Of({}, {0.37})};
 }
 
-// Odd rows; rows of whole vectors; the longest that a block holds in registers; two in shared memory; longer ones.
-constexpr int64_t kVocabularies[] = {1, 33, 1000, 16384, 20000, 32768, 40000, 40001, 70000};
+// Odd rows; rows of whole vectors; the longest that a block holds in registers; some in shared memory; one there; one in those of two
+// blocks; longer ones.
+constexpr int64_t kVocabularies[] = {1, 33, 1000, 16384, 20000, 32768, 40000, 40001, 70000, 130000, 250000};
 
 TEST(CudaCrossEntropy, Pieces) {
   STRATA_NEEDS_GPU();
@@ -81,17 +84,20 @@ TEST(CudaCrossEntropy, Fused) {
   }
 }
 
-// More rows than blocks that stay: each has several, one after the other.
+// More rows than blocks, or pairs of them, that stay: each has several, one after the other.
 TEST(CudaCrossEntropy, ManyLongRows) {
   STRATA_NEEDS_GPU();
   if (SmallShapes()) GTEST_SKIP() << "long under a sanitizer";
-  for (const bool in_place : {false, true}) {
-    ExpectGpuClose(
-        [](GraphBuilder& g, const Values& in) {
-          const NllAndGrad r = SoftmaxNllGrad(g, in[0], in[1], Acc(g, in[2]), Acc(g, in[3]));
-          return Values{Value{r.loss.node, 0}, Value{r.loss.node, 1}};
-        },
-        Operands(2, 140, 33000), {.in_place = in_place});
+  for (const auto& [rows, v] : {std::pair<int64_t, int64_t>{280, 33000}, {140, 112000}}) {
+    for (const bool in_place : {false, true}) {
+      SCOPED_TRACE(v);
+      ExpectGpuClose(
+          [](GraphBuilder& g, const Values& in) {
+            const NllAndGrad r = SoftmaxNllGrad(g, in[0], in[1], Acc(g, in[2]), Acc(g, in[3]));
+            return Values{Value{r.loss.node, 0}, Value{r.loss.node, 1}};
+          },
+          Operands(2, rows / 2, v), {.in_place = in_place});
+    }
   }
 }
 
