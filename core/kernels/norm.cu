@@ -93,6 +93,9 @@ int64_t VecsOf(int64_t columns) {  // too many where a row is not made of whole 
   return columns % Vec<T>::kSize == 0 ? columns / Vec<T>::kSize : std::numeric_limits<int64_t>::max();
 }
 
+// What is written stays in the L2 cache, 50 MB, for the next kernel: of tensors that fit about.
+constexpr int64_t kCachedBytes = int64_t{56} << 20;
+
 // Calls launch<kTeamWarps>() (norm_staged.cuh) where rows of so many vectors go through shared memory; else false. Shorter rows
 // are too small a copy.
 template <typename Launch>
@@ -109,13 +112,14 @@ bool WithTeam(const CudaContext& gpu, int64_t vecs, const Launch& launch) {
 
 // `kernel`(args, stages), whose teams' rings take rows of so many operands beside `weights` rows. Launched() tells of errors.
 template <typename Team, typename Args>
-void LaunchStaged(cudaStream_t stream, void (*kernel)(Args, int), const Args& args, int64_t row_bytes, int operands,
-                  int weights) {
+void LaunchStaged(cudaStream_t stream, void (*kernel)(Args, int, Leaves), const Args& args, int64_t row_bytes,
+                  int operands, int weights) {
   const int stages = StagesFor<Team>(operands * row_bytes, weights * row_bytes);
   const auto bytes = static_cast<int>((stages * Team::kCount * operands + weights) * row_bytes);
   if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) != cudaSuccess) return;
+  const Leaves leaves = args.rows * row_bytes <= kCachedBytes ? Leaves::kFirst : Leaves::kAsOthers;
   const auto blocks = static_cast<unsigned>(std::min(args.rows, kMultiprocessors));
-  kernel<<<blocks, Team::kBlockThreads, bytes, stream>>>(args, stages);
+  kernel<<<blocks, Team::kBlockThreads, bytes, stream>>>(args, stages, leaves);
 }
 
 template <typename T, bool kCentered>

@@ -32,7 +32,8 @@ __device__ __forceinline__ void HoldWeights(uint4* to, const T* from, int column
 }
 
 template <typename T, bool kCentered, int kTeamWarps>
-__global__ void __launch_bounds__(kForwardWarps * 32, 1) NormForwardStaged(NormForward<T> a, int stages) {
+__global__ void __launch_bounds__(kForwardWarps * 32, 1)
+    NormForwardStaged(NormForward<T> a, int stages, Leaves leaves) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   using Team = WarpTeam<kTeamWarps, kForwardWarps>;
   constexpr int kSize = Vec<T>::kSize;
@@ -40,7 +41,7 @@ __global__ void __launch_bounds__(kForwardWarps * 32, 1) NormForwardStaged(NormF
   __shared__ uint64_t barriers[Team::kCount * kMostStages];
   __shared__ float shared[TeamSums<Team, 1>::kShared];
   constexpr int kWeights = kCentered ? 2 : 1;
-  RowRing<T, Team, 1> ring{{a.x}, 1, stages, a.rows, a.columns};
+  RowRing<T, Team, 1> ring{{a.x}, 1, stages, a.rows, a.columns, leaves};
   HoldWeights(memory, a.w, a.columns);
   if constexpr (kCentered) HoldWeights(memory + a.columns / kSize, a.b, a.columns);
   ring.Begin(memory + kWeights * (a.columns / kSize), barriers);
@@ -115,7 +116,7 @@ __device__ __forceinline__ void AddTeams(const float (&part)[kStagedVecs][kSize]
 // dx is wanted, and r may be.
 template <typename T, int kColumnSums, int kTeamWarps>
 __global__ void __launch_bounds__(kBackwardWarps<kColumnSums> * 32, 1)
-    NormBackwardStaged(NormBackward<T> a, int stages) {
+    NormBackwardStaged(NormBackward<T> a, int stages, Leaves leaves) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   using Team = WarpTeam<kTeamWarps, kBackwardWarps<kColumnSums>>;
   constexpr bool kCentered = kColumnSums > 1;
@@ -123,7 +124,7 @@ __global__ void __launch_bounds__(kBackwardWarps<kColumnSums> * 32, 1)
   extern __shared__ uint4 memory[];
   __shared__ uint64_t barriers[Team::kCount * kMostStages];
   __shared__ float shared[TeamSums<Team, kSums>::kShared];
-  RowRing<T, Team, 3> ring{{a.dy, a.x, a.r}, a.r != nullptr ? 3 : 2, stages, a.rows, a.columns};
+  RowRing<T, Team, 3> ring{{a.dy, a.x, a.r}, a.r != nullptr ? 3 : 2, stages, a.rows, a.columns, leaves};
   HoldWeights(memory, a.w, a.columns);
   ring.Begin(memory + a.columns / kSize, barriers);
   TeamSums<Team, kSums> team_sums(shared);

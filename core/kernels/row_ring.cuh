@@ -69,7 +69,10 @@ class TeamSums {
   int turn_ = 0;
 };
 
-// `bytes`, a multiple of 16, which nobody reads again: they leave the L2 cache first.
+// What a row that was read does in the L2 cache: as others, or leaves it first, so that what is written meanwhile stays.
+enum class Leaves { kAsOthers, kFirst };
+
+// sm90::LoadBytes() of what leaves first.
 __device__ __forceinline__ void LoadBytesOnce(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
   asm volatile(
       "{ .reg .b64 policy;\n"
@@ -86,6 +89,7 @@ struct RowRing {
   int count, stages;  // of the operands, the first ones
   int64_t rows;
   int columns;
+  Leaves leaves;
   T* places;          // of the team: [stages, count, columns]
   uint64_t* arrived;  // of the team: [stages]
 
@@ -106,7 +110,13 @@ struct RowRing {
     const auto bytes = static_cast<uint32_t>(columns * sizeof(T));
     sm90::ArriveExpecting(arrived + stage, count * bytes);
     for (int o = 0; o < count; ++o) {
-      LoadBytesOnce(places + (stage * count + o) * columns, operands[o] + row * columns, bytes, arrived + stage);
+      T* const to = places + (stage * count + o) * columns;
+      const T* const from = operands[o] + row * columns;
+      if (leaves == Leaves::kFirst) {
+        LoadBytesOnce(to, from, bytes, arrived + stage);
+      } else {
+        sm90::LoadBytes(to, from, bytes, arrived + stage);
+      }
     }
   }
   // Vectors of an operand's row, by their addresses in shared memory.
