@@ -11,7 +11,8 @@
 namespace strata {
 namespace {
 
-constexpr int kCandidates = 64, kFinalists = 10;
+// A cool chip, where energy does not count, chooses the finalists of either kind, not between the kinds.
+constexpr int kCandidates = 64, kFinalists = 6;
 
 }  // namespace
 
@@ -86,7 +87,8 @@ absl::Status GemmPlans::Choose(const GemmShape& s, Plan& plan, const Operands& o
   }
   std::sort(candidates.begin(), candidates.end(),
             [](const Candidate& x, const Candidate& y) { return x.seconds < y.seconds; });
-  if (candidates.size() > kFinalists) candidates.resize(kFinalists);
+  int kept[] = {0, 0};
+  std::erase_if(candidates, [&](const Candidate& c) { return kept[c.own.has_value()]++ >= kFinalists; });
   std::vector<std::function<absl::Status()>> launches;
   for (const Candidate& c : candidates) launches.emplace_back([&launch, &c] { return launch(c); });
   ASSIGN_OR_RETURN(const std::vector<double> seconds, InTurn(o.stream, launches));
