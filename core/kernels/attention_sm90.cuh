@@ -4,7 +4,7 @@
 // after the other, swizzled; a box begins at a multiple of 1024 bytes.
 
 #include "core/kernels/attention_sm90_host.h"
-#include "core/kernels/sm90.cuh"
+#include "core/kernels/sm90_wgmma.cuh"
 
 #if defined(__CUDA_ARCH__) && !defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #pragma nv_diag_suppress 177  // on other GPUs kernels are empty, and what they are made of is not used
@@ -112,74 +112,5 @@ __device__ __forceinline__ void FenceRegisters(uint32_t (&x)[kN]) {
 #pragma unroll
   for (int i = 0; i < kN; ++i) asm volatile("" : "+r"(x[i])::"memory");
 }
-
-#define STRATA_F4(x, i) "+f"(x[i]), "+f"(x[i + 1]), "+f"(x[i + 2]), "+f"(x[i + 3])
-#define STRATA_F16(x, i) STRATA_F4(x, i), STRATA_F4(x, i + 4), STRATA_F4(x, i + 8), STRATA_F4(x, i + 12)
-#define STRATA_F32(x) STRATA_F16(x, 0), STRATA_F16(x, 16)
-#define STRATA_F64(x) STRATA_F32(x), STRATA_F16(x, 32), STRATA_F16(x, 48)
-
-// d[64, 2 kN] (+)= a[64, 16] b[16, 2 kN], both in shared memory.
-template <Major kA, Major kB, int kN>
-__device__ __forceinline__ void Wgmma(float (&d)[kN], uint64_t a, uint64_t b, int accumulate) {
-  static_assert(kN == 16 || kN == 32 || kN == 64);
-  if constexpr (kN == 16) {
-    asm volatile(
-        "{ .reg .pred p; setp.ne.b32 p, %18, 0; wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {%0, "
-        "%1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, %16, %17, p, 1, 1, %19, %20; }"
-        : STRATA_F16(d, 0)
-        : "l"(a), "l"(b), "r"(accumulate), "n"(static_cast<int>(kA)), "n"(static_cast<int>(kB)));
-  } else if constexpr (kN == 32) {
-    asm volatile(
-        "{ .reg .pred p; setp.ne.b32 p, %34, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, "
-        "%1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
-        "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, %32, %33, p, 1, 1, %35, %36; }"
-        : STRATA_F32(d)
-        : "l"(a), "l"(b), "r"(accumulate), "n"(static_cast<int>(kA)), "n"(static_cast<int>(kB)));
-  } else {
-    asm volatile(
-        "{ .reg .pred p; setp.ne.b32 p, %66, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {%0, "
-        "%1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
-        "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
-        "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
-        "%62, %63}, %64, %65, p, 1, 1, %67, %68; }"
-        : STRATA_F64(d)
-        : "l"(a), "l"(b), "r"(accumulate), "n"(static_cast<int>(kA)), "n"(static_cast<int>(kB)));
-  }
-}
-
-// The same with a in registers: the layout of an accumulator [64, 16] packed in pairs.
-template <Major kB, int kN>
-__device__ __forceinline__ void WgmmaRegisters(float (&d)[kN], const uint32_t* a, uint64_t b, int accumulate) {
-  static_assert(kN == 16 || kN == 32 || kN == 64);
-  if constexpr (kN == 16) {
-    asm volatile(
-        "{ .reg .pred p; setp.ne.b32 p, %21, 0; wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {%0, "
-        "%1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, {%16, %17, %18, %19}, %20, p, 1, "
-        "1, %22; }"
-        : STRATA_F16(d, 0)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(static_cast<int>(kB)));
-  } else if constexpr (kN == 32) {
-    asm volatile(
-        "{ .reg .pred p; setp.ne.b32 p, %37, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, "
-        "%1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
-        "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, {%32, %33, %34, %35}, %36, p, 1, 1, %38; }"
-        : STRATA_F32(d)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(static_cast<int>(kB)));
-  } else {
-    asm volatile(
-        "{ .reg .pred p; setp.ne.b32 p, %69, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {%0, "
-        "%1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
-        "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
-        "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
-        "%62, %63}, {%64, %65, %66, %67}, %68, p, 1, 1, %70; }"
-        : STRATA_F64(d)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(static_cast<int>(kB)));
-  }
-}
-
-#undef STRATA_F4
-#undef STRATA_F16
-#undef STRATA_F32
-#undef STRATA_F64
 
 }  // namespace strata::sm90

@@ -107,29 +107,6 @@ struct BackwardConsumer {
   __device__ __forceinline__ void Scores(float (&to)[Z::kM / 2], const uint16_t* keys, const uint16_t* queries) {
     IssueScores<Z::kD>(to, keys + group * 64 * kBoxColumns, kKeysBox, queries, kQBox);
   }
-  // to += weights^T times `queries`.
-  __device__ __forceinline__ void Gradient(float (&to)[Z::kD / 2], uint32_t (&weights)[Z::kM / 4],
-                                           const uint16_t* queries) {
-    const uint64_t y = Descriptor(Shared(queries), kQBox);
-    FenceRegisters(to), FenceRegisters(weights);
-    WgmmaFence();
-#pragma unroll
-    for (int i = 0; i < Z::kM / 16; ++i)
-      WgmmaRegisters<Major::kMN>(to, weights + 4 * i, y + StepK<Major::kMN>(i, 0), 1);
-    WgmmaCommit();
-  }
-  // dk += own rows of `weights`, ds^T, times `queries`.
-  __device__ __forceinline__ void KeyGradient(const uint16_t* weights, const uint16_t* queries) {
-    const uint64_t x = Descriptor(Shared(weights + group * 64 * kBoxColumns), 0),
-                   y = Descriptor(Shared(queries), kQBox);
-    FenceRegisters(dk);
-    WgmmaFence();
-#pragma unroll
-    for (int i = 0; i < Z::kM / 16; ++i) {
-      Wgmma<Major::kK, Major::kMN>(dk, x + StepK<Major::kK>(i, kKeysBox), y + StepK<Major::kMN>(i, 0), 1);
-    }
-    WgmmaCommit();
-  }
   // The warpgroup's part of dq: 64 columns of all queries, or all columns of 64 queries.
   __device__ __forceinline__ void QueryGradient(const uint16_t* weights) {
     const int rows = Z::kM == 64 ? 0 : group, columns = Z::kM == 64 ? group : 0;
@@ -180,14 +157,14 @@ struct BackwardConsumer {
     const int q_slot = qs.slot, do_slot = dos.slot, buffer = it & 1;
     qs.Next(), dos.Next();
     if constexpr (kMore) Wait(&sh.q_full[qs.slot], qs.parity);
-    Gradient(dv, p, sh.d_o[do_slot]);
+    IssueOfRegisters(dv, p, sh.d_o[do_slot]);
     if constexpr (kMore) Scores(s, sh.k, sh.q[qs.slot]);
     Wait(&sh.ds_full[buffer], it >> 1 & 1);
     WgmmaWait<kMore ? 1 : 0>();
     FenceRegisters(dv), FenceRegisters(p);
     Release(sh.do_empty[do_slot]);
     QueryGradient(sh.ds[buffer]);
-    KeyGradient(sh.ds[buffer], sh.q[q_slot]);
+    IssueKeyGradient<Z::kM>(dk, sh.ds[buffer], group, sh.q[q_slot]);
     if constexpr (kMore) {
       WgmmaWait<2>();
       FenceRegisters(s);
@@ -225,8 +202,8 @@ struct BackwardConsumer {
       Scores(s, sh.k, sh.q[qs.slot]);
     }
     if constexpr (kTogether) Scores(dp, sh.v, sh.d_o[dos.slot]);
-    Gradient(dv, p, sh.d_o[do_slot]);
-    Gradient(dk, ds, sh.q[q_slot]);
+    IssueOfRegisters(dv, p, sh.d_o[do_slot]);
+    IssueOfRegisters(dk, ds, sh.q[q_slot]);
     if constexpr (kMore) {
       WgmmaWait<kTogether ? 3 : 2>();
       FenceRegisters(s);

@@ -121,27 +121,6 @@ struct Consumer {
   __device__ __forceinline__ void Scores(float (&to)[Z::kM / 2], const uint16_t* keys, const uint16_t* queries) {
     IssueScores<Z::kD>(to, keys + group * 64 * kBoxColumns, kKeysBox, queries, kQBox);
   }
-  // dv += p^T times `queries`, of do.
-  __device__ __forceinline__ void ValueGradient(const uint16_t* queries) {
-    const uint64_t y = Descriptor(Shared(queries), kQBox);
-    FenceRegisters(dv), FenceRegisters(p);
-    WgmmaFence();
-#pragma unroll
-    for (int i = 0; i < Z::kM / 16; ++i) WgmmaRegisters<Major::kMN>(dv, p + 4 * i, y + StepK<Major::kMN>(i, 0), 1);
-    WgmmaCommit();
-  }
-  // dk += own rows of `weights`, ds^T, times `queries`.
-  __device__ __forceinline__ void KeyGradient(const uint16_t* weights, const uint16_t* queries) {
-    const uint64_t x = Descriptor(Shared(weights + group * 64 * kBoxColumns), 0),
-                   y = Descriptor(Shared(queries), kQBox);
-    FenceRegisters(dk);
-    WgmmaFence();
-#pragma unroll
-    for (int i = 0; i < Z::kM / 16; ++i) {
-      Wgmma<Major::kK, Major::kMN>(dk, x + StepK<Major::kK>(i, kKeysBox), y + StepK<Major::kMN>(i, 0), 1);
-    }
-    WgmmaCommit();
-  }
   // The warpgroup's 64 columns of dq, of the pair's keys.
   __device__ __forceinline__ void QueryGradient(const uint16_t* weights) {
     const int columns = group * kKeys * kBoxColumns;
@@ -226,9 +205,9 @@ struct Consumer {
       WaitForPair(n - 1);
       QueryGradient(sh.ds[(n - 1) & 1]);
     }
-    ValueGradient(sh.d_o[do_slot]);
+    IssueOfRegisters(dv, p, sh.d_o[do_slot]);
     if constexpr (kMore && !kDq) IssueScoreGradient();
-    KeyGradient(sh.ds[n & 1], sh.q[q_slot]);
+    IssueKeyGradient<Z::kM>(dk, sh.ds[n & 1], group, sh.q[q_slot]);
     if (kMore || group == 0) GiveTurn();
     if constexpr (kMore) {
       WgmmaWait<3>();

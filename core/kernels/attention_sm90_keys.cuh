@@ -57,6 +57,31 @@ __device__ __forceinline__ void ScoreGradient(const float (&p)[kN], const float*
   }
 }
 
+// to += weights^T, 4 kP queries of it in registers, times `queries`. Issues.
+template <int kN, int kP>
+__device__ __forceinline__ void IssueOfRegisters(float (&to)[kN], uint32_t (&weights)[kP], const uint16_t* queries) {
+  const uint64_t y = Descriptor(Shared(queries), 4 * kP * kBoxRowBytes);
+  FenceRegisters(to), FenceRegisters(weights);
+  WgmmaFence();
+#pragma unroll
+  for (int i = 0; i < kP / 4; ++i) WgmmaRegisters<Major::kMN>(to, weights + 4 * i, y + StepK<Major::kMN>(i, 0), 1);
+  WgmmaCommit();
+}
+// dk += the warpgroup's rows of ds^T, of kM queries, times `queries`. Issues.
+template <int kM, int kN>
+__device__ __forceinline__ void IssueKeyGradient(float (&dk)[kN], const uint16_t* ds, int group,
+                                                 const uint16_t* queries) {
+  const uint64_t x = Descriptor(Shared(ds + group * 64 * kBoxColumns), 0),
+                 y = Descriptor(Shared(queries), kM * kBoxRowBytes);
+  FenceRegisters(dk);
+  WgmmaFence();
+#pragma unroll
+  for (int i = 0; i < kM / 16; ++i) {
+    Wgmma<Major::kK, Major::kMN>(dk, x + StepK<Major::kK>(i, kKeysBox), y + StepK<Major::kMN>(i, 0), 1);
+  }
+  WgmmaCommit();
+}
+
 // A warpgroup's 64 rows of a tile of kKeys rows, times `factor` and rounded, to shared memory: boxes of 64 columns.
 template <int kN>
 __device__ __forceinline__ void ShareRows(const float (&x)[kN], float factor, int group, uint16_t* to) {

@@ -6,6 +6,7 @@
 // workspace, and who holds k = 0 adds them in order, so bits repeat.
 
 #include "core/kernels/gemm_sm90_epilogue.cuh"
+#include "core/kernels/sm90_wgmma.cuh"
 
 // Blocks of a cluster; other GPUs, for which the kernel is empty, have none.
 #if defined(__CUDA_ARCH__) && !defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -140,7 +141,7 @@ __device__ __forceinline__ void Consume(const GemmArgs& args, const SharedMemory
       WgmmaFence();
 #pragma unroll
       for (int i = 0; i < kTileK / 16; ++i) {
-        Wgmma64x256<kA, kB>(d, a + i * StepOf(kA), b + i * StepOf(kB), k > work.first || i > 0);
+        Wgmma<kA, kB>(d, a + i * StepOf(kA), b + i * StepOf(kB), k > work.first || i > 0);
       }
       WgmmaCommit();
       if (k > work.first) {  // the product before this one is done with its stage

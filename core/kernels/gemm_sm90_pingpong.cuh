@@ -6,7 +6,6 @@
 
 #include "core/kernels/gemm_sm90.cuh"
 #include "core/kernels/gemm_sm90_pingpong_store.cuh"
-#include "core/kernels/sm90_wgmma.cuh"
 
 namespace strata::sm90::pingpong {
 
