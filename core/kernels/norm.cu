@@ -97,17 +97,21 @@ int64_t VecsOf(int64_t columns) {  // too many where a row is not made of whole 
 constexpr int64_t kCachedBytes = int64_t{56} << 20;
 
 // Calls launch<kTeamWarps>() (norm_staged.cuh) where rows of so many vectors go through shared memory; else false. Shorter rows
-// are too small a copy.
-template <typename Launch>
+// are too small a copy; of float32 it was not measured.
+template <typename T, typename Launch>
 bool WithTeam(const CudaContext& gpu, int64_t vecs, const Launch& launch) {
   constexpr int64_t kOfWarp = 32 * kStagedVecs;
-  if (!sm90::KernelsRun(gpu.properties.major) || vecs <= 32) return false;
-  if (vecs <= kOfWarp) return launch.template operator()<1>(), true;
-  if (vecs <= 2 * kOfWarp) return launch.template operator()<2>(), true;
-  if (vecs <= 3 * kOfWarp) return launch.template operator()<3>(), true;
-  if (vecs <= 4 * kOfWarp) return launch.template operator()<4>(), true;
-  if (vecs <= 8 * kOfWarp) return launch.template operator()<8>(), true;
-  return false;
+  if constexpr (!std::is_same_v<T, CudaBF16>)
+    return false;
+  else {
+    if (!sm90::KernelsRun(gpu.properties.major) || vecs <= 32) return false;
+    if (vecs <= kOfWarp) return launch.template operator()<1>(), true;
+    if (vecs <= 2 * kOfWarp) return launch.template operator()<2>(), true;
+    if (vecs <= 3 * kOfWarp) return launch.template operator()<3>(), true;
+    if (vecs <= 4 * kOfWarp) return launch.template operator()<4>(), true;
+    if (vecs <= 8 * kOfWarp) return launch.template operator()<8>(), true;
+    return false;
+  }
 }
 
 // `kernel`(args, stages), whose teams' rings take rows of so many operands beside `weights` rows. Launched() tells of errors.
@@ -130,7 +134,7 @@ void LaunchForward(const CudaContext& gpu, cudaStream_t stream, const NormForwar
     LaunchStaged<WarpTeam<kWarps, kForwardWarps>>(stream, NormForwardStaged<T, kCentered, kWarps>, a, vecs * 16, 1,
                                                   kCentered ? 2 : 1);
   };
-  if (WithTeam(gpu, vecs, staged)) return;
+  if (WithTeam<T>(gpu, vecs, staged)) return;
   const auto launch = [&]<int kThreads, int kLanes, int kVecs>() {
     using S = RowSpread < kThreads, kLanes, kVecs, kLanes<kThreads ? 4 : 1>;
     const int64_t blocks = BlocksFor(a.rows, S::kBlockRows, kForwardBlocks<S, kCentered> * kMultiprocessors);
@@ -162,7 +166,7 @@ void LaunchBackward(const CudaContext& gpu, cudaStream_t stream, const NormBackw
                                                                 vecs * 16, a.r != nullptr ? 3 : 2, 1);
     if (sums != nullptr) LaunchAddBlocks(stream, a.partial, std::min(a.rows, kMultiprocessors), a.columns, *sums);
   };
-  if (a.dx != nullptr && a.rows > 0 && WithTeam(gpu, vecs, staged)) return;
+  if (a.dx != nullptr && a.rows > 0 && WithTeam<T>(gpu, vecs, staged)) return;
   SumsOut<kOfWeights> of_weights{};
   for (int s = 0; sums != nullptr && s < kOfWeights; ++s) of_weights.at[s] = sums->at[s];
   const auto launch = [&]<int kThreads, int kLanes, int kVecs>() {

@@ -145,6 +145,12 @@ __global__ void __launch_bounds__(kHeldThreads, 2) HeldRow(SoftmaxNll<T> a) {
   if (threadIdx.x == 0) a.nll[blockIdx.x] = NllOf(weight, r, picked);
 }
 
+// Whether a row of so many vectors goes through softmax_staged.cuh: of float32 it was not measured.
+template <typename T>
+bool Stages(int64_t vecs, int major) {
+  return std::is_same_v<T, CudaBF16> && vecs <= RowChunks<2>::kMostVecs && sm90::KernelsRun(major);
+}
+
 template <typename T>
 absl::Status Run(const KernelArgs& a, T* dz, const float* seed, float* loss) {  // z, targets, weights
   const TensorRef& z = a.in[0];
@@ -156,12 +162,14 @@ absl::Status Run(const KernelArgs& a, T* dz, const float* seed, float* loss) {  
   if (rows > 0) {
     const cudaDeviceProp& gpu = CudaContextOf(a).properties;
     const int64_t vecs = dz != nullptr && args.z.wide ? args.z.columns / Vec<T>::kSize : 0;  // 0: as they are
-    const auto launch = vecs <= RowChunks<1>::kMostVecs ? LaunchStagedRows<T, 1> : LaunchStagedRows<T, 2>;
     if (vecs > 0 && vecs <= int64_t{kHeldThreads} * kHeldVecs) {
       HeldRow<T><<<blocks, kHeldThreads, 0, stream>>>(args);
-    } else if (vecs > 0 && vecs <= RowChunks<2>::kMostVecs && sm90::KernelsRun(gpu.major)) {
-      RETURN_IF_ERROR(
-          CudaStatus(launch(args, static_cast<int>(rows), gpu.multiProcessorCount, stream), "softmax_nll_grad"));
+    } else if (vecs > 0 && Stages<T>(vecs, gpu.major)) {
+      if constexpr (std::is_same_v<T, CudaBF16>) {
+        const auto launch = vecs <= RowChunks<1>::kMostVecs ? LaunchStagedRows<T, 1> : LaunchStagedRows<T, 2>;
+        RETURN_IF_ERROR(
+            CudaStatus(launch(args, static_cast<int>(rows), gpu.multiProcessorCount, stream), "softmax_nll_grad"));
+      }
     } else {
       StreamRow<T><<<blocks, kStreamThreads, 0, stream>>>(args);
     }

@@ -94,7 +94,7 @@ struct ParallelConfig {
   std::string stage_layout = "auto";
   int64_t resident_stages = 0;
   Overlap overlap = Overlap::kAuto;
-  int64_t overlap_groups = 4;
+  int64_t overlap_groups = 2;
   ReduceScatterBy reduce_scatter = ReduceScatterBy::kAuto;
   ZeroConfig zero;
   CommConfig comm;
