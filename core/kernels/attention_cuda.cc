@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -156,8 +155,6 @@ absl::Status Check(const AttentionCall& c) {
 
 // What documents are taken to be when kernels are timed, in tokens.
 constexpr int64_t kTypicalDocument = 512;
-// Of scores from which on more kernels are timed.
-constexpr double kLargeScores = 1 << 26;
 constexpr int kSm90Major = 9;
 
 // One op's kernel: how it reads its operands, its pass, and how it runs.
@@ -213,15 +210,10 @@ struct AttentionKernel {
     AttentionPlans& plans = *context.attention;
     if (plans.Chosen(shape)) return absl::OkStatus();
     const bool sm90 = Sm90AttentionTakes(c, context.properties.major), fixed = kDeterminism == Determinism::kBitExact;
-    std::vector<Candidate> candidates = {{sm90 ? "our Hopper kernels" : "our plain kernels", kDeterminism}};
-    // For equal bits there are seven products in the place of five, but no sums in global memory: less energy, where these are many.
-    const bool large = static_cast<double>(c.b * c.hq) * static_cast<double>(c.s * c.t) > kLargeScores;
-    if (sm90 && large && !fixed && kPass == AttentionPass::kBackward) {
-      candidates.push_back({"those for equal bits", Determinism::kBitExact});
-    }
+    std::vector<Candidate> candidates = {{sm90 ? "our Hopper kernels" : "our plain kernels", By::kOurs}};
     bool cudnn = SuitsCudnn(c, shape, kDeterminism) && !(fixed && sm90);
-    if (cudnn || candidates.size() > 1) RETURN_IF_ERROR(Fill(c, a));
     if (cudnn) {
+      RETURN_IF_ERROR(Fill(c, a));
       if (c.documents) RETURN_IF_ERROR(FirstKeys(c, FirstKeysIn(shape, OperandsOf(c, a)), StreamOf(a)));
       const absl::Status s = plans.Prepare(shape, OperandsOf(c, a), kDeterminism);
       cudnn = !absl::IsFailedPrecondition(s);  // without cuDNN or an engine
@@ -231,14 +223,15 @@ struct AttentionKernel {
       // It computes what lies between documents, and masks it; the plain kernels pass over it.
       const bool others = !fixed && (sm90 || (c.documents && c.s > kTypicalDocument));
       if (!others) candidates.clear();
-      candidates.push_back({"cuDNN", std::nullopt});
+      candidates.push_back({"cuDNN", By::kCudnn});
     }
     return TakeFastest(plans, shape, c, a, candidates);
   }
 
+  enum class By { kOurs, kCudnn };
   struct Candidate {
     const char* name;
-    std::optional<Determinism> own;  // none: cuDNN
+    By by;
   };
   static absl::Status TakeFastest(AttentionPlans& plans, const AttentionShape& shape, const AttentionCall& c,
                                   const KernelArgs& a, const std::vector<Candidate>& candidates) {
@@ -247,7 +240,7 @@ struct AttentionKernel {
     if (candidates.size() > 1) {
       std::vector<std::function<absl::Status()>> launches;
       for (const Candidate& x : candidates) {
-        launches.emplace_back([&] { return x.own ? RunOwn(c, a, *x.own) : RunCudnn(plans, shape, c, a); });
+        launches.emplace_back([&] { return x.by == By::kOurs ? RunOwn(c, a) : RunCudnn(plans, shape, c, a); });
       }
       ASSIGN_OR_RETURN(const std::vector<double> seconds, InTurn(StreamOf(a), launches));
       best = std::min_element(seconds.begin(), seconds.end()) - seconds.begin();
@@ -255,8 +248,8 @@ struct AttentionKernel {
         why += absl::StrFormat("%s %s %.3f ms", i == 0 ? ":" : ",", candidates[i].name, seconds[i] * 1e3);
       }
     }
-    if (candidates[best].own) plans.Leave(shape);
-    plans.Choose(shape, candidates[best].name + why, candidates[best].own.value_or(kDeterminism));
+    if (candidates[best].by == By::kOurs) plans.Leave(shape);
+    plans.Choose(shape, candidates[best].name + why);
     return absl::OkStatus();
   }
 
@@ -268,11 +261,11 @@ struct AttentionKernel {
   }
 
   // By our kernels for Hopper or by those for every GPU.
-  static absl::Status RunOwn(AttentionCall c, const KernelArgs& a, Determinism determinism) {
+  static absl::Status RunOwn(AttentionCall c, const KernelArgs& a) {
     constexpr bool kForward = kPass == AttentionPass::kForward;
     if (Sm90AttentionTakes(c, CudaContextOf(a).properties.major)) {
       if (kForward) return Sm90AttentionForward(c, a.workspace.data(), StreamOf(a));
-      RETURN_IF_ERROR(Sm90AttentionBackward(c, determinism, a.workspace.data(), StreamOf(a)));
+      RETURN_IF_ERROR(Sm90AttentionBackward(c, kDeterminism, a.workspace.data(), StreamOf(a)));
       return Sm90AttentionTurns(c) ? absl::OkStatus() : TurnBack(c, StreamOf(a));
     }
     RETURN_IF_ERROR(Check(c));
@@ -291,7 +284,7 @@ struct AttentionKernel {
     if (plans != nullptr && SuitsCudnn(c, shape, kDeterminism) && plans->Has(shape)) {
       return RunCudnn(*plans, shape, c, a);
     }
-    return RunOwn(c, a, plans == nullptr ? kDeterminism : plans->ChosenDeterminism(shape, kDeterminism));
+    return RunOwn(c, a);
   }
 
   static Kernel Make(DType dtype) {

@@ -84,15 +84,8 @@ class AttentionPlans {
   // Drops the shape's plan: something else is faster.
   void Leave(const AttentionShape& shape);
   // What computes the shape, for people to read, once it is chosen for good.
-  // Elsewhere than here it is done by kernels of ours, which have `determinism`.
-  void Choose(const AttentionShape& shape, std::string what, Determinism determinism) {
-    chosen_[shape] = {std::move(what), determinism};
-  }
+  void Choose(const AttentionShape& shape, std::string what) { chosen_[shape] = std::move(what); }
   bool Chosen(const AttentionShape& shape) const { return chosen_.contains(shape); }
-  Determinism ChosenDeterminism(const AttentionShape& shape, Determinism otherwise) const {
-    const auto at = chosen_.find(shape);
-    return at == chosen_.end() ? otherwise : at->second.determinism;
-  }
   std::string Choices() const;  // a line a shape: "attention forward of bf16, b 8, ...: cuDNN"
   // Only launches; Prepare() made the plan.
   absl::Status Run(const AttentionShape& shape, const AttentionOperands& operands);
@@ -104,11 +97,7 @@ class AttentionPlans {
   void* handle_ = nullptr;  // cudnnHandle_t
   absl::Status usable_;
   std::map<AttentionShape, std::unique_ptr<CudnnGraph>> plans_;
-  struct Choice {
-    std::string what;
-    Determinism determinism;
-  };
-  std::map<AttentionShape, Choice> chosen_;
+  std::map<AttentionShape, std::string> chosen_;
 };
 
 // For tests: the operations of the shape, not yet built.

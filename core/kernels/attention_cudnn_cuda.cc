@@ -237,7 +237,7 @@ void AttentionPlans::Leave(const AttentionShape& shape) { plans_.erase(shape); }
 
 std::string AttentionPlans::Choices() const {
   std::string text;
-  for (const auto& [shape, choice] : chosen_) text += ToString(shape) + ": " + choice.what + "\n";
+  for (const auto& [shape, what] : chosen_) text += ToString(shape) + ": " + what + "\n";
   return text;
 }
 

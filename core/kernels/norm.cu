@@ -101,17 +101,15 @@ constexpr int64_t kCachedBytes = int64_t{56} << 20;
 template <typename T, typename Launch>
 bool WithTeam(const CudaContext& gpu, int64_t vecs, const Launch& launch) {
   constexpr int64_t kOfWarp = 32 * kStagedVecs;
-  if constexpr (!std::is_same_v<T, CudaBF16>)
-    return false;
-  else {
+  if constexpr (std::is_same_v<T, CudaBF16>) {
     if (!sm90::KernelsRun(gpu.properties.major) || vecs <= 32) return false;
     if (vecs <= kOfWarp) return launch.template operator()<1>(), true;
     if (vecs <= 2 * kOfWarp) return launch.template operator()<2>(), true;
     if (vecs <= 3 * kOfWarp) return launch.template operator()<3>(), true;
     if (vecs <= 4 * kOfWarp) return launch.template operator()<4>(), true;
     if (vecs <= 8 * kOfWarp) return launch.template operator()<8>(), true;
-    return false;
   }
+  return false;
 }
 
 // `kernel`(args, stages), whose teams' rings take rows of so many operands beside `weights` rows. Launched() tells of errors.

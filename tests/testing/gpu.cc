@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
+#include "core/base/thread_pool.h"
 #include "core/graph/builder.h"
 #include "core/graph/op.h"
 #include "core/plan/memory.h"
@@ -127,7 +128,8 @@ absl::StatusOr<std::vector<double>> GpuErrors(const GraphFn& fn, const std::vect
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<CudaDevice> device, CudaDevice::Open(0));
   const KernelTable kernels = CudaKernels(options.determinism);
-  EvalOptions on_cpu{.overwrite = options.overwrite, .scalars = options.scalars}, on_gpu = on_cpu;
+  ThreadPool pool(AvailableCores());  // time on a GPU is dear
+  EvalOptions on_cpu{.overwrite = options.overwrite, .scalars = options.scalars, .pool = &pool}, on_gpu = on_cpu;
   on_gpu.in_place = options.in_place;
   on_gpu.kernels = &kernels;
   on_gpu.device = device.get();
@@ -149,6 +151,7 @@ absl::StatusOr<std::vector<double>> GpuKernelErrors(const GraphFn& fn, const std
   ASSIGN_OR_RETURN(const Graph graph, std::move(g).Build());
   const Node& node = graph.nodes.back();
   ASSIGN_OR_RETURN(const std::unique_ptr<CudaDevice> device, CudaDevice::Open(0));
+  ThreadPool pool(AvailableCores());
   std::vector<std::vector<Tensor>> results;  // of the GPU, of the CPU
   for (const KernelTable& kernels : {CudaKernels(options.determinism), CpuKernels()}) {
     std::vector<Tensor> in = inputs, out;
@@ -168,7 +171,7 @@ absl::StatusOr<std::vector<double>> GpuKernelErrors(const GraphFn& fn, const std
                      kernels.Find(node.op->name(), floating == in.end() ? out[0].dtype : floating->dtype));
     std::vector<std::byte> workspace(kernel->workspace == nullptr ? 0 : kernel->workspace(*node.op, in_refs));
     const KernelArgs call{*node.op, in_refs,  out_refs, options.overwrite, workspace, &options.scalars,
-                          node.key, Stream{}, nullptr};
+                          node.key, Stream{}, &pool};
     RETURN_IF_ERROR(results.empty() ? RunOnDevice(*device, *kernel, call) : kernel->run(call));
     results.push_back(std::move(out));
   }
