@@ -20,24 +20,6 @@ absl::Status RunAdd(const KernelArgs& a) {
   return Launched("bias_add");
 }
 
-template <typename T, int kWidth>
-struct RowOf {
-  const T* dy;
-  int64_t columns;
-  __device__ void operator()(int64_t row, int64_t column, float (&x)[1][kWidth]) const {
-    LoadFloats(dy + row * columns + column, x[0]);
-  }
-};
-
-template <typename T, typename Out>
-void Sum(const T* dy, int64_t rows, int64_t N, void* workspace, const SumsOut<1, Out>& out, cudaStream_t stream) {
-  if (N % 8 == 0 && Aligned16({dy})) {
-    SumRows<1, 8>(stream, RowOf<T, 8>{dy, N}, rows, N, workspace, out);
-  } else {
-    SumRows<1, 1>(stream, RowOf<T, 1>{dy, N}, rows, N, workspace, out);
-  }
-}
-
 // use(out) with the accumulator as what SumRows() takes.
 template <typename Use>
 absl::Status With(const BiasSums& s, const Use& use) {
@@ -83,9 +65,9 @@ absl::Status SumRowsInto(const BiasSums& s, const void* dy, DType dtype, int64_t
                          cudaStream_t stream) {
   return With(s, [&](const auto& out) {
     if (dtype == DType::kBF16) {
-      Sum(static_cast<const CudaBF16*>(dy), rows, s.columns, workspace, out, stream);
+      SumRowsOf(stream, static_cast<const CudaBF16*>(dy), rows, s.columns, workspace, out);
     } else {
-      Sum(static_cast<const float*>(dy), rows, s.columns, workspace, out, stream);
+      SumRowsOf(stream, static_cast<const float*>(dy), rows, s.columns, workspace, out);
     }
   });
 }

@@ -142,16 +142,6 @@ void LaunchForward(const CudaContext& gpu, cudaStream_t stream, const NormForwar
   ForwardAny<T, kCentered><<<static_cast<unsigned>(a.rows), kAnyThreads, 0, stream>>>(a);
 }
 
-// A tensor's rows, for their sum.
-template <typename T, int kWidth>
-struct RowOf {
-  const T* x;
-  int64_t columns;
-  __device__ void operator()(int64_t row, int64_t column, float (&sum)[1][kWidth]) const {
-    LoadFloats(x + row * columns + column, sum[0]);
-  }
-};
-
 // dx, and where `sums` is given dw, db of layer norm, and as a third the column sums of dx.
 template <typename T, int kColumnSums>
 void LaunchBackward(const CudaContext& gpu, cudaStream_t stream, const NormBackward<T>& a,
@@ -184,7 +174,7 @@ void LaunchBackward(const CudaContext& gpu, cudaStream_t stream, const NormBackw
     }
   }
   if constexpr (kColumnSums > 2) {
-    SumRows<1, 1>(stream, RowOf<T, 1>{a.dx, a.columns}, a.rows, a.columns, a.partial, SumsOut<1>{{sums->at[2]}});
+    SumRowsOf(stream, a.dx, a.rows, a.columns, a.partial, SumsOut<1>{{sums->at[2]}});
   }
 }
 

@@ -107,4 +107,23 @@ void SumRows(cudaStream_t stream, const Load& load, int64_t rows, int64_t column
   LaunchAddBlocks<kSums>(stream, partial, blocks, columns, out);
 }
 
+template <typename T, int kWidth>
+struct RowOf {
+  const T* x;
+  int64_t columns;
+  __device__ void operator()(int64_t row, int64_t column, float (&sum)[1][kWidth]) const {
+    LoadFloats(x + row * columns + column, sum[0]);
+  }
+};
+// Of x[rows, columns] as it is.
+template <typename T, typename Out>
+void SumRowsOf(cudaStream_t stream, const T* x, int64_t rows, int64_t columns, void* workspace,
+               const SumsOut<1, Out>& out) {
+  if (columns % 8 == 0 && Aligned16({x})) {
+    SumRows<1, 8>(stream, RowOf<T, 8>{x, columns}, rows, columns, workspace, out);
+  } else {
+    SumRows<1, 1>(stream, RowOf<T, 1>{x, columns}, rows, columns, workspace, out);
+  }
+}
+
 }  // namespace strata
