@@ -1,6 +1,6 @@
 #pragma once
 // What attention on Hopper is made of beside core/kernels/sm90.cuh: rings of barriers, boxes of a head's rows, and
-// wgmma with 64 rows of an accumulator a warpgroup. A tile in shared memory is made of boxes of 64 bf16 columns: rows of 128 bytes, one
+// descriptors and registers of matrix products. A tile in shared memory is made of boxes of 64 bf16 columns: rows of 128 bytes, one
 // after the other, swizzled; a box begins at a multiple of 1024 bytes.
 
 #include "core/kernels/attention_sm90_host.h"

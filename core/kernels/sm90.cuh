@@ -1,6 +1,6 @@
 #pragma once
 // Hopper's own instructions (sm_90a) that kernels of ours use: barriers that count arrivals and bytes (mbarrier), the bulk tensor copy
-// engine (TMA), and matrix products of a warpgroup (wgmma). Source: the PTX ISA, "mbarrier", "cp.async.bulk.tensor",
+// engine (TMA), and what goes around the matrix products of a warpgroup (wgmma; they are in sm90_wgmma.cuh). Source: the PTX ISA, "mbarrier", "cp.async.bulk.tensor",
 // "wgmma.mma_async". A shared-memory tile has rows of 128 bytes whose 16-byte units are permuted by 128-byte swizzle: unit u of row r
 // lies at u ^ (r % 8). Tiles begin at multiples of 1024 bytes.
 

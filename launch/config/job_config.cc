@@ -219,10 +219,10 @@ void ParallelConfig::Describe(ConfigFields& f) {
               "collectives of one group run beside the product of another; 1: not",
        .min = 1,
        .max = 32});
-  f.AddChoice("reduce_scatter", reduce_scatter, kReduceScatterByNames,
-              {.doc = "who adds up: the transport, as it sends; or, exchange, a kernel in its turn, of shards that "
-                      "were copied: more "
-                      "memory, no blocks beside products; auto: exchange between GPUs of one process"});
+  f.AddChoice(
+      "reduce_scatter", reduce_scatter, kReduceScatterByNames,
+      {.doc = "who adds up: the transport, as it sends; or, exchange, a kernel in its turn, of shards that "
+              "were copied: more memory, no blocks beside products; auto: exchange between GPUs of one process"});
   zero.Describe(f);
   comm.Describe(f);
 }

@@ -358,6 +358,7 @@ absl::Status Train(Env& env, const LoadedJob& loaded, const TrainOptions& option
   ASSIGN_OR_RETURN(Job job, CompileTraining(c, back_end.kernels));
   ASSIGN_OR_RETURN(const ProcessPlace place, ReadPlace(EnvironmentVariables()));
   Transport& transport = job.config.parallel.comm.transport;
+  // Processes do not reach each other's memory, and what is planned for copies between peers takes more of it.
   if (!place.alone() && transport == Transport::kAuto) transport = Transport::kNccl;
   ASSIGN_OR_RETURN(std::vector<Plan> plans, PlanRanks(job, back_end.kernels));
   Run run{env,

@@ -237,13 +237,16 @@ class Operands {
 using Form = Sm90Config::Form;
 constexpr DType kHalf = DType::kBF16, kFloat = DType::kF32;
 
+#define STRATA_OPENS_HOPPER(device)                             \
+  STRATA_NEEDS_GPU();                                           \
+  const auto device = CudaDevice::Open(0);                      \
+  ASSERT_TRUE(device.ok()) << device.status();                  \
+  if (!sm90::KernelsRun((*device)->context().properties.major)) \
+  GTEST_SKIP() << "not a Hopper GPU, or a build for others"
+
 void ExpectClose(const std::vector<Case>& cases) {
-  STRATA_NEEDS_GPU();
-  const auto device = CudaDevice::Open(0);
-  ASSERT_TRUE(device.ok()) << device.status();
-  const CudaContext& context = (*device)->context();
-  if (!sm90::KernelsRun(context.properties.major)) GTEST_SKIP() << "not a Hopper GPU, or a build for others";
-  Sm90Gemm own(context);
+  STRATA_OPENS_HOPPER(device);
+  Sm90Gemm own((*device)->context());
   const Buffer workspace(kWorkspace, 1);
   const std::span<std::byte> bytes{static_cast<std::byte*>(workspace.device()), static_cast<size_t>(kWorkspace)};
   for (const Case& c : cases) {
@@ -342,11 +345,7 @@ TEST(CudaSm90Gemm, Gelu) {
 
 // Sums cut along k are added in the same order every time.
 TEST(CudaSm90Gemm, RepeatsItsBits) {
-  STRATA_NEEDS_GPU();
-  const auto device = CudaDevice::Open(0);
-  ASSERT_TRUE(device.ok()) << device.status();
-  if (!sm90::KernelsRun((*device)->context().properties.major))
-    GTEST_SKIP() << "not a Hopper GPU, or a build for others";
+  STRATA_OPENS_HOPPER(device);
   Sm90Gemm own((*device)->context());
   const GemmShape s{1024, 1024, 4096, true, false, kHalf, kFloat};
   Buffer a(s.m * s.k, 2), b(s.k * s.n, 2), d(s.m * s.n, 4), workspace(kWorkspace, 1);
@@ -377,11 +376,7 @@ TEST(CudaSm90Gemm, RepeatsItsBits) {
 
 // So that bits do not depend on what was faster, but for those of the sums.
 TEST(CudaSm90Gemm, TurnsAsAKernelBehindItWould) {
-  STRATA_NEEDS_GPU();
-  const auto device = CudaDevice::Open(0);
-  ASSERT_TRUE(device.ok()) << device.status();
-  if (!sm90::KernelsRun((*device)->context().properties.major))
-    GTEST_SKIP() << "not a Hopper GPU, or a build for others";
+  STRATA_OPENS_HOPPER(device);
   Sm90Gemm own((*device)->context());
   for (const int d : {64, 128}) {
     constexpr int64_t kM = 384, kHeads = 12, kTurned = 8, kK = 1024, kRows = 64;

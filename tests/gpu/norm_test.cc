@@ -12,6 +12,10 @@ constexpr double kEps = 1e-5;
 Tensor Random(Shape shape, uint64_t seed) { return Tensor::Random(DType::kF64, shape, seed); }
 
 Values All(const NormGradsAndSum& d) { return {d.norm.dx_BSE, d.norm.dw_E, d.norm.db_E, d.dx_sum_E}; }
+const GraphFn kGradientsAndSum = [](GraphBuilder& g, const Values& in) {  // x, w, b, dy, r
+  const Value y = LayerNorm(g, in[0], in[1], in[2], kEps);
+  return All(LayerNormBwdSum(g, in[3], in[0], in[1], {y.node, 1}, {y.node, 2}, in[4]));
+};
 
 struct Sizes {
   int64_t b, s, e;
@@ -119,12 +123,7 @@ TEST(CudaLayerNorm, ForwardAndGradients) {
             return Values{d.dx_BSE, d.dw_E, d.db_E};
           },
           {x, w, bias, dy, r}, {.in_place = in_place});
-      ExpectGpuClose(
-          [](GraphBuilder& g, const Values& in) {
-            const Value y = LayerNorm(g, in[0], in[1], in[2], kEps);
-            return All(LayerNormBwdSum(g, in[3], in[0], in[1], {y.node, 1}, {y.node, 2}, in[4]));
-          },
-          {x, w, bias, dy, r}, {.in_place = in_place});
+      ExpectGpuClose(kGradientsAndSum, {x, w, bias, dy, r}, {.in_place = in_place});
     }
   }
 }
@@ -143,12 +142,7 @@ TEST(CudaLayerNorm, ManyRows) {
           return Values{y, {y.node, 1}, {y.node, 2}, d.dx_BSE, d.dw_E, d.db_E};
         },
         {x, w, bias, dy, r}, {.in_place = true});
-    ExpectGpuClose(
-        [](GraphBuilder& g, const Values& in) {
-          const Value y = LayerNorm(g, in[0], in[1], in[2], kEps);
-          return All(LayerNormBwdSum(g, in[3], in[0], in[1], {y.node, 1}, {y.node, 2}, in[4]));
-        },
-        {x, w, bias, dy, r}, {.in_place = true});
+    ExpectGpuClose(kGradientsAndSum, {x, w, bias, dy, r}, {.in_place = true});
   }
 }
 
