@@ -6,7 +6,9 @@
 
 #include <thread>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_join.h"
+#include "checkpoint/catalog.h"
 #include "tests/launch/small_run.h"
 #include "tests/mpi/spawn.h"
 
@@ -63,6 +65,16 @@ class LaunchTest : public ::testing::Test {
   }
   static void WaitForSteps(const Process& launch) {
     WaitForSteps([&] { return launch.Output(); });
+  }
+
+  // A save runs beside the steps: the next ones may end before it.
+  void WaitForCheckpoint() const {
+    const auto saved = [&] {
+      const auto all = ListCheckpoints(Env::Posix(), run_.out() + "/checkpoints");
+      return all.ok() && absl::c_any_of(*all, [](const CheckpointEntry& entry) { return entry.committed; });
+    };
+    for (int i = 0; i < 500 && !saved(); ++i) std::this_thread::sleep_for(kLook);
+    ASSERT_TRUE(saved());
   }
 
   pid_t Rank(int rank) const {
@@ -123,6 +135,7 @@ TEST_F(LaunchTest, MistakesExit64) {
 TEST_F(LaunchTest, AKilledRankIsTheCauseAndTheOthersAreFolded) {
   Process launch(Command({}, 1'000'000, {"--set=checkpoint.every=3", "--set=guard.hang_timeout=60"}));
   WaitForSteps(launch);
+  WaitForCheckpoint();
   ::kill(Rank(2), SIGKILL);
   EXPECT_EQ(launch.Wait(), 128 + SIGKILL) << launch.Output();
   EXPECT_THAT(launch.Output(), HasSubstr("rank 2 failed first: killed by signal 9 (Killed)\nranks 0, 1, 3: stopped"));
