@@ -68,6 +68,10 @@ std::string Print(const Plan& plan, PrintDetail detail) {
   }
   absl::StrAppendFormat(&text, "  %-24s %12s  (%d bytes, exact)\n", "arena",
                         HumanBytes(static_cast<double>(plan.arena_bytes[0])), plan.arena_bytes[0]);
+  if (plan.outside_bytes[0] > 0) {
+    absl::StrAppendFormat(&text, "  %-24s %12s  (libraries and the like, estimated)\n", "outside of it",
+                          HumanBytes(static_cast<double>(plan.outside_bytes[0])));
+  }
   for (const CommSpec& c : plan.comms) {
     if (c.ranks.empty()) continue;
     std::string ranks;

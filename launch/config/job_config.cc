@@ -228,7 +228,9 @@ void ParallelConfig::Describe(ConfigFields& f) {
 }
 
 void MemoryConfig::Describe(ConfigFields& f) {
-  f.Add("limit", limit, {.doc = "what the plan of a rank may take at most: \"16GiB\"; empty = no limit"});
+  f.Add("limit", limit,
+        {.doc = "what a rank may take of its device at most, on a GPU with what CUDA and NCCL take: \"16GiB\"; empty = "
+                "no limit"});
   f.AddChoice("recompute", recompute, kRecomputeNames,
               {.doc = "backward redoes activations instead of keeping them: norms and activation functions "
                       "(\"selective\"), all of a block but its input (\"block\"), the least within limit (\"auto\")"});

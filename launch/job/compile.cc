@@ -9,6 +9,7 @@
 #include "core/graph/op.h"
 #include "core/ops/elementwise.h"
 #include "core/plan/fuse.h"
+#include "launch/job/job_memory.h"
 #include "launch/job/memory_limit.h"
 #include "models/model.h"
 #include "optim/optimizer_pass.h"
@@ -284,11 +285,15 @@ absl::StatusOr<Plan> PlanRank(const Job& job, int rank, const KernelTable& kerne
   for (ProgramSpec& p : programs) {
     p.edges = EdgesOf(p.name == "eval" ? job.pipeline.eval.edges : job.pipeline.train.edges, inner, rank % inner);
   }
-  return BuildPlan(programs, mesh, kernels,
-                   {.overlap = Overlaps(job, kernels),
-                    .stages = mesh.Find("pp"),
-                    .row_groups = static_cast<int>(job.config.parallel.overlap_groups),
-                    .exchange = Exchanges(job, kernels)});
+  ASSIGN_OR_RETURN(Plan plan, BuildPlan(programs, mesh, kernels,
+                                        {.overlap = Overlaps(job, kernels),
+                                         .stages = mesh.Find("pp"),
+                                         .row_groups = static_cast<int>(job.config.parallel.overlap_groups),
+                                         .exchange = Exchanges(job, kernels)}));
+  if (kernels.asynchronous()) {
+    plan.outside_bytes[static_cast<int>(Tier::kDevice)] = GpuOutsideBytes(plan, job.config.parallel.comm.transport);
+  }
+  return plan;
 }
 
 absl::StatusOr<Plan> PlanFullest(const Job& job, const KernelTable& kernels) {

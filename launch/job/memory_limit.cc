@@ -5,11 +5,10 @@
 
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
+#include "launch/job/job_memory.h"
 
 namespace strata {
 namespace {
-
-constexpr int kDevice = static_cast<int>(Tier::kDevice);
 
 struct Change {
   std::string text;
@@ -62,10 +61,9 @@ std::string WhatFits(const JobConfig& config, const KernelTable& kernels) {
     const absl::StatusOr<Job> job = CompileTraining(change.config, kernels);
     if (!job.ok()) continue;
     const absl::StatusOr<Plan> plan = PlanFullest(*job, kernels);
-    if (!plan.ok() || plan->arena_bytes[kDevice] > config.memory.limit_bytes()) continue;
+    if (!plan.ok() || DeviceBytes(*plan) > config.memory.limit_bytes()) continue;
     micro |= is_micro;
-    absl::StrAppendFormat(&text, "  %-40s %s\n", change.text,
-                          HumanBytes(static_cast<double>(plan->arena_bytes[kDevice])));
+    absl::StrAppendFormat(&text, "  %-40s %s\n", change.text, HumanBytes(static_cast<double>(DeviceBytes(*plan))));
   }
   if (!text.empty()) return "each of these fits:\n" + text;
   return "no change of one key fits; several together may, or more ranks (parallel.tp), or a smaller model\n";
@@ -74,7 +72,7 @@ std::string WhatFits(const JobConfig& config, const KernelTable& kernels) {
 absl::Status OverLimit(const JobConfig& config, const Plan& plan, const KernelTable& kernels) {
   return absl::ResourceExhaustedError(
       absl::StrFormat("memory.limit = %s: the plan of a rank needs %s%s\n%s%s", config.memory.limit,
-                      HumanBytes(static_cast<double>(plan.arena_bytes[kDevice])),
+                      HumanBytes(static_cast<double>(DeviceBytes(plan))),
                       config.memory.recompute == Recompute::kAuto ? ", with every block recomputed" : "", Print(plan),
                       WhatFits(config, kernels)));
 }
@@ -105,7 +103,7 @@ absl::StatusOr<Job> CompileWithinLimit(const JobConfig& config, const KernelTabl
   for (int n = 0; low < high || !fits;) {
     ASSIGN_OR_RETURN(Job job, compile(blocks(n)));
     ASSIGN_OR_RETURN(const Plan plan, PlanFullest(job, kernels));
-    if (plan.arena_bytes[kDevice] <= limit) {
+    if (DeviceBytes(plan) <= limit) {
       high = n;
       fits = std::move(job);
     } else if (n == 2 * layers) {
@@ -122,7 +120,7 @@ absl::Status CheckLimit(const Job& job, std::span<const Plan> plans, const Kerne
   const int64_t limit = job.config.memory.limit_bytes();
   if (limit == 0) return absl::OkStatus();
   for (const Plan& plan : plans) {
-    if (plan.arena_bytes[kDevice] > limit) return OverLimit(job.config, plan, kernels);
+    if (DeviceBytes(plan) > limit) return OverLimit(job.config, plan, kernels);
   }
   return absl::OkStatus();
 }

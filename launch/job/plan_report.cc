@@ -1,8 +1,5 @@
 #include "launch/job/plan_report.h"
 
-#include <sys/resource.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -10,10 +7,9 @@
 #include <thread>
 
 #include "absl/strings/str_format.h"
-#include "core/base/env.h"
 #include "core/kernels/gemm.h"
+#include "launch/job/job_memory.h"
 #include "launch/job/memory_limit.h"
-#include "launch/job/saver.h"
 #include "models/model.h"
 
 namespace strata {
@@ -80,13 +76,6 @@ std::string TrafficText(const Plan& plan, const Program& program) {
 
 }  // namespace
 
-int64_t OutsideBytes(const Job& job) {
-  constexpr int64_t kProcess = 48 << 20, kRank = 6 << 20;  // measured: code, libraries and heap; stack and BLAS buffer
-  const JobConfig& c = job.config;
-  const int64_t feeds = c.batch.accumulate * c.batch.micro * c.model.seq * 16 * (1 + c.data.prefetch);
-  return kProcess + job.ranks * (kRank + feeds);
-}
-
 double MeasureFlops(DType dtype, int threads) {
   constexpr int64_t kN = 384;
   const auto rate = [&] { return dtype == DType::kF64 ? GemmRate<double>(kN) : GemmRate<float>(kN); };
@@ -99,31 +88,6 @@ double MeasureFlops(DType dtype, int threads) {
     sum += rates[i];
   }
   return sum;
-}
-
-int64_t PeakResidentBytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return usage.ru_maxrss * 1024;
-}
-
-int64_t ResidentBytes() {
-  const absl::StatusOr<std::string> statm = ReadKernelText("/proc/self/statm");
-  long long size = 0, resident = 0;
-  if (!statm.ok() || std::sscanf(statm->c_str(), "%lld %lld", &size, &resident) != 2) return 0;
-  return resident * sysconf(_SC_PAGE_SIZE);
-}
-
-absl::Status CheckFits(const Job& job, std::span<const Plan> plans) {
-  double need = static_cast<double>(OutsideBytes(job));
-  for (const Plan& p : plans) need += static_cast<double>(p.arena_bytes[0]);
-  for (const int64_t bytes : SaveBufferBytes(job, plans)) need += static_cast<double>(bytes);
-  const double have = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE));
-  if (need <= have) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrFormat("the plan of %d ranks needs %s, this machine has %s\n%sfixes: a smaller batch.micro "
-                      "(activations), a smaller model",
-                      plans.size(), HumanBytes(need), HumanBytes(have), Print(plans[0])));
 }
 
 std::string PlanReport(const Job& job, const std::vector<Plan>& plans, double flops_per_s, PrintDetail detail) {
@@ -154,26 +118,14 @@ std::string PlanReport(const Job& job, const std::vector<Plan>& plans, double fl
     absl::StrAppendFormat(&text, "  recompute                %s%s\n", ToString(job.recompute, c.model.layers),
                           c.memory.recompute == Recompute::kAuto ? ", to fit " + c.memory.limit : "");
   }
-  int64_t arenas = 0;
-  bool equal = true;
-  for (const Plan& p : plans) {
-    arenas += p.arena_bytes[0];
-    equal &= p.arena_bytes[0] == plans[0].arena_bytes[0];
-  }
   text += PipelineReport(c, job.pipeline, detail);
   const auto fullest = std::max_element(
       plans.begin(), plans.end(), [](const Plan& a, const Plan& b) { return a.arena_bytes[0] < b.arena_bytes[0]; });
-  if (!equal) absl::StrAppendFormat(&text, "rank %d, which holds most:\n", fullest - plans.begin());
+  if (!EqualArenas(plans)) absl::StrAppendFormat(&text, "rank %d, which holds most:\n", fullest - plans.begin());
   text += Print(*fullest, detail);
   text += StatesText(*fullest);
   if (const Program* train = fullest->FindProgram("train")) text += TrafficText(*fullest, *train);
-  int64_t buffers = 0;
-  for (const int64_t bytes : SaveBufferBytes(job, plans)) buffers += bytes;
-  absl::StrAppendFormat(
-      &text, "all ranks%s: arenas %s (exact), save buffers %s (exact), outside %s (estimated), together %s\n",
-      equal ? "" : " (arenas differ)", HumanBytes(static_cast<double>(arenas)),
-      HumanBytes(static_cast<double>(buffers)), HumanBytes(static_cast<double>(OutsideBytes(job))),
-      HumanBytes(static_cast<double>(arenas + buffers + OutsideBytes(job))));
+  text += MemoryText(job, plans);
   if (flops_per_s > 0) {
     const double step_s = flops * static_cast<double>(c.batch.tokens) / flops_per_s;
     absl::StrAppendFormat(

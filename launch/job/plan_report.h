@@ -10,19 +10,10 @@
 
 namespace strata {
 
-// Memory of the process outside the ranks' arenas: code and libraries, BLAS buffers, data, host buffers. An estimate.
-int64_t OutsideBytes(const Job& job);
-
-// InvalidArgument with the memory table where all ranks together need more than this machine's physical memory.
-absl::Status CheckFits(const Job& job, std::span<const Plan> plans);
-
 // flops_per_s: of the whole machine, measured; 0 leaves the time out.
 std::string PlanReport(const Job& job, const std::vector<Plan>& plans, double flops_per_s, PrintDetail detail);
 
 // Achieved float32 or float64 matmul rate of this machine's cores together, from about 50 ms of GEMM.
 double MeasureFlops(DType dtype, int threads);
-
-int64_t ResidentBytes();      // of this process now
-int64_t PeakResidentBytes();  // its highest
 
 }  // namespace strata

@@ -10,6 +10,7 @@
 #include "core/base/status.h"
 #include "core/base/thread_pool.h"
 #include "core/comm/rank_ledger.h"
+#include "core/exec/cuda_device.h"
 #include "launch/config/print_config.h"
 #include "launch/data/loader.h"
 #include "launch/data/objective_rows.h"
@@ -20,9 +21,9 @@
 #include "launch/job/gather.h"
 #include "launch/job/hf_weights.h"
 #include "launch/job/interrupt.h"
+#include "launch/job/job_memory.h"
 #include "launch/job/loss_guard.h"
 #include "launch/job/open_inputs.h"
-#include "launch/job/plan_report.h"
 #include "launch/job/rank_runner.h"
 #include "launch/job/saver.h"
 #include "launch/metrics/progress.h"
@@ -301,26 +302,36 @@ class RankTraining {
   }
 
   void ReportEnd() {
-    int64_t arenas = 0;  // of this process
-    int64_t buffers = 0;
+    progress_.Print(absl::StrFormat("trained %d steps in %s, %s tokens/s", config_.schedule.steps - first_step_ + 1,
+                                    FormatDuration(Seconds(start_)), FormatRate(smooth_rate_)));
+    if (left_out_ > 0) {
+      progress_.Print(absl::StrFormat("%d saves were left out: the disk is slower than checkpoint.every", left_out_));
+    }
+    progress_.Print(MemoryUsed());
+    progress_.Print(absl::StrFormat("checkpoint %s\nlogs in %s", saved_path_, config_.run.out));
+  }
+
+  // Planned and measured, of this process, or of this rank's GPU.
+  std::string MemoryUsed() {
+    const auto human = [](int64_t bytes) { return HumanBytes(static_cast<double>(bytes)); };
+    if (const auto* gpu = dynamic_cast<const CudaDevice*>(device_.get())) {
+      const Plan& plan = run_.plans[world_.rank()];
+      const int64_t arena = plan.arena_bytes[static_cast<int>(Tier::kDevice)];
+      return absl::StrFormat("memory of the GPU: planned %s (arena %s, exact; outside %s, estimated), in use %s",
+                             human(DeviceBytes(plan)), human(arena), human(DeviceBytes(plan) - arena),
+                             human(gpu->used_bytes()));
+    }
+    int64_t arenas = 0, buffers = 0;
     const std::vector<int64_t> buffer_bytes = SaveBufferBytes(run_.job, run_.plans);
     for (size_t r = 0; r < run_.plans.size(); ++r) {
       if (!run_.place.alone() && static_cast<int>(r) != world_.rank()) continue;
       arenas += run_.plans[r].arena_bytes[0];
       buffers += buffer_bytes[r];
     }
-    const int64_t outside = OutsideBytes(run_.job), peak = PeakResidentBytes();
-    progress_.Print(absl::StrFormat("trained %d steps in %s, %s tokens/s", config_.schedule.steps - first_step_ + 1,
-                                    FormatDuration(Seconds(start_)), FormatRate(smooth_rate_)));
-    if (left_out_ > 0) {
-      progress_.Print(absl::StrFormat("%d saves were left out: the disk is slower than checkpoint.every", left_out_));
-    }
-    progress_.Print(absl::StrFormat(
+    const int64_t outside = OutsideBytes(run_.job);
+    return absl::StrFormat(
         "memory: planned %s (arenas %s, exact; save buffers %s, exact; outside %s, estimated), measured peak %s",
-        HumanBytes(static_cast<double>(arenas + buffers + outside)), HumanBytes(static_cast<double>(arenas)),
-        HumanBytes(static_cast<double>(buffers)), HumanBytes(static_cast<double>(outside)),
-        HumanBytes(static_cast<double>(peak))));
-    progress_.Print(absl::StrFormat("checkpoint %s\nlogs in %s", saved_path_, config_.run.out));
+        human(arenas + buffers + outside), human(arenas), human(buffers), human(outside), human(PeakResidentBytes()));
   }
 
   const Run& run_;

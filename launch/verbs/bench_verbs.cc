@@ -15,8 +15,8 @@
 #include "core/kernels/gemm.h"
 #include "launch/config/load_config.h"
 #include "launch/job/back_end.h"
+#include "launch/job/job_memory.h"
 #include "launch/job/pipeline_profile.h"
-#include "launch/job/plan_report.h"
 #include "launch/job/profile.h"
 #include "launch/job/rank_runner.h"
 #include "launch/job/schedule_report.h"
@@ -187,7 +187,7 @@ class Bench {
   };
   absl::StatusOr<Measured> MeasureRanks(const BackEnd& back_end, const Job& job, const std::vector<Plan>& plans,
                                         const RankOptions& options) {
-    if (!back_end.cuda()) RETURN_IF_ERROR(CheckFits(job, plans));
+    RETURN_IF_ERROR(CheckFits(job, plans));
     Measured m;
     m.profiles.assign(static_cast<size_t>(options.profiles), StepProfile(job.ranks));
     RETURN_IF_ERROR(RunRanks(job.ranks, [&](World& world) -> absl::Status {
@@ -261,8 +261,8 @@ class Bench {
     const double median = m.Median(), tokens = static_cast<double>(c.batch.tokens);
     const double rate = FlopsPerToken(c.model) * tokens / median, peak = PeakFlops(m.device) * job.ranks;
     const bool gpu = m.device != "cpu";
-    int64_t arenas = 0;  // on this machine's memory, or on the GPU of rank 0
-    for (const Plan& p : plans) arenas += gpu && &p != plans.data() ? 0 : p.arena_bytes[0];
+    int64_t planned = gpu ? DeviceBytes(plans[0]) : OutsideBytes(job);  // of the GPU of rank 0, or of this machine
+    for (const Plan& p : plans) planned += gpu ? 0 : p.arena_bytes[0];
     std::string text = absl::StrFormat(
         "{\"engine\": \"strata\", \"device\": \"%s\", \"gemm\": \"%s\", \"ranks\": %d, \"threads\": %d, \"step_s\": "
         "%.6f, "
@@ -289,9 +289,9 @@ class Bench {
                             tokens / median / (job.ranks * m.one_rank));
     }
     text += simulated;
-    absl::StrAppendFormat(
-        &text, "\"first_loss\": %.4f, \"last_loss\": %.4f, \"planned_bytes\": %d, \"peak_bytes\": %d}\n", m.first_loss,
-        m.last_loss, arenas + (gpu ? 0 : OutsideBytes(job)), gpu ? m.device_bytes : PeakResidentBytes());
+    absl::StrAppendFormat(&text,
+                          "\"first_loss\": %.4f, \"last_loss\": %.4f, \"planned_bytes\": %d, \"peak_bytes\": %d}\n",
+                          m.first_loss, m.last_loss, planned, gpu ? m.device_bytes : PeakResidentBytes());
     std::fputs(text.c_str(), stdout);
   }
 

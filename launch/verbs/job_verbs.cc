@@ -73,7 +73,8 @@ absl::Status RunPlan(const PlanVerbOptions& options) {
   ASSIGN_OR_RETURN(const BackEnd back_end, BackEndOf(loaded.config));
   ASSIGN_OR_RETURN(const Job job, CompileTraining(loaded.config, back_end.kernels));
   ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, back_end.kernels));
-  const double flops = MeasureFlops(loaded.config.precision.compute, std::min(job.ranks, AvailableCores()));
+  const double flops =
+      back_end.cuda() ? 0 : MeasureFlops(loaded.config.precision.compute, std::min(job.ranks, AvailableCores()));
   Print(PlanReport(job, plans, flops, options.steps ? PrintDetail::kSteps : PrintDetail::kSummary));
   return absl::OkStatus();
 }

@@ -8,7 +8,7 @@
 
 #include "core/base/thread_pool.h"
 #include "core/exec/cpu_device.h"
-#include "launch/job/plan_report.h"
+#include "launch/job/job_memory.h"
 #include "launch/job/rank_runner.h"
 #include "parallel/comm/faulty.h"
 #include "parallel/comm/thread_world.h"

@@ -11,6 +11,7 @@
 #include "tests/launch/small_run.h"
 #include "tests/mpi/spawn.h"
 #include "tests/testing/gpu.h"
+#include "tests/testing/strata_program.h"
 
 namespace strata::testing {
 namespace {
@@ -19,13 +20,6 @@ using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 
 constexpr auto kLook = std::chrono::milliseconds(20);
-
-// Beside this program, or where it was built.
-std::string Strata() {
-  std::error_code error;
-  const auto here = std::filesystem::read_symlink("/proc/self/exe", error).parent_path() / "strata";
-  return std::filesystem::exists(here, error) ? here.string() : STRATA_BINARY;
-}
 
 bool HaveMpirun() { return std::system("command -v mpirun >/dev/null 2>&1") == 0; }  // NOLINT(concurrency-mt-unsafe)
 
@@ -38,7 +32,7 @@ class GpuProcesses : public ::testing::Test {
 
   std::string config() const { return run_.dir().path("run.toml"); }
   std::vector<std::string> Command(int64_t steps, int64_t hang_timeout) const {
-    return {Strata(),
+    return {StrataProgram(),
             "launch",
             "-n",
             "2",
