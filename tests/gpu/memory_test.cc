@@ -4,9 +4,14 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/base/status.h"
+#include "core/base/thread_pool.h"
+#include "core/kernels/cuda_kernels.h"
 #include "launch/job/job_memory.h"
+#include "launch/job/rank_runner.h"
+#include "parallel/comm/thread_world.h"
 #include "tests/launch/small_run.h"
-#include "tests/testing/gpu.h"
+#include "tests/testing/gpu_job.h"
 #include "tests/testing/strata_program.h"
 
 namespace strata::testing {
@@ -29,6 +34,36 @@ TEST(GpuMemory, OutsideOfTheArenaIsAsEstimated) {
   const auto planned = result["planned_bytes"].get<int64_t>(), used = result["peak_bytes"].get<int64_t>() - others;
   const auto estimated = static_cast<double>(GpuOutsideBytes({}, Transport::kAuto));
   EXPECT_NEAR(static_cast<double>(used - planned), 0, 0.05 * estimated) << used << " used, " << planned << " planned";
+}
+
+TEST(GpuMemory, NothingIsAllocatedAfterTheFirstStep) {
+  STRATA_NEEDS_GPU();
+  for (const int64_t accumulate : {1, 4}) {
+    JobConfig c = GpuJobOf(ModelArch::kLlama, accumulate);
+    c.precision.compute = DType::kBF16;
+    const KernelTable kernels = CudaKernels(Determinism::kFast);
+    const absl::StatusOr<Job> job = CompileTraining(c, kernels);
+    ASSERT_TRUE(job.ok()) << job.status();
+    const absl::StatusOr<std::vector<Plan>> plans = PlanRanks(*job, kernels);
+    ASSERT_TRUE(plans.ok()) << plans.status();
+    std::vector<int64_t> used;  // after each step
+    const absl::Status ran = RunRanks(1, [&](World& world) -> absl::Status {
+      ASSIGN_OR_RETURN(const std::unique_ptr<CudaDevice> device, CudaDevice::Open(0));
+      ThreadPool pool(1);
+      ASSIGN_OR_RETURN(const auto runner,
+                       RankRunner::Create(*job, std::make_shared<const Plan>(plans->front()), world, *device, &pool));
+      RETURN_IF_ERROR(runner->InitParameters(1));
+      const TableRows rows(c.model.vocab, 3);
+      for (int64_t step = 1; step <= 6;
+           ++step) {  // segments are captured at their second run, replayed from the third on
+        RETURN_IF_ERROR(runner->TrainStep(step, (step - 1) * runner->rows_per_step(), rows).status());
+        used.push_back(device->used_bytes());
+      }
+      return runner->Close();
+    });
+    ASSERT_TRUE(ran.ok()) << ran;
+    EXPECT_EQ(used, std::vector<int64_t>(used.size(), used.front()));
+  }
 }
 
 }  // namespace
