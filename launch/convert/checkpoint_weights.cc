@@ -8,11 +8,8 @@
 #include "checkpoint/catalog.h"
 #include "core/base/philox.h"
 #include "core/base/status.h"
-#include "core/base/thread_pool.h"
-#include "launch/job/back_end.h"
 #include "launch/job/init_parameters.h"
-#include "launch/job/rank_runner.h"
-#include "parallel/comm/thread_world.h"
+#include "launch/job/run_alone.h"
 
 namespace strata {
 namespace {
@@ -90,21 +87,16 @@ absl::StatusOr<double> LossOnFixedTokens(
   config.run.device = DeviceKind::kCpu;
   ASSIGN_OR_RETURN(const BackEnd back_end, BackEndOf(config));
   ASSIGN_OR_RETURN(const Job job, CompileEvaluation(config, back_end.kernels));
-  ASSIGN_OR_RETURN(std::vector<Plan> plans, PlanRanks(job, back_end.kernels));
-  const auto plan = std::make_shared<const Plan>(std::move(plans[0]));
-  ThreadPool pool(AvailableCores());
   RankRunner::LossSum sum;
-  RETURN_IF_ERROR(RunRanks(1, [&](World& world) -> absl::Status {
-    ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, OpenDevice(back_end, 0));
-    ASSIGN_OR_RETURN(const auto runner, RankRunner::Create(job, plan, world, *device, &pool));
-    for (const PlannedState& s : plan->states) {
+  RETURN_IF_ERROR(RunAlone(back_end, job, [&](const Plan& plan, RankRunner& runner) -> absl::Status {
+    for (const PlannedState& s : plan.states) {
       if (!HasInitialValue(s)) continue;
       std::vector<std::byte> bytes(static_cast<size_t>(s.spec.shape.elements() * SizeOf(s.spec.dtype)));
       RETURN_IF_ERROR(read(s.name, StoredTypeOf(s.spec.dtype), bytes));
-      RETURN_IF_ERROR(runner->executor().WriteState(s, bytes));
+      RETURN_IF_ERROR(runner.executor().WriteState(s, bytes));
     }
-    ASSIGN_OR_RETURN(sum, runner->Evaluate(kRows, FixedRows(model.vocab)));
-    return runner->Close();
+    ASSIGN_OR_RETURN(sum, runner.Evaluate(kRows, FixedRows(model.vocab)));
+    return absl::OkStatus();
   }));
   return sum.nats / static_cast<double>(sum.tokens);
 }

@@ -3,13 +3,10 @@
 #include <algorithm>
 
 #include "core/base/status.h"
-#include "core/base/thread_pool.h"
 #include "launch/data/loader.h"
 #include "launch/data/objective_rows.h"
-#include "launch/job/back_end.h"
 #include "launch/job/checkpoint_io.h"
-#include "launch/job/rank_runner.h"
-#include "parallel/comm/thread_world.h"
+#include "launch/job/run_alone.h"
 
 namespace strata {
 
@@ -26,17 +23,12 @@ absl::StatusOr<EvalReport> EvaluateCheckpoint(Env& env, const JobConfig& config,
   one_rank.parallel = {};
   ASSIGN_OR_RETURN(const BackEnd back_end, BackEndOf(one_rank));
   ASSIGN_OR_RETURN(const Job job, CompileEvaluation(config, back_end.kernels));
-  ASSIGN_OR_RETURN(std::vector<Plan> plans, PlanRanks(job, back_end.kernels));
-  const auto plan = std::make_shared<const Plan>(std::move(plans[0]));
-  ThreadPool pool(AvailableCores());
   RankRunner::LossSum sum;
-  RETURN_IF_ERROR(RunRanks(1, [&](World& world) -> absl::Status {
-    ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, OpenDevice(back_end, 0));
-    ASSIGN_OR_RETURN(const auto runner, RankRunner::Create(job, plan, world, *device, &pool));
-    RETURN_IF_ERROR(LoadStates(reader, {plan.get(), 1}, runner->executor(), LoadFor::kForward));
+  RETURN_IF_ERROR(RunAlone(back_end, job, [&](const Plan& plan, RankRunner& runner) -> absl::Status {
+    RETURN_IF_ERROR(LoadStates(reader, {&plan, 1}, runner.executor(), LoadFor::kForward));
     const WindowRows windows(loader);
-    ASSIGN_OR_RETURN(sum, runner->Evaluate(rows, ObjectiveRows(windows, config.model, config.run.seed)));
-    return runner->Close();
+    ASSIGN_OR_RETURN(sum, runner.Evaluate(rows, ObjectiveRows(windows, config.model, config.run.seed)));
+    return absl::OkStatus();
   }));
   return EvalReport{reader.step(), sum.nats / static_cast<double>(sum.tokens), sum.tokens};
 }

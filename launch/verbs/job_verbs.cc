@@ -10,16 +10,14 @@
 #include "core/base/thread_pool.h"
 #include "launch/config/load_config.h"
 #include "launch/config/print_config.h"
-#include "launch/job/back_end.h"
 #include "launch/job/checkpoint_io.h"
 #include "launch/job/evaluate.h"
 #include "launch/job/open_inputs.h"
 #include "launch/job/plan_report.h"
-#include "launch/job/rank_runner.h"
+#include "launch/job/run_alone.h"
 #include "launch/job/sampler.h"
 #include "launch/job/trainer.h"
 #include "launch/verbs/verbs.h"
-#include "parallel/comm/thread_world.h"
 
 namespace strata {
 namespace {
@@ -90,15 +88,9 @@ absl::Status RunGenerate(const GenerateOptions& options) {
   ASSIGN_OR_RETURN(const JobInputs inputs, OpenInputs(Env::Posix(), loaded, {.tokenizer = true}));
   ASSIGN_OR_RETURN(const std::string folder, PickCheckpoint(c, options.checkpoint));
   ASSIGN_OR_RETURN(CheckpointReader reader, CheckpointReader::Open(Env::Posix(), folder));
-  ASSIGN_OR_RETURN(const std::vector<Plan> plans, PlanRanks(job, back_end.kernels));
-  ThreadPool pool(AvailableCores());
-  return RunRanks(1, [&](World& world) -> absl::Status {
-    ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, OpenDevice(back_end, 0));
-    ASSIGN_OR_RETURN(const auto runner,
-                     RankRunner::Create(job, std::make_shared<const Plan>(plans[0]), world, *device, &pool));
-    RETURN_IF_ERROR(LoadStates(reader, plans, runner->executor(), LoadFor::kForward));
-    RETURN_IF_ERROR(Generate(options, c, *inputs.tokenizer, *runner));
-    return runner->Close();
+  return RunAlone(back_end, job, [&](const Plan& plan, RankRunner& runner) -> absl::Status {
+    RETURN_IF_ERROR(LoadStates(reader, {&plan, 1}, runner.executor(), LoadFor::kForward));
+    return Generate(options, c, *inputs.tokenizer, runner);
   });
 }
 
