@@ -21,9 +21,6 @@ __global__ void __launch_bounds__(kThreads) RowSum(const AttentionCall c) {
   if (threadIdx.x % 32 == 0) c.row_sum[row] = sum;
 }
 
-// Whose rows a block of the backward pass owns: keys for dk and dv, queries for dq.
-enum class Owns { kKeys, kQueries };
-
 template <typename T, int kD, Owns kOwns>
 __global__ void __launch_bounds__(kThreads) Backward(const AttentionCall c, const float scale, const int64_t tiles) {
   constexpr int kRows = RowsOf(kD), kOwn = OwnOf(kD);
@@ -37,21 +34,8 @@ __global__ void __launch_bounds__(kThreads) Backward(const AttentionCall c, cons
   float* const p_tile = ds_tile + kOwn * kWeightStride;  // for dv
   const int ty = threadIdx.x / 16, tx = threadIdx.x % 16, d = static_cast<int>(c.d);
 
-  const int64_t heads = c.b * (kKeys ? c.hk : c.hq), head = blockIdx.x % heads, turn = blockIdx.x / heads;
-  const int64_t own0 = (kKeys ? turn : tiles - 1 - turn) * kOwn;  // most work first
-  const int64_t own_rows = kKeys ? c.t : c.s, other_rows = kKeys ? c.s : c.t;
-  const int64_t b = head / (kKeys ? c.hk : c.hq);
-  const int64_t kv = kKeys ? head % c.hk : (c.first_q + head % c.hq) / c.group - c.first_k;
-  int64_t first_h = head % c.hq, end_h = first_h + 1;
-  if (kKeys) {
-    first_h = max((c.first_k + kv) * c.group - c.first_q, int64_t{0});
-    end_h = min((c.first_k + kv + 1) * c.group - c.first_q, c.hq);
-  }
-  const int64_t o_row = c.hq * d;
-  const T* const k = static_cast<const T*>(c.k) + b * c.t * c.kv_row + kv * d;
-  const T* const v = static_cast<const T*>(c.v) + b * c.t * c.kv_row + kv * d;
-  const T* const q = static_cast<const T*>(c.q) + b * c.s * c.q_row;
-  const T* const d_o = static_cast<const T*>(c.d_o) + b * c.s * o_row;
+  const auto [own0, own_rows, other_rows, b, kv, first_h, end_h, o_row, k, v, q, d_o] =
+      BackwardBlockOf<T, kOwns>(c, tiles, kOwn);
   if (kKeys) {
     LoadTile<kD, kOwn>(k + own0 * c.kv_row, c.kv_row, own_rows - own0, d, own_score);
     LoadTile<kD, kOwn>(v + own0 * c.kv_row, c.kv_row, own_rows - own0, d, own_value);

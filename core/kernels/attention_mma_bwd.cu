@@ -7,9 +7,6 @@ namespace {
 
 constexpr int kOthers = 32, kTiles = kOthers / 8;
 
-// Whose rows a block owns: keys for dk and dv, queries for dq.
-enum class Owns { kKeys, kQueries };
-
 // What a block knows of a query.
 struct Query {
   Range range;
@@ -35,21 +32,8 @@ __global__ void __launch_bounds__(kMmaThreads) Backward(const AttentionCall c, c
   CudaBF16* const others = own_value + kMmaOwn * PitchOf(kD);       // two times q | do, or k | v
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, d = static_cast<int>(c.d);
 
-  const int64_t heads = c.b * (kKeys ? c.hk : c.hq), head = blockIdx.x % heads, turn = blockIdx.x / heads;
-  const int64_t own0 = (kKeys ? turn : tiles - 1 - turn) * kMmaOwn;  // most work first
-  const int64_t own_rows = kKeys ? c.t : c.s, other_rows = kKeys ? c.s : c.t;
-  const int64_t b = head / (kKeys ? c.hk : c.hq);
-  const int64_t kv = kKeys ? head % c.hk : (c.first_q + head % c.hq) / c.group - c.first_k;
-  int64_t first_h = head % c.hq, end_h = first_h + 1;
-  if (kKeys) {
-    first_h = max((c.first_k + kv) * c.group - c.first_q, int64_t{0});
-    end_h = min((c.first_k + kv + 1) * c.group - c.first_q, c.hq);
-  }
-  const int64_t o_row = c.hq * d;
-  const CudaBF16* const k = static_cast<const CudaBF16*>(c.k) + b * c.t * c.kv_row + kv * d;
-  const CudaBF16* const v = static_cast<const CudaBF16*>(c.v) + b * c.t * c.kv_row + kv * d;
-  const CudaBF16* const q = static_cast<const CudaBF16*>(c.q) + b * c.s * c.q_row;
-  const CudaBF16* const d_o = static_cast<const CudaBF16*>(c.d_o) + b * c.s * o_row;
+  const auto [own0, own_rows, other_rows, b, kv, first_h, end_h, o_row, k, v, q, d_o] =
+      BackwardBlockOf<CudaBF16, kOwns>(c, tiles, kMmaOwn);
   if (kKeys) {
     CopyTile<kD, kMmaOwn>(k + own0 * c.kv_row, c.kv_row, own_rows - own0, d, own_score);
     CopyTile<kD, kMmaOwn>(v + own0 * c.kv_row, c.kv_row, own_rows - own0, d, own_value);

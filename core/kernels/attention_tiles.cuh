@@ -136,6 +136,45 @@ __device__ void StoreRows(const float4 (&sum)[kRows][kD / 64], T* to, int64_t ro
   }
 }
 
+// Whose rows a block of the backward pass owns: keys for dk and dv, queries for dq.
+enum class Owns { kKeys, kQueries };
+
+// A block of the backward pass: rows from own0 on of own_rows, beside other_rows, of batch b, kv head `kv` and the query heads
+// [first_h, end_h). k and v begin at the head's first row, q and d_o at the batch's first row of all heads, o_row apart.
+template <typename T>
+struct BackwardBlock {
+  int64_t own0, own_rows, other_rows, b, kv, first_h, end_h, o_row;
+  const T *k, *v, *q, *d_o;
+};
+template <typename T, Owns kOwns>
+__device__ __forceinline__ BackwardBlock<T> BackwardBlockOf(const AttentionCall& c, int64_t tiles, int own) {
+  constexpr bool kKeys = kOwns == Owns::kKeys;
+  const int64_t heads = c.b * (kKeys ? c.hk : c.hq), head = blockIdx.x % heads, turn = blockIdx.x / heads;
+  const int64_t own0 = (kKeys ? turn : tiles - 1 - turn) * own;  // most work first
+  const int64_t own_rows = kKeys ? c.t : c.s, other_rows = kKeys ? c.s : c.t;
+  const int64_t b = head / (kKeys ? c.hk : c.hq);
+  const int64_t kv = kKeys ? head % c.hk : (c.first_q + head % c.hq) / c.group - c.first_k;
+  int64_t first_h = head % c.hq, end_h = first_h + 1;
+  if (kKeys) {
+    first_h = max((c.first_k + kv) * c.group - c.first_q, int64_t{0});
+    end_h = min((c.first_k + kv + 1) * c.group - c.first_q, c.hq);
+  }
+  const int d = static_cast<int>(c.d);
+  const int64_t o_row = c.hq * d;
+  return {own0,
+          own_rows,
+          other_rows,
+          b,
+          kv,
+          first_h,
+          end_h,
+          o_row,
+          static_cast<const T*>(c.k) + b * c.t * c.kv_row + kv * d,
+          static_cast<const T*>(c.v) + b * c.t * c.kv_row + kv * d,
+          static_cast<const T*>(c.q) + b * c.s * c.q_row,
+          static_cast<const T*>(c.d_o) + b * c.s * o_row};
+}
+
 struct Range {  // of the positions that a query sees
   int first, last;
 };
