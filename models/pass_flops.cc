@@ -10,18 +10,20 @@ double MatmulWeights(ModelConfig config, int64_t layers) {
   return static_cast<double>(ModelOf(config.arch).size(config).matmul_weights);
 }
 
+PassFlops ProductFlops(double weights) { return {2 * weights, 2 * weights, 2 * weights}; }
+
 }  // namespace
 
-PassFlops BlockFlops(const ModelConfig& config) {
-  const double weights = MatmulWeights(config, 1) - MatmulWeights(config, 0);
+std::array<PartFlops, kBlockParts> BlockFlops(const ModelConfig& config) {
+  ModelConfig without = config;
+  without.ffn = 0;
+  const double head = MatmulWeights(config, 0), block = MatmulWeights(config, 1) - head,
+               attention = MatmulWeights(without, 1) - MatmulWeights(without, 0);
   const bool causal = ModelOf(config.arch).attention == AttentionMask::kCausal;
   const double scores = (causal ? 2.0 : 4.0) * static_cast<double>(config.dim) * static_cast<double>(config.seq);
-  return {2 * weights + scores, 2 * weights + 2 * scores, 2 * weights};
+  return {{{ProductFlops(attention), {scores, 2 * scores, 0}}, {ProductFlops(block - attention), {}}}};
 }
 
-PassFlops HeadFlops(const ModelConfig& config) {
-  const double weights = MatmulWeights(config, 0);
-  return {2 * weights, 2 * weights, 2 * weights};
-}
+PassFlops HeadFlops(const ModelConfig& config) { return ProductFlops(MatmulWeights(config, 0)); }
 
 }  // namespace strata

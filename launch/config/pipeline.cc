@@ -7,6 +7,8 @@
 #include "absl/strings/str_join.h"
 #include "core/base/status.h"
 #include "launch/config/nearest.h"
+#include "models/pass_flops.h"
+#include "parallel/pipeline/balance.h"
 #include "parallel/pipeline/text.h"
 
 namespace strata {
@@ -18,6 +20,9 @@ constexpr int64_t kMaxScheduleBytes = 64 << 20;
 int StagesOf(const JobConfig& job) {
   return static_cast<int>(job.parallel.pp * std::max<int64_t>(1, job.parallel.virtual_stages));
 }
+
+// Before there is a graph to ask.
+ModelBlocks BlocksOf(const JobConfig& job) { return {static_cast<int>(job.model.layers), kBlockParts}; }
 
 void CheckNames(const ParallelConfig& p, ConfigChecks& c) {
   const std::span<const std::string_view> names = ScheduleNames();
@@ -75,7 +80,8 @@ absl::StatusOr<Schedule> ScheduleOf(const JobConfig& job, Env& env) {
 
 absl::StatusOr<StageLayout> StageLayoutOf(const JobConfig& job, int num_stages, const ModelCosts& costs) {
   if (job.parallel.stage_layout == "auto") return BalancedLayout(costs, num_stages);
-  return ParseStageLayout(job.parallel.stage_layout, static_cast<int>(job.model.layers), num_stages);
+  const ModelBlocks blocks{static_cast<int>(job.model.layers), costs.parts_per_block};
+  return ParseStageLayout(job.parallel.stage_layout, blocks, num_stages);
 }
 
 void CheckPipeline(const JobConfig& job, ConfigChecks& c) {
@@ -99,13 +105,13 @@ void CheckPipeline(const JobConfig& job, ConfigChecks& c) {
                            p.schedule, p.pp, job.batch.accumulate, schedule.status().message())});
     }
   }
-  if (stages > job.model.layers + 2) {
+  if (const int most = MostStages(BlocksOf(job)); stages > most) {
     c.Add(ConfigErrorKind::kTooLarge, "parallel.pp", absl::StrCat(p.pp),
-          absl::StrFormat("makes %d stages, but embedding, %d layers and head are at most %d", stages, job.model.layers,
-                          job.model.layers + 2),
-          absl::StrCat(std::max<int64_t>(1, p.pp * (job.model.layers + 2) / stages)));
+          absl::StrFormat("makes %d stages, but embedding, %d layers of %d parts and head are at most %d", stages,
+                          job.model.layers, kBlockParts, most),
+          absl::StrCat(std::max<int64_t>(1, p.pp * most / stages)));
   } else if (p.stage_layout != "auto" && p.schedule_file.empty()) {
-    const absl::Status layout = StageLayoutOf(job, stages, {}).status();
+    const absl::Status layout = StageLayoutOf(job, stages, EvenCosts(BlocksOf(job))).status();
     if (layout.ok()) return;
     c.Add({ConfigErrorKind::kContradiction, "parallel.stage_layout",
            absl::StrFormat("parallel.stage_layout = \"%s\": %s", p.stage_layout, layout.message())});
@@ -121,10 +127,9 @@ void CheckScheduleFile(Env& env, const JobConfig& job, ConfigChecks& c) {
   refuse("parallel.schedule_file", schedule.status());
   if (!schedule.ok()) return;
   if (job.parallel.stage_layout != "auto") {
-    refuse("parallel.stage_layout", StageLayoutOf(job, schedule->stages(), {}).status());
-  } else if (schedule->stages() > job.model.layers + 2) {
-    refuse("parallel.schedule_file",
-           BalancedLayout({0, 0, std::vector<double>(job.model.layers)}, schedule->stages()).status());
+    refuse("parallel.stage_layout", StageLayoutOf(job, schedule->stages(), EvenCosts(BlocksOf(job))).status());
+  } else if (schedule->stages() > MostStages(BlocksOf(job))) {
+    refuse("parallel.schedule_file", BalancedLayout(EvenCosts(BlocksOf(job)), schedule->stages()).status());
   }
 }
 

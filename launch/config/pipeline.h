@@ -5,6 +5,7 @@
 #include "core/base/config.h"
 #include "core/base/env.h"
 #include "launch/config/job_config.h"
+#include "parallel/pipeline/costs.h"
 #include "parallel/pipeline/schedule.h"
 #include "parallel/pipeline/stage_layout.h"
 
@@ -14,7 +15,8 @@ namespace strata {
 // parallel.virtual_stages stages a rank or batch.accumulate micro-batches; of reading parallel.schedule_file.
 absl::StatusOr<Schedule> ScheduleOf(const JobConfig& job, Env& env = Env::Posix());
 
-// `costs` are for parallel.stage_layout = "auto". Errors: InvalidArgument, naming a layout that would do.
+// `costs` are for parallel.stage_layout = "auto", their parts of a block for any. Errors: InvalidArgument, naming a layout that
+// would do.
 absl::StatusOr<StageLayout> StageLayoutOf(const JobConfig& job, int num_stages, const ModelCosts& costs);
 
 // Everything between the keys of the pipeline and others; all but what is in parallel.schedule_file.

@@ -13,6 +13,7 @@
 #include "launch/job/memory_limit.h"
 #include "models/model.h"
 #include "optim/optimizer_pass.h"
+#include "parallel/pipeline/costs.h"
 #include "parallel/pipeline/cut.h"
 #include "parallel/recompute/recompute_pass.h"
 #include "parallel/shard/early_reductions.h"

@@ -48,16 +48,16 @@ LoweredSchedule ForwardOnly(const Schedule& schedule, int micro_batches) {
   return result;
 }
 
-// In floating-point operations, of which backward takes twice as many as forward; in the head too, though it is there in F.
+// In operations of products, of which backward takes twice as many as forward; in the head too, though it is there in F.
 StageDurations Durations(const StageLayout& layout, const ModelCosts& costs) {
   double total = costs.embedding + costs.head;
-  for (const double block : costs.blocks) total += block;
+  for (const double part : costs.parts) total += part;
   const double mean = total / layout.num_stages();
   StageDurations d{.latency = kTransfer * mean / 3};
   for (int s = 0; s < layout.num_stages(); ++s) {
-    double flops = (s == 0 ? costs.embedding : 0) + (s + 1 == layout.num_stages() ? costs.head : 0);
-    for (int b = layout.stages[s].first; b < layout.stages[s].end; ++b) flops += costs.blocks[b];
-    const double third = std::max(flops, 1e-3 * mean) / 3;  // a stage of the embedding alone takes some time
+    double work = (s == 0 ? costs.embedding : 0) + (s + 1 == layout.num_stages() ? costs.head : 0);
+    for (int p = layout.stages[s].first; p < layout.stages[s].end; ++p) work += costs.parts[p];
+    const double third = std::max(work, 1e-3 * mean) / 3;  // a stage of the embedding alone takes some time
     d.stages.push_back({.forward = third, .input_grad = third, .weight_grad = third});
   }
   return d;

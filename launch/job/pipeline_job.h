@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "core/plan/plan.h"
 #include "launch/config/job_config.h"
+#include "parallel/pipeline/costs.h"
 #include "parallel/pipeline/cut.h"
 #include "parallel/pipeline/durations.h"
 #include "parallel/pipeline/lower.h"
@@ -25,7 +26,7 @@ struct JobPipeline {
   int eval_micro_batches = 1;   // of a run of the program "eval"
 };
 
-// `costs` of a micro-batch of all data-parallel ranks, in floating-point operations; `forward`: the model.
+// `costs` of a micro-batch of all data-parallel ranks; `forward`: the model.
 absl::StatusOr<JobPipeline> MakePipeline(const JobConfig& config, const ModelCosts& costs, const Graph& forward);
 
 // Stages of every replica, [replica][stage].

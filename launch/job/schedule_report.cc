@@ -6,6 +6,7 @@
 #include "core/base/status.h"
 #include "core/plan/plan.h"
 #include "models/pass_flops.h"
+#include "parallel/pipeline/balance.h"
 #include "parallel/pipeline/lower.h"
 #include "parallel/pipeline/simulate.h"
 #include "parallel/pipeline/stage_layout.h"
@@ -22,12 +23,22 @@ PassFlops& operator+=(PassFlops& a, const PassFlops& b) {
   return a;
 }
 
+// In operations of products that take as long. Kernels of attention's backward pass compute the scores again, so five products
+// for the four that count as work.
+PassFlops InProducts(const PartFlops& part) {
+  PassFlops flops = part.products;
+  flops += {part.attention.forward / RelativeRate("attention"),
+            part.attention.input_grad * 5 / 4 / RelativeRate("attention_bwd"), part.attention.weight_grad};
+  return flops;
+}
+
 absl::StatusOr<StageLayout> LayoutOf(const JobConfig& c, int num_stages) {
   const double look_up = 2.0 * static_cast<double>(c.model.dim);
-  return BalancedLayout({.embedding = look_up,
-                         .head = HeadFlops(c.model).sum(),
-                         .blocks = std::vector<double>(c.model.layers, BlockFlops(c.model).sum())},
-                        num_stages);
+  ModelCosts costs{.embedding = look_up, .head = HeadFlops(c.model).sum(), .parts_per_block = kBlockParts};
+  for (int64_t block = 0; block < c.model.layers; ++block) {
+    for (const PartFlops& part : BlockFlops(c.model)) costs.parts.push_back(InProducts(part).sum());
+  }
+  return BalancedLayout(costs, num_stages);
 }
 
 // The most bytes that a rank holds at a time.
@@ -36,8 +47,8 @@ double PeakBytes(const Schedule& s, const StageLayout& layout, double bytes_of_b
   for (const std::vector<Action>& list : s.compute) {
     double held = 0;
     for (const Action& a : list) {
-      const StageLayout::Blocks& blocks = layout.stages[a.stage];
-      const double bytes = bytes_of_block * (blocks.end - blocks.first);
+      const StageLayout::Parts& parts = layout.stages[a.stage];
+      const double bytes = bytes_of_block * (parts.end - parts.first) / layout.parts_per_block;
       if (a.kind == Action::kF) peak = std::max(peak, held += bytes);
       if (Ends(a)) held -= bytes;
     }
@@ -90,12 +101,16 @@ std::vector<StageDurations::Stage> ModelledStages(const JobConfig& c, const Stag
   const double tokens = static_cast<double>(c.batch.micro * c.model.seq);
   const double scale = tokens / static_cast<double>(c.parallel.tp) / flops_per_s,
                look_up = 2.0 * static_cast<double>(c.model.dim);
+  const auto block = BlockFlops(c.model);
+  const int units = kBlockParts / layout.parts_per_block;
   std::vector<StageDurations::Stage> stages;
   for (int s = 0; s < layout.num_stages(); ++s) {
     PassFlops flops;
     if (s == 0) flops += {look_up, look_up, look_up};
     if (s + 1 == layout.num_stages()) flops += HeadFlops(c.model);
-    for (int b = layout.stages[s].first; b < layout.stages[s].end; ++b) flops += BlockFlops(c.model);
+    for (int p = layout.stages[s].first * units; p < layout.stages[s].end * units; ++p) {
+      flops += InProducts(block[p % kBlockParts]);
+    }
     stages.push_back({flops.forward * scale, flops.input_grad * scale, flops.weight_grad * scale});
   }
   return stages;

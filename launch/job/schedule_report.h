@@ -28,7 +28,8 @@ struct ScheduleQuery {
   std::vector<StageDurations::Stage> stages;  // measured; empty: modelled by floating-point operations
 };
 
-// Of each stage for one micro-batch on one rank of the data- and tensor-parallel ones, by floating-point operations.
+// Of each stage for one micro-batch on one rank of the data- and tensor-parallel ones, by floating-point operations: those of
+// products at `flops_per_s`, those of attention at its RelativeRate.
 std::vector<StageDurations::Stage> ModelledStages(const JobConfig& config, const StageLayout& layout,
                                                   double flops_per_s);
 // Of the activation of one micro-batch, whole.

@@ -1,5 +1,7 @@
 #include "parallel/pipeline/cut.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
 #include "core/graph/builder.h"
@@ -18,7 +20,7 @@ std::vector<int> StageOfNodes(const Graph& whole, const StageLayout& layout) {
     switch (part.kind) {
       case ModelPart::kShared: stages.push_back(kEveryStage); break;
       case ModelPart::kEmbedding: stages.push_back(0); break;
-      case ModelPart::kBlock: stages.push_back(layout.StageOf(part.block)); break;
+      case ModelPart::kBlock: stages.push_back(layout.StageOf(part.block, part.part)); break;
       case ModelPart::kHead: stages.push_back(layout.num_stages() - 1); break;
     }
   }
@@ -122,11 +124,9 @@ std::string Where(const Node& n) {
   return absl::StrFormat("%s:%d: %s in %s", n.loc.file, n.loc.line, n.op->name(), n.scope);
 }
 
-bool IsResidual(const Graph& g, Value v) {
-  for (const auto& [name, value] : g.named) {
-    if (value == v && (name == "residual" || name.ends_with(".residual"))) return true;
-  }
-  return false;
+bool IsNamedResidual(const Graph& g, Value v) {
+  return std::any_of(g.named.begin(), g.named.end(),
+                     [&](const auto& named) { return named.second == v && IsResidual(named.first); });
 }
 
 // [s]: the value that goes from stage s to stage s + 1.
@@ -137,11 +137,10 @@ absl::StatusOr<std::vector<Value>> CrossingValues(const Graph& g, const std::vec
     for (Value v : g.nodes[i].inputs) {
       const int from = stage_of[v.node], to = stage_of[i];
       if (from == kEveryStage || from == to) continue;
-      if (from + 1 != to || !IsResidual(g, v) || (crossing[from].valid() && crossing[from] != v)) {
+      if (from + 1 != to || !IsNamedResidual(g, v) || (crossing[from].valid() && crossing[from] != v)) {
         return absl::InvalidArgumentError(
             absl::StrFormat("%s is in stage %d and reads a value of stage %d, made at %s: only the residual stream at "
-                            "the end of a block "
-                            "goes from one stage to the next",
+                            "the end of a block, or of a part of one, goes from one stage to the next",
                             Where(g.nodes[i]), to, from, Where(g.nodes[v.node])));
       }
       crossing[from] = v;
@@ -158,6 +157,10 @@ absl::StatusOr<std::vector<Value>> CrossingValues(const Graph& g, const std::vec
 }  // namespace
 
 absl::StatusOr<std::vector<StageGraph>> CutStages(const Graph& forward, const StageLayout& layout, int replica) {
+  if (const int parts = PartsPerBlock(forward); layout.parts_per_block > 1 && layout.parts_per_block != parts) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("stages of blocks in %d parts of a model whose blocks have %d", layout.parts_per_block, parts));
+  }
   const std::vector<int> stage_of = StageOfNodes(forward, layout);
   ASSIGN_OR_RETURN(const std::vector<Value> crossing, CrossingValues(forward, stage_of, layout.num_stages()));
   std::vector<StageGraph> stages;

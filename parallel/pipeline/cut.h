@@ -2,7 +2,8 @@
 // From the forward graph of a model to the graphs of its pipeline stages, with their backward, and from these to the graph of
 // a pipeline rank. A model knows nothing of it.
 //
-// What goes from stage to stage is one value, the residual stream at the end of a block, and back its gradient:
+// What goes from stage to stage is one value, the residual stream at the end of a block or of a part of one (parts.h), and
+// back its gradient:
 //   input  "recv.act.R.S"   the activation that arrives at stage S of replica R
 //   output "send.act.R.S"   the output of stage S
 //   input  "recv.grad.R.S"  the gradient of stage S's output
@@ -27,7 +28,8 @@ struct StageGraph {
 // Stages of one replica of the model, forward only. Every node is in one stage, with its key, scope, phase and block; graph
 // inputs, what is computed from them alone, and reads of a state are in each stage that needs them, so a tied parameter is a
 // state of two stages. Outputs, updates and names go with their values. Values named "*.residual" may cross.
-// Errors: InvalidArgument where another value than one named residual would cross a boundary, naming its reader.
+// Errors: InvalidArgument where another value than one named residual would cross a boundary, naming its reader, and for a
+// layout of blocks in other parts than the model's.
 absl::StatusOr<std::vector<StageGraph>> CutStages(const Graph& forward, const StageLayout& layout, int replica = 0);
 
 // A stage of a training graph with its backward pass and gradient accumulators. The last stage has the output "loss", which is

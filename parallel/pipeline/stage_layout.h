@@ -1,46 +1,40 @@
 #pragma once
-// Which transformer blocks each pipeline stage has. The embedding is in the first stage, the head in the last one; blocks
-// are in order and none is left out, but their number may differ from stage to stage. Values.
+// Which transformer blocks, and parts of blocks (parts.h), each pipeline stage has. The embedding is in the first stage, the
+// head in the last one; blocks are in order and none is left out, but their number may differ from stage to stage. Values.
 
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "core/graph/graph.h"
 
 namespace strata {
 
 struct StageLayout {
-  struct Blocks {  // [first, end); empty is legal in the first and the last stage
+  struct
+      Parts {  // [first, end): part p of block b is b * parts_per_block + p. May be empty in the first and last stage
     int first = 0, end = 0;
-    bool operator==(const Blocks&) const = default;
+    bool operator==(const Parts&) const = default;
   };
-  std::vector<Blocks> stages;
+  std::vector<Parts> stages;
+  int parts_per_block = 1;  // those of the model, or 1 where no stage ends in the middle of a block
 
   int num_stages() const { return static_cast<int>(stages.size()); }
-  int num_blocks() const { return stages.empty() ? 0 : stages.back().end; }
-  int StageOf(int block) const;
+  int num_parts() const { return stages.empty() ? 0 : stages.back().end; }
+  int StageOf(int block, int part) const;
   bool operator==(const StageLayout&) const = default;
 };
 
-// "E,0-3 | 4-7 | 8-10 | 11,H": stages from first to last; E is the embedding, H the head.
-std::string ToString(const StageLayout& layout);
-// Errors: InvalidArgument for a text that is not such a list, has not `num_stages` stages, or does not have each of
-// `num_blocks` blocks once and in order; it names a layout that would do.
-absl::StatusOr<StageLayout> ParseStageLayout(std::string_view text, int num_blocks, int num_stages);
-
-// Work by part of the model, in any unit.
-struct ModelCosts {
-  double embedding = 0, head = 0;
-  std::vector<double> blocks;
+struct ModelBlocks {
+  int count = 0, parts = 1;  // parts of each
 };
 
-// By Op::Flops over all nodes of a training graph (forward and backward, one micro-batch, fused ops decomposed).
-ModelCosts CostsOf(const Graph& train);
-
-// The layout whose slowest stage is fastest; of several, the most even one. Errors: InvalidArgument where there are more
-// stages than blocks + 2.
-absl::StatusOr<StageLayout> BalancedLayout(const ModelCosts& costs, int num_stages);
+// "E,0-3 | 4-7 | 8-10 | 11,H": stages from first to last; E is the embedding, H the head. Parts of a block are a, b, ...:
+// "E,0-15a | 15b-27,H" is cut after the first part of block 15.
+std::string ToString(const StageLayout& layout);
+// Reads such a list; several ranges in a row ("0-14,15a") and whole blocks by parts ("15a-15b") too.
+// Errors: InvalidArgument for a text that is not such a list, has not `num_stages` stages, or does not have each part of the
+// model's blocks once and in order; it names a layout that would do.
+absl::StatusOr<StageLayout> ParseStageLayout(std::string_view text, const ModelBlocks& model, int num_stages);
 
 }  // namespace strata

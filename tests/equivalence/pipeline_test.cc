@@ -122,6 +122,30 @@ constexpr const char* kRows[] = {
     "llama layers5 1f1b pp4 acc4 cut=E|0-2|3|4,H",
     "llama tied layers5 zb-h1 pp4 acc4 cut=E,0|1|2-4|H",
     "gpt2 layers6 interleaved v2 pp2 dp2 acc4 cut=E|0-3|4-5|H",
+    // Stages that end in the middle of a block; in V shapes one rank has both halves.
+    "llama layers3 1f1b pp2 acc4 cut=E,0-1a|1b-2,H",
+    "llama layers2 1f1b pp4 tp2 sp acc4 cut=E,0a|0b|1a|1b,H",
+    "llama tied layers3 zb-h1 pp2 dp2 tp2 sp acc4 zero1 cut=E,0-1a|1b-2,H",
+    "llama layers3 zb-h1 pp2 dp2 acc4 zero3 block cut=E,0-1a|1b-2,H",
+    "llama isolate layers3 interleaved v2 pp2 tp2 sp keep acc4 cut=E,0a|0b-1a|1b-2a|2b,H",
+    "llama layers4 zbv pp2 dp2 acc4 zero3 cut=E,0|1a|1b-2|3,H",
+    "llama tied layers4 zbv pp2 dp2 tp2 sp acc4 zero1 block cut=E,0a|0b-1a|1b-2|3,H",
+    "llama layers4 zbv pp2 dp2 acc4 zero2 cut=E,0a|0b|1a|1b-3,H",
+    "llama layers4 bitpipe pp2 dp2 acc4 zero1 cut=E,0|1a|1b-2a|2b-3,H",
+    "llama tied layers4 bitpipe pp2 tp2 sp acc4 block cut=E,0-1a|1b|2|3,H",
+    "llama layers4 bitpipe pp2 dp2 acc4 zero3 cut=E,0a|0b-1a|1b-2|3,H",
+    "llama layers4 chimera pp2 dp2 acc4 zero3 resident1 cut=E,0-1a|1b-3,H",
+    "llama layers4 dualpipe pp2 tp2 acc4 cut=E,0a|0b-3,H",
+    "llama layers4 dualpipe-v pp2 dp2 acc4 zero3 cut=E,0|1a|1b-2|3,H",
+    "llama layers4 breadth-first v2 pp2 dp2 acc4 zero3 resident1 block cut=E,0a|0b-1a|1b-2a|2b-3,H",
+    "gpt2 layers3 1f1b pp2 dp2 acc4 zero1 cut=E,0-1a|1b-2,H",
+    "gpt2 layers2 zb-h1 pp2 tp2 sp acc4 block1 cut=E,0a|0b-1,H",
+    "gpt2 isolate layers3 zbv pp2 dp2 tp2 acc4 zero3 cut=E,0|1a|1b|2,H",
+    "gpt2 layers4 bitpipe pp2 dp2 tp2 sp acc4 zero1 cut=E,0-1a|1b|2a|2b-3,H",
+    "bert layers2 1f1b pp3 tp2 sp acc4 cut=E,0a|0b-1a|1b,H",
+    "bert layers3 zb-h1 pp2 dp2 acc4 zero1 block cut=E,0-1a|1b-2,H",
+    "bert layers3 interleaved v2 pp2 dp2 acc4 zero3 cut=E,0a|0b-1a|1b-2a|2b,H",
+    "bert layers4 bitpipe pp2 tp2 acc4 selective cut=E,0a|0b-1a|1b-2a|2b-3,H",
 };
 
 class Pipelines : public ::testing::TestWithParam<const char*> {};
@@ -194,8 +218,9 @@ TEST(Pipeline, GuardsDecideAlike) {
 TEST(Pipeline, SchedulesOfOneReplicaHaveTheSameBits) {
   const absl::StatusOr<JobRun> want = RunJob(ParseLayoutRow("llama layers4 acc4").config, kLayoutSteps);
   ASSERT_TRUE(want.ok()) << want.status();
-  for (const char* words : {"llama layers4 gpipe pp2 acc4", "llama layers4 1f1b pp4 acc4",
-                            "llama layers4 interleaved v2 pp2 acc4", "llama layers4 zb-h1 pp2 acc4"}) {
+  for (const char* words :
+       {"llama layers4 gpipe pp2 acc4", "llama layers4 1f1b pp4 acc4", "llama layers4 interleaved v2 pp2 acc4",
+        "llama layers4 zb-h1 pp2 acc4", "llama layers4 zb-h1 pp2 acc4 cut=E,0-1a|1b-3,H"}) {
     const absl::StatusOr<JobRun> run = RunJob(ParseLayoutRow(words).config, kLayoutSteps);
     ASSERT_TRUE(run.ok()) << run.status();
     for (const auto& [name, values] : want->parameters) {
@@ -204,6 +229,34 @@ TEST(Pipeline, SchedulesOfOneReplicaHaveTheSameBits) {
         worst = std::max(worst, std::abs(values[i] - run->parameters.at(name)[i]));
       EXPECT_LE(worst, 1e-14) << words << " " << name;  // the norm is summed stage by stage
     }
+  }
+}
+
+// Of a block that is cut, each rank has the states of its part, in a bucket of its own; a rank with both parts has two.
+TEST(Pipeline, StatesOfHalvesAreWhereTheirStageIs) {
+  const KernelTable kernels = CpuKernels();
+  const auto plans = [&](const char* words) {
+    const absl::StatusOr<Job> job = CompileTraining(ParseLayoutRow(words).config, kernels);
+    EXPECT_TRUE(job.ok()) << job.status();
+    const absl::StatusOr<std::vector<Plan>> plans = PlanRanks(*job, kernels);
+    EXPECT_TRUE(plans.ok()) << plans.status();
+    return *plans;
+  };
+  const std::vector<Plan> apart = plans("llama layers3 zb-h1 pp2 acc4 cut=E,0-1a|1b-2,H");
+  for (const int rank : {0, 1}) {
+    for (const char* name : {"blocks.1.attn_norm.weight", "blocks.1.wq", "blocks.1.wo.exp_avg"}) {
+      EXPECT_EQ(apart[rank].FindState(name) != nullptr, rank == 0) << name << " on rank " << rank;
+    }
+    for (const char* name : {"blocks.1.ffn_norm.weight", "blocks.1.gate", "blocks.1.down.exp_avg"}) {
+      EXPECT_EQ(apart[rank].FindState(name) != nullptr, rank == 1) << name << " on rank " << rank;
+    }
+    EXPECT_NE(apart[rank].FindState("bucket.blocks.1.params"), nullptr);
+    EXPECT_EQ(apart[rank].FindState("bucket.blocks.1.1.params"), nullptr);
+  }
+  const std::vector<Plan> turn = plans("llama layers4 zbv pp2 dp2 acc4 zero1 cut=E,0|1a|1b-2|3,H");
+  for (const char* name : {"blocks.1.wq", "blocks.1.gate", "bucket.blocks.1.params", "bucket.blocks.1.1.params"}) {
+    EXPECT_NE(turn[2].FindState(name), nullptr) << name;
+    EXPECT_EQ(turn[0].FindState(name), nullptr) << name;
   }
 }
 

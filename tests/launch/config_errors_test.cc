@@ -254,14 +254,24 @@ TEST(ConfigErrors, Pipeline) {
                     HasSubstr("nearest legal: 4 micro-batches, or 2 ranks"), HasSubstr("run.toml:8:12")));
   EXPECT_THAT(errors("pp = 3\nschedule = \"chimera\"\n", 6), HasSubstr("an even number of ranks"));
   EXPECT_THAT(errors("pp = 2\nschedule = \"zbv\"\nvirtual_stages = 3\n", 4), HasSubstr("nearest legal: 2"));
-  EXPECT_EQ(errors("pp = 16\n", 4),
-            "error[E0203]: parallel.pp = 16: makes 16 stages, but embedding, 8 layers and head are at most 10\n"
-            "  --> run.toml:7:6    nearest valid: 10");
+  EXPECT_EQ(errors("pp = 18\n", 4), "");
+  EXPECT_EQ(
+      errors("pp = 19\n", 4),
+      "error[E0203]: parallel.pp = 19: makes 19 stages, but embedding, 8 layers of 2 parts and head are at most 18\n"
+      "  --> run.toml:7:6    nearest valid: 18");
   EXPECT_EQ(
       errors("pp = 2\nstage_layout = \"E,0-2 | 4-7,H\"\n", 4),
       "error[E0202]: parallel.stage_layout = \"E,0-2 | 4-7,H\": block 4 where block 3 is next: blocks are in order "
       "and none is left out; legal would be \"E,0-3 | 4-7,H\"\n"
       "  --> run.toml:8:16");
+  EXPECT_EQ(errors("pp = 2\nstage_layout = \"E,0-3a | 3b-7,H\"\n", 4), "");
+  EXPECT_EQ(
+      errors("pp = 2\nstage_layout = \"E,0-3a | 4-7,H\"\n", 4),
+      "error[E0202]: parallel.stage_layout = \"E,0-3a | 4-7,H\": block 4 where block 3b is next: blocks are in order "
+      "and none is left out; legal would be \"E,0-3 | 4-7,H\"\n"
+      "  --> run.toml:8:16");
+  EXPECT_THAT(errors("pp = 2\nstage_layout = \"E,0-3c | 4-7,H\"\n", 4),
+              HasSubstr("block 3 has the parts a to b, and no c; legal would be \"E,0-3 | 4-7,H\""));
   EXPECT_THAT(errors("schedule = \"gpipe\"\nvirtual_stages = 2\nstage_layout = \"E,0-7,H\"\n", 4),
               AllOf(HasSubstr("parallel.schedule = \"gpipe\": needs parallel.pp > 1\n"),
                     HasSubstr("parallel.virtual_stages = 2: needs parallel.pp > 1\n"),

@@ -101,6 +101,9 @@ TEST(PipelineRun, PlanSaysWhereTheStagesAre) {
   EXPECT_THAT(text, HasSubstr("0F0,"));
   EXPECT_THAT(text, HasSubstr("which holds most"));
   EXPECT_THAT(report("llama layers4 1f1b pp2 acc4", PrintDetail::kSteps), HasSubstr("0sendF0>1"));
+  const std::string halves = report("llama layers4 1f1b pp2 acc4 cut=E,0,1a|1b,2-3,H", PrintDetail::kSummary);
+  EXPECT_THAT(halves, HasSubstr("E,0-1a\n"));
+  EXPECT_THAT(halves, HasSubstr("1b-3,H\n"));
   EXPECT_THAT(report("llama acc4", PrintDetail::kSummary), Not(HasSubstr("pipeline")));
 }
 

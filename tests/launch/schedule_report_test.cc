@@ -26,8 +26,12 @@ TEST(PassFlops, AddUp) {
     ModelConfig m;
     m.arch = arch;
     m.layers = 5;
-    EXPECT_NEAR(5 * BlockFlops(m).sum() + HeadFlops(m).sum(), FlopsPerToken(m), 1e-9 * FlopsPerToken(m));
-    EXPECT_GT(BlockFlops(m).input_grad, BlockFlops(m).weight_grad);
+    const auto [attention, feed_forward] = BlockFlops(m);
+    EXPECT_NEAR(5 * (attention.sum() + feed_forward.sum()) + HeadFlops(m).sum(), FlopsPerToken(m),
+                1e-9 * FlopsPerToken(m));
+    EXPECT_GT(attention.attention.input_grad, 0);
+    EXPECT_EQ(feed_forward.attention.sum(), 0);
+    EXPECT_GT(feed_forward.products.forward, 0);
   }
 }
 
@@ -75,7 +79,7 @@ TEST(ScheduleReport, SaysWhyNot) {
               HasSubstr("there are gpipe"));
   ScheduleQuery wide = Query("interleaved");
   wide.chunks = 4;
-  EXPECT_FALSE(CompareSchedules(Config(6, 8), wide, 1000).ok());  // 16 stages of 6 blocks
+  EXPECT_FALSE(CompareSchedules(Config(6, 8), wide, 1000).ok());  // 16 stages of 6 blocks in two parts each
   ScheduleQuery measured = Query("1f1b");
   measured.stages.resize(3);
   EXPECT_THAT(std::string(CompareSchedules(Config(6, 8), measured, 1000).status().message()),

@@ -16,7 +16,11 @@
 #include "core/ops/elementwise.h"
 #include "core/ops/linear.h"
 #include "models/model.h"
+#include "models/pass_flops.h"
+#include "parallel/pipeline/balance.h"
+#include "parallel/pipeline/costs.h"
 #include "parallel/pipeline/cut.h"
+#include "parallel/pipeline/parts.h"
 #include "parallel/pipeline/stage_layout.h"
 #include "tests/testing/interpreter.h"
 #include "tests/testing/small_job.h"
@@ -33,6 +37,7 @@ using testing::Tensor;
 using Bindings = std::map<std::string, Tensor>;
 
 constexpr int kBlocks = 6;
+constexpr ModelBlocks kModel{kBlocks, kBlockParts};
 
 ModelConfig SmallModel(ModelArch arch, bool tied) {
   ModelConfig model = testing::SmallJobOf(arch, 1, 1, 1).model;
@@ -151,7 +156,7 @@ TEST_P(Cut, EqualsTheWholeModel) {
   const Bindings start = want;
   const auto ran = Evaluate(whole->train, want, {.scalars = {.seed = 5, .step = 1}});
   ASSERT_TRUE(ran.ok()) << ran.status();
-  const absl::StatusOr<StageLayout> layout = ParseStageLayout(c.layout, kBlocks, c.stages);
+  const absl::StatusOr<StageLayout> layout = ParseStageLayout(c.layout, kModel, c.stages);
   ASSERT_TRUE(layout.ok()) << layout.status();
   const absl::StatusOr<std::vector<Stage>> stages = RunStages(whole->forward, *layout, start);
   ASSERT_TRUE(stages.ok()) << stages.status();
@@ -185,7 +190,7 @@ TEST_P(Cut, InputGradientsNeedNoWeightGradients) {
   const absl::StatusOr<Whole> whole = BuildWhole(SmallModel(c.arch, c.tied));
   ASSERT_TRUE(whole.ok()) << whole.status();
   const absl::StatusOr<std::vector<StageGraph>> cut =
-      CutStages(whole->forward, *ParseStageLayout(c.layout, kBlocks, c.stages));
+      CutStages(whole->forward, *ParseStageLayout(c.layout, kModel, c.stages));
   ASSERT_TRUE(cut.ok()) << cut.status();
   for (const StageGraph& s : *cut) {
     absl::StatusOr<StageGraph> stage = DifferentiateStage(s);
@@ -213,7 +218,7 @@ TEST_P(Cut, EveryNodeIsInOneStage) {
   const absl::StatusOr<Whole> whole = BuildWhole(SmallModel(c.arch, c.tied));
   ASSERT_TRUE(whole.ok()) << whole.status();
   const absl::StatusOr<std::vector<StageGraph>> cut =
-      CutStages(whole->forward, *ParseStageLayout(c.layout, kBlocks, c.stages));
+      CutStages(whole->forward, *ParseStageLayout(c.layout, kModel, c.stages));
   ASSERT_TRUE(cut.ok()) << cut.status();
   std::multiset<uint64_t> keys;
   for (const StageGraph& s : *cut) {
@@ -228,21 +233,25 @@ TEST_P(Cut, EveryNodeIsInOneStage) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Cut,
-                         ::testing::Values(CutCase{"llama2", ModelArch::kLlama, false, "E,0-2|3-5,H", 2},
-                                           CutCase{"llama_tied_uneven", ModelArch::kLlama, true, "E | 0-3 | 4 | 5,H",
-                                                   4},
-                                           CutCase{"llama_tied_one_stage", ModelArch::kLlama, true, "E,0-5,H", 1},
-                                           CutCase{"llama_all_apart", ModelArch::kLlama, false, "E|0|1|2|3|4|5|H", 8},
-                                           CutCase{"gpt2_dropout", ModelArch::kGpt2, true, "E,0|1-4|5,H", 3},
-                                           CutCase{"bert_dropout", ModelArch::kBert, true, "E,0-1|2-5|H", 3}),
-                         [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    All, Cut,
+    ::testing::Values(CutCase{"llama2", ModelArch::kLlama, false, "E,0-2|3-5,H", 2},
+                      CutCase{"llama_tied_uneven", ModelArch::kLlama, true, "E | 0-3 | 4 | 5,H", 4},
+                      CutCase{"llama_tied_one_stage", ModelArch::kLlama, true, "E,0-5,H", 1},
+                      CutCase{"llama_all_apart", ModelArch::kLlama, false, "E|0|1|2|3|4|5|H", 8},
+                      CutCase{"llama_halves", ModelArch::kLlama, false, "E,0-2a|2b-5,H", 2},
+                      CutCase{"llama_halves_apart", ModelArch::kLlama, true, "E|0a|0b|1-2a|2b-3|4a|4b-5a|5b|H", 9},
+                      CutCase{"gpt2_dropout", ModelArch::kGpt2, true, "E,0|1-4|5,H", 3},
+                      CutCase{"gpt2_dropout_halves", ModelArch::kGpt2, true, "E,0a|0b-4a|4b-5,H", 3},
+                      CutCase{"bert_dropout", ModelArch::kBert, true, "E,0-1|2-5|H", 3},
+                      CutCase{"bert_dropout_halves", ModelArch::kBert, true, "E,0-1|2a|2b-5a|5b,H", 4}),
+    [](const auto& info) { return std::string(info.param.name); });
 
 TEST(StagesOfARank, AreMerged) {
   const absl::StatusOr<Whole> whole = BuildWhole(SmallModel(ModelArch::kLlama, true));
   ASSERT_TRUE(whole.ok()) << whole.status();
   const absl::StatusOr<std::vector<StageGraph>> cut =
-      CutStages(whole->forward, *ParseStageLayout("E,0|1-4|5,H", kBlocks, 3));
+      CutStages(whole->forward, *ParseStageLayout("E,0|1-4|5,H", kModel, 3));
   ASSERT_TRUE(cut.ok()) << cut.status();
   std::vector<StageGraph> mine;
   for (const int s : {0, 2}) mine.push_back(*DifferentiateStage((*cut)[s]));
@@ -287,22 +296,52 @@ TEST(CutErrors, RefusesWhatIsNotTheResidualStream) {
   EXPECT_EQ(skips.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(skips.message()), HasSubstr("blocks.2 is in stage 2 and reads a value of stage 0"));
   EXPECT_THAT(std::string(CutStages(*graph, {{{0, 2}, {2, 3}}}).status().message()), HasSubstr("residual stream"));
+  EXPECT_EQ(PartsPerBlock(*graph), 1);  // its blocks name one residual each
+  EXPECT_THAT(std::string(CutStages(*graph, {{{0, 1}, {1, 6}}, 2}).status().message()),
+              HasSubstr("blocks in 2 parts of a model whose blocks have 1"));
 }
 
 TEST(StageLayouts, PrintAndParse) {
   for (const char* text : {"E,0-3 | 4-7 | 8-10 | 11,H", "E | 0-5 | 6-11 | H", "E,0-11,H"}) {
     const int stages = 1 + static_cast<int>(std::count(text, text + strlen(text), '|'));
-    const absl::StatusOr<StageLayout> layout = ParseStageLayout(text, 12, stages);
-    ASSERT_TRUE(layout.ok()) << layout.status();
-    EXPECT_EQ(ToString(*layout), text);
-    EXPECT_EQ(layout->num_blocks(), 12);
+    for (const int parts : {1, 2, 3}) {
+      const absl::StatusOr<StageLayout> layout = ParseStageLayout(text, {12, parts}, stages);
+      ASSERT_TRUE(layout.ok()) << layout.status();
+      EXPECT_EQ(ToString(*layout), text);
+      EXPECT_EQ(layout->num_parts(), 12 * parts);
+    }
   }
-  EXPECT_TRUE(ParseStageLayout(" E ,0-3|4-7,H ", 8, 2).ok());
+  EXPECT_TRUE(ParseStageLayout(" E ,0-3|4-7,H ", {8, 1}, 2).ok());
+}
+
+TEST(StageLayouts, PrintAndParseParts) {
+  const auto read = [](std::string_view text, const ModelBlocks& model) {
+    const int stages = 1 + static_cast<int>(std::count(text.begin(), text.end(), '|'));
+    const absl::StatusOr<StageLayout> layout = ParseStageLayout(text, model, stages);
+    EXPECT_TRUE(layout.ok()) << text << ": " << layout.status();
+    return layout.value_or(StageLayout{});
+  };
+  const StageLayout halves = read("E,0-15a | 15b-27,H", {28, 2});
+  EXPECT_EQ(halves.stages, (std::vector<StageLayout::Parts>{{0, 31}, {31, 56}}));
+  EXPECT_EQ(halves.StageOf(14, 1), 0);
+  EXPECT_EQ(halves.StageOf(15, 0), 0);
+  EXPECT_EQ(halves.StageOf(15, 1), 1);
+  EXPECT_EQ(halves.StageOf(16, 0), 1);
+  for (const char* text :
+       {"E,0-15a | 15b-27,H", "E | 0a | 0b-1a | 1b | 2-26a | 26b-27a | 27b,H", "E,0-26 | 27a | 27b,H"}) {
+    EXPECT_EQ(ToString(read(text, {28, 2})), text);
+  }
+  for (const char* text : {"E,0-14,15a | 15b,16-27,H", "E,0a-15a|15b-27b,H", "E,0,1-1,2-14b,15a-15a | 15b,16-27,H"}) {
+    EXPECT_EQ(read(text, {28, 2}), halves) << text;
+  }
+  for (const char* text : {"E,0a | 0b-0c | 1a-1b | 1c-2b | 2c,H", "E,0-1b | 1c-2,H"}) {
+    EXPECT_EQ(ToString(read(text, {3, 3})), text);
+  }
 }
 
 TEST(StageLayouts, ErrorsNameALegalOne) {
-  const auto error = [](const char* text, int blocks, int stages) {
-    return std::string(ParseStageLayout(text, blocks, stages).status().message());
+  const auto error = [](const char* text, int blocks, int stages, int parts = 1) {
+    return std::string(ParseStageLayout(text, {blocks, parts}, stages).status().message());
   };
   EXPECT_THAT(error("E,0-3|4-7,H", 8, 4), HasSubstr("2 stages where the schedule has 4; legal would be \"E,0-1 | 2-3"));
   EXPECT_THAT(error("E,0-3|5-7,H", 8, 2), HasSubstr("block 5 where block 4 is next"));
@@ -314,6 +353,26 @@ TEST(StageLayouts, ErrorsNameALegalOne) {
   EXPECT_THAT(error("E,3-0|4-7,H", 8, 2), HasSubstr("\"3-0\" is none of"));
   EXPECT_THAT(error("E,0|1,H", 2, 2), "");
   EXPECT_THAT(error("E|0|1|2|H", 2, 5), HasSubstr("5 stages are more than the 4 parts of the model"));
+  EXPECT_EQ(error("E,0-3a|3b-7,H", 8, 2, 2), "");
+  EXPECT_EQ(error("E,0-3a|3b-7,H", 8, 2), "block 3 cannot be cut: it has one part; legal would be \"E,0-3 | 4-7,H\"");
+  EXPECT_THAT(error("E,0-3c|4-7,H", 8, 2, 2), HasSubstr("block 3 has the parts a to b, and no c; legal would be"));
+  EXPECT_THAT(error("E,0-3a|4-7,H", 8, 2, 2), HasSubstr("block 4 where block 3b is next"));
+  EXPECT_THAT(error("E,0-3|3b-7,H", 8, 2, 2), HasSubstr("block 3b where block 4 is next"));
+  EXPECT_THAT(error("E,0-2|3b-7,H", 8, 2, 2), HasSubstr("block 3b where block 3 is next"));
+  EXPECT_THAT(error("E,0-3,5|6-7,H", 8, 2, 2), HasSubstr("block 5 where block 4 is next"));
+  EXPECT_THAT(error("E,0-3|4-7a,H", 8, 2, 2), HasSubstr("it ends with block 7a, the model with block 7; legal"));
+  EXPECT_THAT(error("E,0-3|4-7,8a,H", 8, 2, 2), HasSubstr("it ends with block 8a, the model with block 7"));
+  EXPECT_THAT(error("E,0-3|4b-4a,5-7,H", 8, 2, 2),
+              HasSubstr("\"4b-4a\" is none of E (the embedding, first), a block or range "
+                        "of blocks such as 4-7 or 4b-7a, and H"));
+  for (const char* word : {"a", "3ab", "3A", "0-a", "0-3a-3b", "99999999999a", "-1a"}) {
+    EXPECT_THAT(error(absl::StrCat("E,0-2,", word, "|3b-7,H").c_str(), 8, 2, 2),
+                HasSubstr(absl::StrCat("\"", word, "\" is none of E")));
+  }
+  EXPECT_THAT(error("E|0a|0b|1a|1b|H|", 2, 7, 2),
+              HasSubstr("7 stages are more than the 6 parts of the model: embedding, 2 "
+                        "blocks of 2 parts, head"));
+  EXPECT_THAT(error("E|0a|0b|1b|H", 2, 5, 2), HasSubstr("left out; legal would be \"E | 0a | 0b | 1a | 1b,H\""));
 }
 
 TEST(StageLayouts, BalanceByWork) {
@@ -346,16 +405,98 @@ TEST(StageLayouts, BalanceByWork) {
   }
 }
 
+// Llama 3B on two H200, ms a micro-batch: attention, feed-forward, head.
+TEST(StageLayouts, CutBlocksWhereItPays) {
+  const auto balanced = [](double first, double second, int blocks, double head, int stages) {
+    ModelCosts costs{.head = head, .parts_per_block = 2};
+    for (int b = 0; b < blocks; ++b) costs.parts.insert(costs.parts.end(), {first, second});
+    const absl::StatusOr<StageLayout> layout = BalancedLayout(costs, stages);
+    return layout.ok() ? ToString(*layout) : std::string(layout.status().message());
+  };
+  EXPECT_EQ(balanced(2.0, 2.9, 28, 14.5, 2), "E,0-15a | 15b-27,H");
+  EXPECT_EQ(balanced(2.0, 2.9, 28, 0, 2), "E,0-13 | 14-27,H");  // even
+  EXPECT_EQ(balanced(2.0, 2.9, 28, 0, 4), "E,0-6 | 7-13 | 14-20 | 21-27,H");
+  // A block is cut for more than 0.5% of the slowest stage.
+  EXPECT_EQ(balanced(1, 1, 101, 0, 2), "E,0-50a | 50b-100,H");  // 101 instead of 102
+  EXPECT_EQ(balanced(1, 1, 301, 0, 2), "E,0-149 | 150-300,H");  // 301 instead of 302
+  // No more blocks than the slowest stage needs: 6 and 7 instead of 5 and 8 gain nothing.
+  EXPECT_EQ(ToString(*BalancedLayout({0, 0, {10, 1, 1, 3, 1, 3, 1, 3}, 2}, 3)), "E,0a | 0b-1 | 2-3,H");
+  // More stages than blocks and their ends.
+  EXPECT_EQ(balanced(1, 1, 2, 1, 6), "E | 0a | 0b | 1a | 1b | H");
+  EXPECT_THAT(balanced(1, 1, 2, 1, 7), HasSubstr("7 stages are more than the 6 parts"));
+}
+
 TEST(StageLayouts, CostsComeFromTheGraph) {
   const absl::StatusOr<Whole> whole = BuildWhole(SmallModel(ModelArch::kLlama, true));
   ASSERT_TRUE(whole.ok()) << whole.status();
   const ModelCosts costs = CostsOf(whole->train);
-  ASSERT_EQ(costs.blocks.size(), static_cast<size_t>(kBlocks));
+  ASSERT_EQ(costs.parts_per_block, 2);
+  ASSERT_EQ(costs.parts.size(), static_cast<size_t>(2 * kBlocks));
   EXPECT_EQ(costs.embedding, 0);
-  EXPECT_EQ(costs.blocks[0], costs.blocks[5]);
+  EXPECT_EQ(costs.parts[0], costs.parts[10]);
+  EXPECT_EQ(costs.parts[1], costs.parts[11]);
   const ModelConfig c = SmallModel(ModelArch::kLlama, true);
-  EXPECT_EQ(costs.head, 3 * 2.0 * 2 * c.seq * c.dim * c.vocab);  // logits, dx, dw: 2 flops, batch 2
+  const double tokens = 2.0 * c.seq, e = c.dim;           // batch 2
+  EXPECT_EQ(costs.head, 3 * 2.0 * tokens * e * c.vocab);  // logits, dx, dw: 2 flops
+  EXPECT_EQ(costs.parts[1], 3 * 2.0 * tokens * 3 * e * c.ffn);
+  const double scores = 2 * tokens * e * c.seq;  // 2 products, causal
+  EXPECT_DOUBLE_EQ(costs.parts[0], 3 * 2.0 * tokens * 4 * e * e + scores / RelativeRate("attention") +
+                                       2.5 * scores / RelativeRate("attention_bwd"));
+  EXPECT_LT(RelativeRate("attention_bwd"), RelativeRate("attention"));
+  EXPECT_EQ(RelativeRate("linear"), 1);
 }
+
+class PartsOfModels : public ::testing::TestWithParam<ModelArch> {};
+
+// The scopes of a model's halves are not looked at, and so can judge.
+TEST_P(PartsOfModels, HoldEveryNodeOfBothPasses) {
+  const absl::StatusOr<Whole> whole = BuildWhole(SmallModel(GetParam(), true));
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  const Graph& g = whole->train;
+  EXPECT_EQ(PartsPerBlock(g), kBlockParts);
+  EXPECT_EQ(PartsPerBlock(whole->forward), kBlockParts);
+  const std::vector<ModelPart> parts = PartsOf(g);
+  int forward[2] = {}, backward[2] = {};
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const Node& n = g.nodes[i];
+    if (parts[i].kind != ModelPart::kBlock) {
+      EXPECT_TRUE(n.block < 0 || AsRead(n) != nullptr) << n.op->name() << " in " << n.scope;
+      continue;
+    }
+    const std::string block = absl::StrCat("blocks.", n.block);
+    EXPECT_EQ(parts[i].block, n.block);
+    EXPECT_EQ(n.scope, block + (parts[i].part == 0 ? ".attn" : ".ffn")) << n.op->name();
+    ++(n.phase == Phase::kForward ? forward : backward)[parts[i].part];
+  }
+  for (const int part : {0, 1}) {
+    EXPECT_GT(forward[part], 4 * kBlocks);
+    EXPECT_GT(backward[part], 4 * kBlocks);
+  }
+  // A graph whose blocks name one residual: the same nodes, one part a block, the same sums.
+  const ModelCosts halves = CostsOf(g);
+  Graph coarse = g;
+  std::erase_if(coarse.named, [](const auto& named) { return named.first.ends_with(".attn.residual"); });
+  const ModelCosts costs = CostsOf(coarse);
+  EXPECT_EQ(costs.parts_per_block, 1);
+  ASSERT_EQ(costs.parts.size(), static_cast<size_t>(kBlocks));
+  for (int b = 0; b < kBlocks; ++b) {
+    EXPECT_DOUBLE_EQ(costs.parts[b], halves.parts[2 * b] + halves.parts[2 * b + 1]);
+    EXPECT_GT(halves.parts[2 * b], 0);
+    EXPECT_GT(halves.parts[2 * b + 1], 0);
+  }
+  EXPECT_EQ(costs.head, halves.head);
+  EXPECT_EQ(ToString(*BalancedLayout(costs, 2)).find('a'), std::string::npos);
+  // One block that names another number of residuals: no block is cut.
+  coarse = g;
+  coarse.named.erase("blocks.1.attn.residual");
+  EXPECT_EQ(PartsPerBlock(coarse), 1);
+  EXPECT_DOUBLE_EQ(CostsOf(coarse).parts[1], costs.parts[1]);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, PartsOfModels, ::testing::Values(ModelArch::kLlama, ModelArch::kGpt2, ModelArch::kBert),
+                         [](const auto& info) {
+                           return std::string(kModelArchNames[static_cast<size_t>(info.param)]);
+                         });
 
 }  // namespace
 }  // namespace strata

@@ -18,7 +18,7 @@ namespace strata::testing {
 //   zeroN                  ZeRO's stage
 //   layersN, rowsN         of the model; sequences of a step, else 8
 //   residentN              with zero3 and ppN: stages that stay gathered
-//   ppN, vN                pipeline ranks, stages of one; 1f1b, zbv, ...: the schedule; cut=E,0|1,H: the stages
+//   ppN, vN                pipeline ranks, stages of one; 1f1b, zbv, ...: the schedule; cut=E,0|1a|1b,H: the stages
 struct LayoutRow {
   std::string name;
   JobConfig config;    // 8 sequences a step

@@ -1,0 +1,21 @@
+#pragma once
+// Stages that take alike long.
+
+#include "absl/status/statusor.h"
+#include "parallel/pipeline/costs.h"
+#include "parallel/pipeline/stage_layout.h"
+
+namespace strata {
+
+// The layout whose slowest stage is fastest; of several, one that cuts the fewest blocks, and of these the most even one. A
+// block is cut only where no layout of whole blocks has nearly as fast a slowest stage. Errors: InvalidArgument where there are more
+// stages than parts of blocks + 2.
+absl::StatusOr<StageLayout> BalancedLayout(const ModelCosts& costs, int num_stages);
+
+// All parts of blocks alike, and nothing else.
+ModelCosts EvenCosts(const ModelBlocks& model);
+
+// Embedding, parts of blocks, and head in stages of their own.
+int MostStages(const ModelBlocks& model);
+
+}  // namespace strata
