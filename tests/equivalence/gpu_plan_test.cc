@@ -29,15 +29,17 @@ JobConfig Sized(ModelArch arch, int64_t dp, int64_t stage) {
   return c;
 }
 
-// Of rank 0, with the job it is of.
+// Of a pipeline rank's first rank, with the job it is of.
 struct Planned {
   Job job;
   Plan plan;
-  const Graph& graph(size_t program) const { return job.programs[0][program].graph; }
+  int pipeline_rank = 0;
+  const Graph& graph(size_t program) const { return job.programs[pipeline_rank][program].graph; }
 };
 constexpr size_t kTrain = 0, kEval = 1;
 
-absl::StatusOr<Planned> PlanOf(JobConfig config, ReduceScatterBy scatter = ReduceScatterBy::kTransport) {
+absl::StatusOr<Planned> PlanOf(JobConfig config, ReduceScatterBy scatter = ReduceScatterBy::kTransport,
+                               int pipeline_rank = 0) {
   config.parallel.overlap_groups = 1;  // products are counted whole
   config.parallel.reduce_scatter = scatter;
   const KernelTable kernels = CudaKernels(Determinism::kFast);
@@ -45,7 +47,8 @@ absl::StatusOr<Planned> PlanOf(JobConfig config, ReduceScatterBy scatter = Reduc
   if (!job.ok()) return job.status();
   absl::StatusOr<std::vector<Plan>> plans = PlanRanks(*job, kernels);
   if (!plans.ok()) return plans.status();
-  return Planned{*std::move(job), (*std::move(plans))[0]};
+  const int rank = pipeline_rank * job->ranks_per_stage();
+  return Planned{*std::move(job), (*std::move(plans))[rank], pipeline_rank};
 }
 
 #define STRATA_NEEDS_CUDA_KERNELS() \
@@ -270,6 +273,38 @@ TEST(GpuPlan, ProductsPackHoweverStatesAreSharded) {
       EXPECT_EQ(got["slice"], 0);
       EXPECT_EQ(CopiedParts(*planned), 0);
       EXPECT_EQ(StepsOf(*planned, kEval, 0)["attention_packed"], 1);
+    }
+  }
+}
+
+// A block that two stages share launches what it does in one, for its halves begin and end as blocks do; but each has a bucket
+// of its own.
+TEST(GpuPlan, HalvesOfABlockLaunchItsKernels) {
+  STRATA_NEEDS_CUDA_KERNELS();
+  for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kGpt2, ModelArch::kBert}) {
+    for (const int64_t stage : {0, 2, 3}) {
+      SCOPED_TRACE(absl::StrFormat("%s, ZeRO %d", kModelArchNames[static_cast<size_t>(arch)], stage));
+      JobConfig c = Sized(arch, stage > 0 ? 2 : 1, stage);
+      c.model.layers = 3;
+      c.parallel.pp = 2;
+      c.parallel.schedule = "zb-h1";
+      c.batch = {.tokens = 64 * c.parallel.dp, .micro = 4, .accumulate = 2};
+      const auto steps = [&](const char* layout) {
+        c.parallel.stage_layout = layout;
+        Counts counts;
+        for (const int rank : {0, 1}) {
+          const auto planned = PlanOf(c, ReduceScatterBy::kTransport, rank);
+          EXPECT_TRUE(planned.ok()) << planned.status();
+          for (const auto& [op, n] : StepsOf(*planned, kTrain, 1)) counts[op] += n;
+        }
+        return counts;
+      };
+      Counts want = steps("E,0-1 | 2,H");
+      EXPECT_EQ(want["attention_packed"], 1);
+      for (const char* of_bucket : {"pack", "accumulate", "collective"}) {
+        if (want.contains(of_bucket)) want[of_bucket] *= 2;
+      }
+      EXPECT_EQ(steps("E,0-1a | 1b-2,H"), want);
     }
   }
 }

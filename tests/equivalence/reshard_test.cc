@@ -16,6 +16,7 @@
 #include "launch/job/saver.h"
 #include "parallel/comm/thread_world.h"
 #include "tests/testing/fault_env.h"
+#include "tests/testing/layout_table.h"
 #include "tests/testing/small_job.h"
 #include "tests/testing/temp_dir.h"
 
@@ -141,6 +142,26 @@ TEST(Reshard, ThirtyRandomPairsOfLayouts) {
     } else {
       EXPECT_THAT(to->losses, ::testing::Pointwise(::testing::DoubleNear(kTolerance), from->losses));
     }
+  }
+}
+
+// Tensors keep their names wherever the stages of a pipeline end: in the middle of a block too, on one rank or on two.
+TEST(Reshard, StagesThatEndInABlock) {
+  const std::pair<const char*, const char*> kPairs[] = {
+      {"llama tied layers3 zb-h1 pp2 dp2 acc4 zero1 cut=E,0-1a|1b-2,H", "llama tied layers3 tp2 acc2"},
+      {"llama tied layers3 dp4 acc2 zero3", "llama tied layers3 zbv pp2 dp2 acc4 zero3 cut=E,0|1a|1b|2,H"},
+      {"gpt2 layers4 bitpipe pp2 acc4 cut=E,0a|0b-1|2|3,H", "gpt2 layers4 1f1b pp2 tp2 acc4 cut=E,0-2a|2b-3,H"},
+      {"bert layers2 1f1b pp2 acc2 cut=E,0|1,H", "bert layers2 1f1b pp3 dp2 acc4 zero1 cut=E,0a|0b-1a|1b,H"},
+  };
+  for (const auto& [a, b] : kPairs) {
+    SCOPED_TRACE(absl::StrFormat("%s to %s", a, b));
+    const TempDir dir;
+    const absl::StatusOr<Leg> from = RunLeg(testing::ParseLayoutRow(a).config, "", dir.path("a"));
+    ASSERT_TRUE(from.ok()) << from.status();
+    const absl::StatusOr<Leg> to = RunLeg(testing::ParseLayoutRow(b).config, from->saved, dir.path("b"));
+    ASSERT_TRUE(to.ok()) << to.status();
+    ExpectSameTensors(from->saved, to->saved);
+    EXPECT_THAT(to->losses, ::testing::Pointwise(::testing::DoubleNear(kTolerance), from->losses));
   }
 }
 

@@ -43,15 +43,16 @@ TEST(PipelineRun, HasTheLossesOfOneRank) {
   for (const char* key : {"loss", "grad_norm", "valid_loss"}) ExpectSameLosses(many, one, key);
 }
 
-// 2 pipeline ranks, then 4, then none: one run.
+// 2 pipeline ranks, whose stages meet in the middle of a block, then 4, then none: one run.
 TEST(PipelineRun, GoesOnInAnotherLayout) {
   SmallRun one, many;
   ASSERT_TRUE(one.Train(With({})).ok());
-  absl::Status s = many.Train(With({"parallel.pp=2", "parallel.tp=2"}));
+  const Overrides halves = With({"parallel.pp=2", "parallel.tp=2", "parallel.stage_layout=\"E,0-1a | 1b-3,H\""});
+  absl::Status s = many.Train(halves);
   ASSERT_TRUE(s.ok()) << s;
   std::error_code error;
   std::filesystem::remove_all(many.checkpoint(6), error);
-  s = many.Train(With({"parallel.pp=4", "parallel.schedule=\"zb-h1\""}));
+  s = many.Train(With({"parallel.pp=4", "parallel.schedule=\"zb-h1\"", "parallel.stage_layout=\"E,0 | 1 | 2 | 3,H\""}));
   ASSERT_TRUE(s.ok()) << s;
   EXPECT_THAT(many.output, HasSubstr("step 3 of 6"));
   const double want = one.Metrics("loss").back()["loss"], have = many.Metrics("loss").back()["loss"];
@@ -60,6 +61,11 @@ TEST(PipelineRun, GoesOnInAnotherLayout) {
   s = many.Train(With({}));
   ASSERT_TRUE(s.ok()) << s;
   EXPECT_NEAR(many.Metrics("loss").back()["loss"].get<double>(), want, 1e-9);
+  std::filesystem::remove_all(one.checkpoint(6), error);
+  s = one.Train(halves);
+  ASSERT_TRUE(s.ok()) << s;
+  EXPECT_THAT(one.output, HasSubstr("step 3 of 6"));
+  EXPECT_NEAR(one.Metrics("loss").back()["loss"].get<double>(), want, 1e-9);
 }
 
 TEST(PipelineRun, TakesAScheduleFromAFile) {
