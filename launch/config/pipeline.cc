@@ -78,10 +78,10 @@ absl::StatusOr<Schedule> ScheduleOf(const JobConfig& job, Env& env) {
   return schedule;
 }
 
-absl::StatusOr<StageLayout> StageLayoutOf(const JobConfig& job, int num_stages, const ModelCosts& costs) {
-  if (job.parallel.stage_layout == "auto") return BalancedLayout(costs, num_stages);
+absl::StatusOr<StageLayout> StageLayoutOf(const JobConfig& job, const Schedule& schedule, const ModelCosts& costs) {
+  if (job.parallel.stage_layout == "auto") return FastestLayout(costs, schedule);
   const ModelBlocks blocks{static_cast<int>(job.model.layers), costs.parts_per_block};
-  return ParseStageLayout(job.parallel.stage_layout, blocks, num_stages);
+  return ParseStageLayout(job.parallel.stage_layout, blocks, schedule.stages());
 }
 
 void CheckPipeline(const JobConfig& job, ConfigChecks& c) {
@@ -111,7 +111,7 @@ void CheckPipeline(const JobConfig& job, ConfigChecks& c) {
                           job.model.layers, kBlockParts, most),
           absl::StrCat(std::max<int64_t>(1, p.pp * most / stages)));
   } else if (p.stage_layout != "auto" && p.schedule_file.empty()) {
-    const absl::Status layout = StageLayoutOf(job, stages, EvenCosts(BlocksOf(job))).status();
+    const absl::Status layout = ParseStageLayout(p.stage_layout, BlocksOf(job), stages).status();
     if (layout.ok()) return;
     c.Add({ConfigErrorKind::kContradiction, "parallel.stage_layout",
            absl::StrFormat("parallel.stage_layout = \"%s\": %s", p.stage_layout, layout.message())});
@@ -127,7 +127,8 @@ void CheckScheduleFile(Env& env, const JobConfig& job, ConfigChecks& c) {
   refuse("parallel.schedule_file", schedule.status());
   if (!schedule.ok()) return;
   if (job.parallel.stage_layout != "auto") {
-    refuse("parallel.stage_layout", StageLayoutOf(job, schedule->stages(), EvenCosts(BlocksOf(job))).status());
+    refuse("parallel.stage_layout",
+           ParseStageLayout(job.parallel.stage_layout, BlocksOf(job), schedule->stages()).status());
   } else if (schedule->stages() > MostStages(BlocksOf(job))) {
     refuse("parallel.schedule_file", BalancedLayout(EvenCosts(BlocksOf(job)), schedule->stages()).status());
   }

@@ -17,7 +17,7 @@ absl::StatusOr<Schedule> ScheduleOf(const JobConfig& job, Env& env = Env::Posix(
 
 // `costs` are for parallel.stage_layout = "auto", their parts of a block for any. Errors: InvalidArgument, naming a layout that
 // would do.
-absl::StatusOr<StageLayout> StageLayoutOf(const JobConfig& job, int num_stages, const ModelCosts& costs);
+absl::StatusOr<StageLayout> StageLayoutOf(const JobConfig& job, const Schedule& schedule, const ModelCosts& costs);
 
 // Everything between the keys of the pipeline and others; all but what is in parallel.schedule_file.
 void CheckPipeline(const JobConfig& job, ConfigChecks& checks);

@@ -10,13 +10,14 @@
 #include "absl/strings/str_split.h"
 #include "core/base/status.h"
 #include "launch/config/pipeline.h"
+#include "parallel/pipeline/balance.h"
 #include "parallel/pipeline/simulate.h"
 #include "parallel/pipeline/text.h"
 
 namespace strata {
 namespace {
 
-// A transfer beside the forward pass of a mean stage. It decides where receives stand in a rank's list, and little there.
+// A transfer beside the forward pass of a mean stage, a third of its work. It decides where receives stand in a rank's list, and little there.
 constexpr double kTransfer = 0.02;
 
 LoweredSchedule OneStage(const JobConfig& config) {
@@ -46,21 +47,6 @@ LoweredSchedule ForwardOnly(const Schedule& schedule, int micro_batches) {
   }
   for (std::vector<Action>& rank : result.actions) rank.push_back({.kind = Action::kUpdate});
   return result;
-}
-
-// In operations of products, of which backward takes twice as many as forward; in the head too, though it is there in F.
-StageDurations Durations(const StageLayout& layout, const ModelCosts& costs) {
-  double total = costs.embedding + costs.head;
-  for (const double part : costs.parts) total += part;
-  const double mean = total / layout.num_stages();
-  StageDurations d{.latency = kTransfer * mean / 3};
-  for (int s = 0; s < layout.num_stages(); ++s) {
-    double work = (s == 0 ? costs.embedding : 0) + (s + 1 == layout.num_stages() ? costs.head : 0);
-    for (int p = layout.stages[s].first; p < layout.stages[s].end; ++p) work += costs.parts[p];
-    const double third = std::max(work, 1e-3 * mean) / 3;  // a stage of the embedding alone takes some time
-    d.stages.push_back({.forward = third, .input_grad = third, .weight_grad = third});
-  }
-  return d;
 }
 
 // Stages that share a parameter, where each rank has at most one of them: their reductions meet. Else the gradient is summed
@@ -97,8 +83,11 @@ absl::StatusOr<JobPipeline> MakePipeline(const JobConfig& config, const ModelCos
     return p;
   }
   ASSIGN_OR_RETURN(p.schedule, ScheduleOf(config));
-  ASSIGN_OR_RETURN(p.layout, StageLayoutOf(config, p.schedule.stages(), costs));
-  p.durations = Durations(p.layout, costs);
+  ASSIGN_OR_RETURN(p.layout, StageLayoutOf(config, p.schedule, costs));
+  p.durations = ModelledDurations(p.layout, costs);
+  double passes = 0;
+  for (const StageDurations::Stage& s : p.durations.stages) passes += s.forward;
+  p.durations.latency = kTransfer * passes / p.layout.num_stages();
   LowerOptions options{.zero = static_cast<int>(config.parallel.zero.stage),
                        .resident_stages = static_cast<int>(config.parallel.resident_stages)};
   ASSIGN_OR_RETURN(options.tied, TiedStages(forward, p.layout, p.schedule));

@@ -32,13 +32,13 @@ PassFlops InProducts(const PartFlops& part) {
   return flops;
 }
 
-absl::StatusOr<StageLayout> LayoutOf(const JobConfig& c, int num_stages) {
+absl::StatusOr<StageLayout> LayoutOf(const JobConfig& c, const Schedule& schedule) {
   const double look_up = 2.0 * static_cast<double>(c.model.dim);
   ModelCosts costs{.embedding = look_up, .head = HeadFlops(c.model).sum(), .parts_per_block = kBlockParts};
   for (int64_t block = 0; block < c.model.layers; ++block) {
     for (const PartFlops& part : BlockFlops(c.model)) costs.parts.push_back(InProducts(part).sum());
   }
-  return BalancedLayout(costs, num_stages);
+  return FastestLayout(costs, schedule);
 }
 
 // The most bytes that a rank holds at a time.
@@ -67,7 +67,7 @@ double SentBytes(const LoweredSchedule& lowered, double boundary_bytes) {
 
 absl::Status FillRow(const JobConfig& config, const ScheduleQuery& query, double bytes_of_block, ScheduleRow& row) {
   const Schedule& s = row.schedule;
-  ASSIGN_OR_RETURN(const StageLayout layout, LayoutOf(config, s.stages()));
+  ASSIGN_OR_RETURN(const StageLayout layout, LayoutOf(config, s));
   StageDurations d{.latency = query.machine.latency_s,
                    .boundary_bytes = BoundaryBytes(config),
                    .bytes_per_s = query.machine.bytes_per_s};

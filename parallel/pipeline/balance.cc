@@ -6,12 +6,14 @@
 #include <vector>
 
 #include "absl/strings/str_format.h"
+#include "core/base/status.h"
+#include "parallel/pipeline/simulate.h"
 
 namespace strata {
 namespace {
 
-// Of the slowest stage: by how much it must be faster for a block to be cut. Estimates are no better than that, and with whole
-// blocks stages have the same buckets, plans and kernels.
+// Of the slowest stage, or of the step: by how much it must be faster for a block to be cut. Estimates are no better than that,
+// and with whole blocks stages have the same buckets, plans and kernels.
 constexpr double kWorthACut = 0.005;
 
 // Items, whose sums are prefix[i], in order, in `stages` runs.
@@ -45,8 +47,11 @@ std::vector<int> CutRuns(const std::vector<double>& prefix, int stages, double l
   return begins;
 }
 
+// What to look at beside the slowest stage.
+enum class Prefer : uint8_t { kFewCuts, kEven };
+
 // The embedding, `unit` parts of blocks at a time, the head. None where there are more stages than items.
-std::optional<Runs> BestRuns(const ModelCosts& costs, int unit, int stages) {
+std::optional<Runs> BestRuns(const ModelCosts& costs, int unit, int stages, Prefer prefer) {
   std::vector<double> prefix = {0, costs.embedding};
   for (size_t i = 0; i < costs.parts.size(); ++i) {
     if (i % unit == 0) prefix.push_back(prefix.back());
@@ -63,40 +68,84 @@ std::optional<Runs> BestRuns(const ModelCosts& costs, int unit, int stages) {
   const auto free = [](int, double) { return 0.0; };
   const auto limit = std::partition_point(sums.begin(), sums.end(),
                                           [&](double sum) { return CutRuns(prefix, stages, sum, free).empty(); });
-  // A cut block costs more than any unevenness.
   const int per_block = costs.parts_per_block / unit, items = static_cast<int>(prefix.size()) - 1;
-  const double total = prefix.back();
+  // A cut block costs more than any unevenness.
+  const double cut_price = prefer == Prefer::kFewCuts ? prefix.back() * prefix.back() : 0;
   const auto price = [&](int begin, double cost) {
     const bool cuts = begin > 0 && begin + 1 < items && (begin - 1) % per_block != 0;
-    return cost * cost + (cuts ? total * total : 0);
+    return cost * cost + (cuts ? cut_price : 0);
   };
   const double slack = *limit * (1 + 1e-9);  // equal sums differ in their last bits
   return Runs{CutRuns(prefix, stages, slack, price), *limit};
 }
 
-}  // namespace
-
-absl::StatusOr<StageLayout> BalancedLayout(const ModelCosts& costs, int num_stages) {
-  const int parts = static_cast<int>(costs.parts.size()), per_block = costs.parts_per_block;
-  if (num_stages < 2) return StageLayout{{{0, parts}}, per_block};
-  std::optional<Runs> runs = BestRuns(costs, 1, num_stages);
-  if (!runs) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("%d stages are more than the %d parts of the model: embedding, %d blocks%s, head", num_stages,
-                        parts + 2, parts / per_block, per_block > 1 ? absl::StrFormat(" of %d parts", per_block) : ""));
-  }
-  int unit = 1;
-  if (std::optional<Runs> whole = BestRuns(costs, per_block, num_stages);
-      whole && whole->longest <= runs->longest * (1 + kWorthACut)) {
-    runs = std::move(whole);
-    unit = per_block;
-  }
-  StageLayout layout{.parts_per_block = per_block};
-  for (int s = 0; s < num_stages; ++s) {  // item i > 0 begins with part (i - 1) * unit
-    const int end = s + 1 < num_stages ? std::min((runs->begins[s + 1] - 1) * unit, parts) : parts;
+StageLayout LayoutOf(const Runs& runs, int unit, const ModelCosts& costs) {
+  const int parts = static_cast<int>(costs.parts.size()), stages = static_cast<int>(runs.begins.size());
+  StageLayout layout{.parts_per_block = costs.parts_per_block};
+  for (int s = 0; s < stages; ++s) {  // item i > 0 begins with part (i - 1) * unit
+    const int end = s + 1 < stages ? std::min((runs.begins[s + 1] - 1) * unit, parts) : parts;
     layout.stages.push_back({layout.num_parts(), end});
   }
   return layout;
+}
+
+absl::Status TooManyStages(const ModelCosts& costs, int num_stages) {
+  const int parts = static_cast<int>(costs.parts.size()), per_block = costs.parts_per_block;
+  return absl::InvalidArgumentError(
+      absl::StrFormat("%d stages are more than the %d parts of the model: embedding, %d blocks%s, head", num_stages,
+                      parts + 2, parts / per_block, per_block > 1 ? absl::StrFormat(" of %d parts", per_block) : ""));
+}
+
+absl::StatusOr<double> StepOf(const StageLayout& layout, const ModelCosts& costs, const Schedule& schedule) {
+  ASSIGN_OR_RETURN(const Timeline step, Simulate(schedule, ModelledDurations(layout, costs)));
+  return step.makespan();
+}
+
+}  // namespace
+
+absl::StatusOr<StageLayout> BalancedLayout(const ModelCosts& costs, int num_stages) {
+  if (num_stages < 2) return StageLayout{{{0, static_cast<int>(costs.parts.size())}}, costs.parts_per_block};
+  const std::optional<Runs> halves = BestRuns(costs, 1, num_stages, Prefer::kFewCuts);
+  if (!halves) return TooManyStages(costs, num_stages);
+  const std::optional<Runs> whole = BestRuns(costs, costs.parts_per_block, num_stages, Prefer::kEven);
+  if (!whole || whole->longest > halves->longest * (1 + kWorthACut)) return LayoutOf(*halves, 1, costs);
+  return LayoutOf(*whole, costs.parts_per_block, costs);
+}
+
+absl::StatusOr<StageLayout> FastestLayout(const ModelCosts& costs, const Schedule& schedule) {
+  const int stages = schedule.stages();
+  struct Try {
+    int unit;
+    Prefer prefer;
+  };
+  const Try tries[] = {{costs.parts_per_block, Prefer::kEven}, {1, Prefer::kFewCuts}, {1, Prefer::kEven}};
+  std::optional<StageLayout> best;
+  double step = 0;
+  for (const auto& [unit, prefer] : tries) {
+    const std::optional<Runs> runs = BestRuns(costs, unit, stages, prefer);
+    if (!runs) continue;
+    StageLayout layout = LayoutOf(*runs, unit, costs);
+    ASSIGN_OR_RETURN(const double took, StepOf(layout, costs, schedule));
+    if (best && took * (1 + kWorthACut) >= step) continue;
+    best = std::move(layout);
+    step = took;
+  }
+  if (!best) return TooManyStages(costs, stages);
+  return *std::move(best);
+}
+
+StageDurations ModelledDurations(const StageLayout& layout, const ModelCosts& costs) {
+  double total = costs.embedding + costs.head;
+  for (const double part : costs.parts) total += part;
+  const double mean = total / layout.num_stages();
+  StageDurations d;
+  for (int s = 0; s < layout.num_stages(); ++s) {
+    double work = (s == 0 ? costs.embedding : 0) + (s + 1 == layout.num_stages() ? costs.head : 0);
+    for (int p = layout.stages[s].first; p < layout.stages[s].end; ++p) work += costs.parts[p];
+    const double third = std::max(work, 1e-3 * mean) / 3;  // a stage of the embedding alone takes some time
+    d.stages.push_back({.forward = third, .input_grad = third, .weight_grad = third});
+  }
+  return d;
 }
 
 ModelCosts EvenCosts(const ModelBlocks& model) {

@@ -3,6 +3,8 @@
 
 #include "absl/status/statusor.h"
 #include "parallel/pipeline/costs.h"
+#include "parallel/pipeline/durations.h"
+#include "parallel/pipeline/schedule.h"
 #include "parallel/pipeline/stage_layout.h"
 
 namespace strata {
@@ -11,6 +13,14 @@ namespace strata {
 // block is cut only where no layout of whole blocks has nearly as fast a slowest stage. Errors: InvalidArgument where there are more
 // stages than parts of blocks + 2.
 absl::StatusOr<StageLayout> BalancedLayout(const ModelCosts& costs, int num_stages);
+
+// Of several layouts with fast stages that with which the schedule's simulated step is shortest. Stages that one rank has in turn
+// need not be alike, so the slowest stage alone does not tell. Errors: as above, and those of Simulate.
+absl::StatusOr<StageLayout> FastestLayout(const ModelCosts& costs, const Schedule& schedule);
+
+// In the unit of the costs, of which backward takes twice as many as forward; in the head too, though it is there in F. Transfers
+// take no time.
+StageDurations ModelledDurations(const StageLayout& layout, const ModelCosts& costs);
 
 // All parts of blocks alike, and nothing else.
 ModelCosts EvenCosts(const ModelBlocks& model);
