@@ -39,7 +39,7 @@ last = open(path).read().strip().splitlines()[-1]
 try:
     r = json.loads(last)
     print(f"{name:28} {1e3*r['step_s']:8.1f} ms ({1e3*r['min_s']:.1f}-{1e3*r['max_s']:.1f})  mfu {r.get('mfu', 0):.3f}  collectives {1e3*r['collective_s']:.1f} ms, exposed {1e3*r['exposed_communication_s']:.1f}  "
-          f"planned {r['planned_bytes']/1e9:.2f} GB, in use {r['peak_bytes']/1e9:.2f}  loss {r['first_loss']:.4f} -> {r['last_loss']:.4f}")
+          f"planned {r['planned_bytes']/1e9:.2f} GB, in use {r['peak_bytes']/1e9:.2f}  {r.get('watts', 0):.0f} W, {r.get('sm_mhz', 0):.0f} MHz  loss {r['first_loss']:.4f} -> {r['last_loss']:.4f}")
     if "simulated_s" in r:
         shares = lambda key: "/".join(f"{100*x:.1f}" for x in r[key])
         print(f"{'':28} {1e3*r['simulated_s']:8.1f} ms simulated, {100*r['simulated_off']:+.2f}% (profiled {1e3*r['profiled_s']:.1f})  "

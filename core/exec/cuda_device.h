@@ -19,6 +19,7 @@ class CudaDevice : public Device {
   static absl::StatusOr<std::unique_ptr<CudaDevice>> Open(int index);
 
   virtual std::string description() const = 0;  // "NVIDIA H200, 132 SMs, 139.7 GiB, CUDA 13.0, cuDNN 9.19.0"
+  virtual std::string bus_id() const = 0;       // "0000:1B:00.0"
   virtual int64_t total_bytes() const = 0;
   virtual int64_t used_bytes() const = 0;  // of all programs on it, by the driver
   // Which of several implementations computes what, a line each, for people; as far as kernels have chosen.

@@ -173,6 +173,10 @@ class Gpu final : public CudaDevice {
                            cudnn.ok() ? "cuDNN " + CudnnVersionName(static_cast<int64_t>(cudnn->GetVersion()))
                                       : "no cuDNN: " + std::string(cudnn.status().message()));
   }
+  std::string bus_id() const override {
+    char id[32] = {};
+    return cudaDeviceGetPCIBusId(id, sizeof(id), context_.index) == cudaSuccess ? id : "";
+  }
   int64_t total_bytes() const override { return static_cast<int64_t>(context_.properties.totalGlobalMem); }
   int64_t used_bytes() const override {
     size_t free = 0, total = 0;

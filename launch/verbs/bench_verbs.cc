@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <optional>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -12,6 +13,7 @@
 #include "core/base/status.h"
 #include "core/base/thread_pool.h"
 #include "core/exec/cuda_device.h"
+#include "core/exec/gpu_meter.h"
 #include "core/kernels/gemm.h"
 #include "launch/config/load_config.h"
 #include "launch/job/back_end.h"
@@ -71,11 +73,43 @@ double PeakFlops(const std::string& device) {
   return 0;
 }
 
+// Of the timed steps, by NVML; 0 where that cannot say.
+struct Power {
+  double watts = 0, limit_watts = 0, megahertz = 0;  // mean; the driver's limit; the clock right after the last step
+};
+
+class PowerWatch {
+ public:
+  explicit PowerWatch(Device& device) {
+    auto* gpu = dynamic_cast<CudaDevice*>(&device);
+    absl::StatusOr<GpuMeter> meter = gpu == nullptr ? absl::NotFoundError("no GPU") : GpuMeter::Open(gpu->bus_id());
+    if (meter.ok()) meter_ = *std::move(meter);
+  }
+  void Begin() { begin_ = Now(); }
+  Power End() const {
+    if (!meter_) return {};
+    const Reading end = Now();
+    return {(end.joules - begin_.joules) / std::chrono::duration<double>(end.at - begin_.at).count(),
+            meter_->LimitInWatts().value_or(0), meter_->Megahertz().value_or(0)};
+  }
+
+ private:
+  struct Reading {
+    std::chrono::steady_clock::time_point at;
+    double joules = 0;
+  };
+  Reading Now() const { return {std::chrono::steady_clock::now(), meter_ ? meter_->Joules().value_or(0) : 0}; }
+
+  std::optional<GpuMeter> meter_;
+  Reading begin_;
+};
+
 struct Measured {
   std::vector<double> seconds;
   double first_loss = 0, last_loss = 0;
   int64_t device_bytes = 0;  // in use on the GPU, by the driver
   std::string device = "cpu";
+  Power power;                        // of the GPU of rank 0
   std::string kernel_choices;         // CudaDevice's
   double one_rank = 0;                // tokens a second of one rank, for the scaling; 0: not asked for
   std::vector<StepProfile> profiles;  // of several steps
@@ -217,8 +251,10 @@ class Bench {
     const std::shared_ptr<const Plan> borrowed(std::shared_ptr<void>(), &plan);  // the profile points into it
     ASSIGN_OR_RETURN(const auto runner, RankRunner::Create(job, borrowed, world, device, &pool));
     RETURN_IF_ERROR(runner->InitParameters(static_cast<uint64_t>(job.config.run.seed)));
+    PowerWatch power(device);
     int64_t step = 1;
     for (; step <= options_.steps + kWarmup; ++step) {
+      if (step == kWarmup + 1) power.Begin();
       const auto start = std::chrono::steady_clock::now();
       ASSIGN_OR_RETURN(const StepReport report, runner->TrainStep(step, (step - 1) * runner->rows_per_step(), rows));
       if (world.rank() != 0) continue;
@@ -227,6 +263,7 @@ class Bench {
       if (step == 1) m.first_loss = report.loss;
       m.last_loss = report.loss;
     }
+    if (world.rank() == 0) m.power = power.End();
     for (StepProfile& profile : m.profiles) {  // in it, a place of this rank's own
       ASSIGN_OR_RETURN(profile[world.rank()], runner->ProfileStep(step, (step - 1) * runner->rows_per_step(), rows));
       ++step;
@@ -284,6 +321,10 @@ class Bench {
     }
     absl::StrAppendFormat(&text, "\"exposed_communication_s\": %.6f, \"idle_s\": %.6f, ",
                           ExposedSeconds(m.profiles.back()[0]), std::max(0.0, median - busy));
+    if (m.power.watts > 0) {
+      absl::StrAppendFormat(&text, "\"watts\": %.1f, \"power_limit_watts\": %.0f, \"sm_mhz\": %.0f, ", m.power.watts,
+                            m.power.limit_watts, m.power.megahertz);
+    }
     if (m.one_rank > 0) {
       absl::StrAppendFormat(&text, "\"one_rank_tokens_per_s\": %.1f, \"scaling\": %.4f, ", m.one_rank,
                             tokens / median / (job.ranks * m.one_rank));

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include "core/exec/gpu_meter.h"
 #include "tests/testing/gpu.h"
 
 namespace strata::testing {
@@ -36,6 +37,17 @@ TEST(CudaDevice, CopiesFillsAndReports) {
   ASSERT_TRUE((*device)->Drain().ok());
   std::fill_n(expected.begin(), 100, uint8_t{7});
   EXPECT_EQ(seen, expected);
+}
+
+TEST(CudaDevice, IsMeteredByItsBusId) {
+  STRATA_NEEDS_GPU();
+  auto device = CudaDevice::Open(0);
+  ASSERT_TRUE(device.ok()) << device.status();
+  const absl::StatusOr<GpuMeter> meter = GpuMeter::Open((*device)->bus_id());
+  if (!meter.ok()) GTEST_SKIP() << meter.status();
+  EXPECT_GT(meter->Joules().value_or(0), 0);
+  EXPECT_GT(meter->Megahertz().value_or(0), 100);
+  EXPECT_GT(meter->LimitInWatts().value_or(0), 50);
 }
 
 TEST(CudaDevice, OutOfMemoryNamesTheNeed) {
