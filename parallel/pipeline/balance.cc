@@ -16,6 +16,9 @@ namespace {
 // and with whole blocks stages have the same buckets, plans and kernels.
 constexpr double kWorthACut = 0.005;
 
+// That may be simulated to look for a better layout: half a second of it.
+constexpr int64_t kMostActions = 16'000'000;
+
 // Items, whose sums are prefix[i], in order, in `stages` runs.
 struct Runs {
   std::vector<int> begins;  // item that a run begins with
@@ -101,6 +104,40 @@ absl::StatusOr<double> StepOf(const StageLayout& layout, const ModelCosts& costs
   return step.makespan();
 }
 
+// A layout and how long its step takes.
+struct Timed {
+  StageLayout layout;
+  double step = 0;
+};
+
+// `layout` with the end of stage `s` moved, if no stage but the first and the last is empty then.
+std::optional<StageLayout> Moved(StageLayout layout, int s, int parts) {
+  StageLayout::Parts &here = layout.stages[s], &next = layout.stages[s + 1];
+  next.first = here.end += parts;
+  if (here.end - here.first < (s == 0 ? 0 : 1)) return std::nullopt;
+  if (next.end - next.first < (s + 2 == layout.num_stages() ? 0 : 1)) return std::nullopt;
+  return layout;
+}
+
+// Moves one end of a stage after the other, by parts up to a block, as long as the step gains.
+absl::Status Climb(const ModelCosts& costs, const Schedule& schedule, Timed& at) {
+  int64_t actions = 0, left = kMostActions;
+  for (const std::vector<Action>& rank : schedule.compute) actions += std::ssize(rank);
+  for (int s = 0, still = 0; still + 1 < schedule.stages(); s = (s + 1) % (schedule.stages() - 1)) {
+    ++still;
+    for (int parts = -costs.parts_per_block; parts <= costs.parts_per_block; ++parts) {
+      std::optional<StageLayout> moved = Moved(at.layout, s, parts);
+      if (parts == 0 || !moved) continue;
+      if ((left -= actions) < 0) return absl::OkStatus();
+      ASSIGN_OR_RETURN(const double step, StepOf(*moved, costs, schedule));
+      if (step * (1 + kWorthACut) >= at.step) continue;
+      at = {*std::move(moved), step};
+      still = 0;
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<StageLayout> BalancedLayout(const ModelCosts& costs, int num_stages) {
@@ -119,19 +156,17 @@ absl::StatusOr<StageLayout> FastestLayout(const ModelCosts& costs, const Schedul
     Prefer prefer;
   };
   const Try tries[] = {{costs.parts_per_block, Prefer::kEven}, {1, Prefer::kFewCuts}, {1, Prefer::kEven}};
-  std::optional<StageLayout> best;
-  double step = 0;
+  std::optional<Timed> best;
   for (const auto& [unit, prefer] : tries) {
     const std::optional<Runs> runs = BestRuns(costs, unit, stages, prefer);
     if (!runs) continue;
-    StageLayout layout = LayoutOf(*runs, unit, costs);
-    ASSIGN_OR_RETURN(const double took, StepOf(layout, costs, schedule));
-    if (best && took * (1 + kWorthACut) >= step) continue;
-    best = std::move(layout);
-    step = took;
+    Timed t{LayoutOf(*runs, unit, costs)};
+    ASSIGN_OR_RETURN(t.step, StepOf(t.layout, costs, schedule));
+    if (!best || t.step * (1 + kWorthACut) < best->step) best = std::move(t);
   }
   if (!best) return TooManyStages(costs, stages);
-  return *std::move(best);
+  RETURN_IF_ERROR(Climb(costs, schedule, *best));
+  return best->layout;
 }
 
 StageDurations ModelledDurations(const StageLayout& layout, const ModelCosts& costs) {

@@ -14,8 +14,10 @@ namespace strata {
 // stages than parts of blocks + 2.
 absl::StatusOr<StageLayout> BalancedLayout(const ModelCosts& costs, int num_stages);
 
-// Of several layouts with fast stages that with which the schedule's simulated step is shortest. Stages that one rank has in turn
-// need not be alike, so the slowest stage alone does not tell. Errors: as above, and those of Simulate.
+// The layout with which the schedule's simulated step is shortest, of whole blocks, of few cut blocks, and of even stages, and
+// from there on by moving the end of one stage at a time. Stages that one rank has in turn need not be alike, so the slowest
+// stage alone does not tell. Looks no further for what gains less than 0.5%, and not longer than about a second. Errors: as
+// above, and those of Simulate.
 absl::StatusOr<StageLayout> FastestLayout(const ModelCosts& costs, const Schedule& schedule);
 
 // In the unit of the costs, of which backward takes twice as many as forward; in the head too, though it is there in F. Transfers

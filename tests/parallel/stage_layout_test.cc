@@ -169,6 +169,8 @@ TEST(FastestLayouts, CutBlocksWhereTheStepGains) {
   }
   // The stages of a rank make up for each other: 75.3 and 76.4 ms.
   EXPECT_EQ(fastest("zbv", 2, 2, llama_3b), "E,0-7a | 7b-14 | 15-22 | 23-27,H");
+  // The slowest stage is fastest with E,0-7 | 8-15 | 16-23 | 24-27,H, the step with more in the last stage's rank.
+  EXPECT_EQ(fastest("zbv", 2, 2, Uniform(1.29, 1.93, 28, 10.07)), "E,0-8a | 8b-15 | 16-23 | 24-27,H");
   EXPECT_EQ(fastest("interleaved", 2, 2, Uniform(2.0, 2.9, 28, 0)), "E,0-6 | 7-13 | 14-20 | 21-27,H");
   EXPECT_THAT(fastest("1f1b", 8, 1, Uniform(1, 1, 2, 1)), HasSubstr("8 stages are more than the 6 parts of the model"));
 }
