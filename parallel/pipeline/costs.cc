@@ -33,10 +33,9 @@ ModelCosts CostsOf(const Graph& train) {
     if (parts[i].kind == ModelPart::kEmbedding) costs.embedding += work;
     if (parts[i].kind == ModelPart::kHead) costs.head += work;
     if (parts[i].kind != ModelPart::kBlock) continue;
-    const auto at = static_cast<size_t>(parts[i].block * costs.parts_per_block + parts[i].part);
-    const size_t whole = static_cast<size_t>(parts[i].block + 1) * costs.parts_per_block;
-    costs.parts.resize(std::max(costs.parts.size(), whole));
-    costs.parts[at] += work;
+    const size_t block = parts[i].block, per_block = costs.parts_per_block;
+    costs.parts.resize(std::max(costs.parts.size(), (block + 1) * per_block));
+    costs.parts[block * per_block + parts[i].part] += work;
   }
   return costs;
 }

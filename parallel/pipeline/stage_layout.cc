@@ -141,9 +141,9 @@ std::string ToString(const StageLayout& layout) {
   for (int s = 0; s < layout.num_stages(); ++s) {
     std::vector<std::string> items;
     const StageLayout::Parts& range = layout.stages[s];
-    if (s == 0) items.push_back("E");
+    if (s == 0) items.emplace_back("E");
     if (range.end > range.first) items.push_back(RangeName(range, layout.parts_per_block));
-    if (s + 1 == layout.num_stages()) items.push_back("H");
+    if (s + 1 == layout.num_stages()) items.emplace_back("H");
     texts.push_back(absl::StrJoin(items, ","));
   }
   return absl::StrJoin(texts, " | ");

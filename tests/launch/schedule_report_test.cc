@@ -68,6 +68,25 @@ TEST(ScheduleReport, EverySchedule) {
   EXPECT_EQ(ScheduleSections(*rows).size(), rows->size());
 }
 
+// Halves of a block take what the block takes, in the passes in which they do.
+TEST(ScheduleReport, ModelsPartsOfBlocks) {
+  const JobConfig config = Config(4, 8);
+  const auto stages = [&](const StageLayout& layout) { return ModelledStages(config, layout, 1e9); };
+  const auto blocks = stages({{{0, 1}, {1, 2}, {2, 4}}}), halves = stages({{{0, 2}, {2, 3}, {3, 8}}, 2});
+  const auto whole = stages({{{0, 2}, {2, 4}, {4, 8}}, 2});
+  const auto sum = [](const auto& s, auto field) { return s[0].*field + s[1].*field + s[2].*field; };
+  using Stage = StageDurations::Stage;
+  for (const auto field : {&Stage::forward, &Stage::input_grad, &Stage::weight_grad}) {
+    for (const int s : {0, 1, 2}) EXPECT_DOUBLE_EQ(whole[s].*field, blocks[s].*field) << s;
+    EXPECT_DOUBLE_EQ(sum(halves, field), sum(blocks, field));
+    EXPECT_GT(halves[1].*field, 0);
+    EXPECT_LT(halves[1].*field, blocks[1].*field);
+  }
+  const double feed_forward = blocks[1].weight_grad - halves[1].weight_grad;  // products alone, alike in all passes
+  EXPECT_NEAR(blocks[1].forward - halves[1].forward, feed_forward, 1e-9 * feed_forward);
+  EXPECT_GT(halves[1].forward, halves[1].weight_grad);  // of attention's half, scores too
+}
+
 TEST(ScheduleReport, SaysWhyNot) {
   const absl::StatusOr<std::vector<ScheduleRow>> rows = CompareSchedules(Config(6, 6), Query("all"), 1000);
   ASSERT_TRUE(rows.ok()) << rows.status();
