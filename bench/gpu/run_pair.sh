@@ -60,6 +60,10 @@ if has steps; then
   for schedule in 1f1b interleaved zb-h1 zbv; do
     SIMULATE=--simulate step 3B-pp2-$schedule $large batch.micro=1 batch.accumulate=16 parallel.pp=2 parallel.schedule="\"$schedule\""
   done
+  for cut in 15 16; do  # beside the block that auto cuts
+    step 3B-pp2-zb-h1-whole-$cut $large batch.micro=1 batch.accumulate=16 parallel.pp=2 parallel.schedule='"zb-h1"' \
+      parallel.stage_layout="\"E,0-$((cut - 1)) | $cut-27,H\""
+  done
 fi
 if has peers; then
   for keep in "" --keep; do

@@ -287,9 +287,9 @@ TEST(GpuPlan, HalvesOfABlockLaunchItsKernels) {
       JobConfig c = Sized(arch, stage > 0 ? 2 : 1, stage);
       c.model.layers = 3;
       c.parallel.pp = 2;
-      c.parallel.schedule = "zb-h1";
       c.batch = {.tokens = 64 * c.parallel.dp, .micro = 4, .accumulate = 2};
-      const auto steps = [&](const char* layout) {
+      const auto steps = [&](const char* schedule, const char* layout) {
+        c.parallel.schedule = schedule;
         c.parallel.stage_layout = layout;
         Counts counts;
         for (const int rank : {0, 1}) {
@@ -299,12 +299,13 @@ TEST(GpuPlan, HalvesOfABlockLaunchItsKernels) {
         }
         return counts;
       };
-      Counts want = steps("E,0-1 | 2,H");
+      Counts want = steps("zb-h1", "E,0-1 | 2,H");
       EXPECT_EQ(want["attention_packed"], 1);
       for (const char* of_bucket : {"pack", "accumulate", "collective"}) {
         if (stage > 0) want[of_bucket] *= 2;
       }
-      EXPECT_EQ(steps("E,0-1a | 1b-2,H"), want);
+      EXPECT_EQ(steps("zb-h1", "E,0-1a | 1b-2,H"), want);
+      EXPECT_EQ(steps("zbv", "E,0 | 1a | 1b | 2,H"), want);  // one rank has both
     }
   }
 }

@@ -102,6 +102,33 @@ TEST(CudaTrain, TwoGpus) {
   }
 }
 
+// A GPU a pipeline rank; block 1 whole, and its halves on two ranks, and in two stages of one.
+TEST(CudaTrain, PipelinesOnTwoGpus) {
+  STRATA_NEEDS_GPUS(2);
+  const struct {
+    const char *schedule, *stages;
+  } layouts[] = {{"1f1b", "E,0-1 | 2,H"}, {"zb-h1", "E,0-1a | 1b-2,H"}, {"zbv", "E,0 | 1a | 1b | 2,H"}};
+  for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kGpt2, ModelArch::kBert}) {
+    JobConfig one = GpuJobOf(arch, 4);
+    one.model.layers = 3;
+    const auto want = Measure(one);
+    ASSERT_TRUE(want.ok()) << want.status();
+    for (const auto& [schedule, stages] : layouts) {
+      for (const Transport transport : {Transport::kPeers, Transport::kNccl}) {
+        if (transport == Transport::kNccl && arch != ModelArch::kLlama) continue;
+        JobConfig c = one;
+        c.parallel.pp = 2;
+        c.parallel.schedule = schedule;
+        c.parallel.stage_layout = stages;
+        c.parallel.comm.transport = transport;
+        SCOPED_TRACE(absl::StrFormat("%s %s by %s", std::string(kModelArchNames[static_cast<int>(arch)]), schedule,
+                                     std::string(kTransportNames[static_cast<int>(transport)])));
+        ExpectAlike(c, *want, kJobTolerances, kQuick);
+      }
+    }
+  }
+}
+
 TEST(CudaTrain, PackedDocumentsOnTwoGpus) {
   STRATA_NEEDS_GPUS(2);
   JobConfig one = GpuJobOf(ModelArch::kLlama, 2);
