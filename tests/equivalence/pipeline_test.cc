@@ -1,7 +1,6 @@
 // float64: a pipeline equals the run on one rank after several steps: losses, gradient norms, evaluation and every
 // parameter; for every schedule, composed with other parallelism, and with everything that crosses stages.
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -15,7 +14,6 @@ namespace strata {
 namespace {
 
 using testing::DifferenceOf;
-using ::testing::HasSubstr;
 using testing::JobRun;
 using testing::kLayoutSteps;
 using testing::kLayoutTolerance;
