@@ -45,7 +45,7 @@ class LaunchTest : public ::testing::Test {
                                             config(),
                                             "--set=parallel.dp=2",
                                             "--set=parallel.tp=2",
-                                            "--set=guard.hang_timeout=1",
+                                            "--set=guard.hang_timeout=60",
                                             absl::StrFormat("--set=schedule.steps=%d", steps)};
     command.insert(command.end(), train.begin(), train.end());
     command.insert(command.end(), more.begin(), more.end());
@@ -133,7 +133,7 @@ TEST_F(LaunchTest, MistakesExit64) {
 }
 
 TEST_F(LaunchTest, AKilledRankIsTheCauseAndTheOthersAreFolded) {
-  Process launch(Command({}, 1'000'000, {"--set=checkpoint.every=3", "--set=guard.hang_timeout=60"}));
+  Process launch(Command({}, 1'000'000, {"--set=checkpoint.every=3"}));
   WaitForSteps(launch);
   WaitForCheckpoint();
   ::kill(Rank(2), SIGKILL);
@@ -149,7 +149,7 @@ TEST_F(LaunchTest, AKilledRankIsTheCauseAndTheOthersAreFolded) {
 TEST_F(LaunchTest, RanksSeeThatOneIsGone) {
   const std::string logs = run_.out() + "/logs";
   std::filesystem::create_directories(logs);
-  std::vector<std::string> command = Command({}, 1'000'000, {"--set=guard.hang_timeout=60"});
+  std::vector<std::string> command = Command({}, 1'000'000);
   command.erase(command.begin(), command.begin() + 3);  // what follows "launch --"
   const std::vector<std::string> mpirun = {"mpirun", "-n", "4", STRATA_BINARY, "launch-rank", "--log-dir", logs, "--"};
   command.insert(command.begin(), mpirun.begin(), mpirun.end());
@@ -169,7 +169,7 @@ TEST_F(LaunchTest, RanksSeeThatOneIsGone) {
 }
 
 TEST_F(LaunchTest, AHungRankEndsTheJobWithinItsDeadline) {
-  Process launch(Command({"--show", "failed"}, 1'000'000));
+  Process launch(Command({"--show", "failed"}, 1'000'000, {"--set=guard.hang_timeout=2"}));
   WaitForSteps([&] { return Log(0); });
   const pid_t stopped = Rank(2);
   ::kill(stopped, SIGSTOP);
@@ -178,7 +178,7 @@ TEST_F(LaunchTest, AHungRankEndsTheJobWithinItsDeadline) {
   EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(15));
   EXPECT_THAT(launch.Output(), ContainsRegex("rank [013] failed first: gave up waiting \\(exit code 124\\)"));
   EXPECT_THAT(launch.Output(),
-              ContainsRegex("communicator [a-z]+, call [0-9]+, [a-z-]+.*: rank 2 did not arrive within 1000 ms"));
+              ContainsRegex("communicator [a-z]+, call [0-9]+, [a-z-]+.*: rank 2 did not arrive within 2000 ms"));
   EXPECT_THAT(launch.Output(), ContainsRegex("; rank 2 has (issued [0-9]+ calls? of [a-z]+, and has )?been [a-z].* for "
                                              "[0-9.]+ s; its process [0-9]+ is stopped"));
   EXPECT_THAT(launch.Output(), HasSubstr("rank 2: stopped with them"));
@@ -198,7 +198,7 @@ TEST_F(LaunchTest, AnInterruptSavesAndExits75) {
 }
 
 TEST_F(LaunchTest, RanksThatDoNotEndInTimeAreKilled) {
-  Process launch(Command({"--grace", "1"}, 1'000'000, {"--set=guard.hang_timeout=60"}));
+  Process launch(Command({"--grace", "1"}, 1'000'000));
   WaitForSteps(launch);
   ::kill(Rank(1), SIGSTOP);
   ::kill(launch.pid(), SIGTERM);
@@ -207,7 +207,7 @@ TEST_F(LaunchTest, RanksThatDoNotEndInTimeAreKilled) {
 }
 
 TEST_F(LaunchTest, NothingOutlivesAKilledLauncher) {
-  Process launch(Command({}, 1'000'000, {"--set=guard.hang_timeout=60"}));
+  Process launch(Command({}, 1'000'000));
   WaitForSteps(launch);
   ::kill(launch.pid(), SIGKILL);
   EXPECT_EQ(launch.Wait(), 128 + SIGKILL);
