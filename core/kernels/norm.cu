@@ -1,4 +1,4 @@
-// rms_norm, layer_norm and their gradients, fused (core/ops/fused.h, fused_norm.h) or one by one. Rows that fit in registers and are made
+// rms_norm, layer_norm and their gradients, fused (core/ops/fused.h) or one by one. Rows that fit in registers and are made
 // of 16-byte vectors: norm_rows.cuh, and on Hopper norm_staged.cuh but for short ones. Others: a block a row, which is read again
 // for each sum.
 #include "core/kernels/cost.h"

@@ -9,7 +9,6 @@
 #include "core/ops/cross_entropy.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/embedding.h"
-#include "core/ops/fused_norm.h"
 #include "core/ops/infer.h"
 #include "core/ops/layer_norm.h"
 #include "core/ops/linear.h"

@@ -117,6 +117,14 @@ NormGrads RmsNormBwd(GraphBuilder& g, Value dy_BSE, Value x_BSE, Value w_E, Valu
                      SourceLoc loc = SourceLoc::Here());
 NormGrads LayerNormBwd(GraphBuilder& g, Value dy_BSE, Value x_BSE, Value w_E, Value mean_BS1, Value rstd_BS1,
                        Value r_BSE, SourceLoc loc = SourceLoc::Here());
+// And the sum of its dx over all dims but the last in the accumulator dtype: the gradient of a bias that was added to x (BiasGrad of
+// dx; kernels may add dx before it is rounded).
+struct NormGradsAndSum {
+  NormGrads norm;
+  Value dx_sum_E;
+};
+NormGradsAndSum LayerNormBwdSum(GraphBuilder& g, Value dy_BSE, Value x_BSE, Value w_E, Value mean_BS1, Value rstd_BS1,
+                                Value r_BSE, SourceLoc loc = SourceLoc::Here());
 
 // sum weights * nll(z, targets) over a whole vocabulary (core/ops/cross_entropy.h): loss [] in the accumulator dtype, and
 // with `seed` its gradient like z, times seed, which may be computed in z's storage.

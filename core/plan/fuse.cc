@@ -7,7 +7,6 @@
 #include "core/graph/op.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/fused.h"
-#include "core/ops/fused_norm.h"
 #include "core/plan/fuse_steps.h"
 #include "core/plan/rewrite.h"
 

@@ -80,10 +80,9 @@ struct Power {
 
 class PowerWatch {
  public:
-  explicit PowerWatch(Device& device) {
-    auto* gpu = dynamic_cast<CudaDevice*>(&device);
-    absl::StatusOr<GpuMeter> meter = gpu == nullptr ? absl::NotFoundError("no GPU") : GpuMeter::Open(gpu->bus_id());
-    if (meter.ok()) meter_ = *std::move(meter);
+  explicit PowerWatch(const CudaDevice* gpu) {  // null: says nothing
+    if (gpu == nullptr) return;
+    if (absl::StatusOr<GpuMeter> meter = GpuMeter::Open(gpu->bus_id()); meter.ok()) meter_ = *std::move(meter);
   }
   void Begin() { begin_ = Now(); }
   Power End() const {
@@ -251,7 +250,8 @@ class Bench {
     const std::shared_ptr<const Plan> borrowed(std::shared_ptr<void>(), &plan);  // the profile points into it
     ASSIGN_OR_RETURN(const auto runner, RankRunner::Create(job, borrowed, world, device, &pool));
     RETURN_IF_ERROR(runner->InitParameters(static_cast<uint64_t>(job.config.run.seed)));
-    PowerWatch power(device);
+    const auto* const gpu = world.rank() == 0 ? dynamic_cast<const CudaDevice*>(&device) : nullptr;
+    PowerWatch power(gpu);
     int64_t step = 1;
     for (; step <= options_.steps + kWarmup; ++step) {
       if (step == kWarmup + 1) power.Begin();
@@ -268,12 +268,10 @@ class Bench {
       ASSIGN_OR_RETURN(profile[world.rank()], runner->ProfileStep(step, (step - 1) * runner->rows_per_step(), rows));
       ++step;
     }
-    if (world.rank() == 0) {
-      if (auto* gpu = dynamic_cast<CudaDevice*>(&device)) {
-        m.device = gpu->description();
-        m.kernel_choices = gpu->kernel_choices();
-        m.device_bytes = gpu->used_bytes();
-      }
+    if (gpu != nullptr) {
+      m.device = gpu->description();
+      m.kernel_choices = gpu->kernel_choices();
+      m.device_bytes = gpu->used_bytes();
     }
     return runner->Close();
   }

@@ -11,8 +11,8 @@
 namespace strata {
 
 struct StageLayout {
-  struct
-      Parts {  // [first, end): part p of block b is b * parts_per_block + p. May be empty in the first and last stage
+  // [first, end): part p of block b is b * parts_per_block + p. May be empty in the first and last stage.
+  struct Parts {
     int first = 0, end = 0;
     bool operator==(const Parts&) const = default;
   };
