@@ -54,8 +54,8 @@ TEST(GpuMemory, NothingIsAllocatedAfterTheFirstStep) {
                        RankRunner::Create(*job, std::make_shared<const Plan>(plans->front()), world, *device, &pool));
       RETURN_IF_ERROR(runner->InitParameters(1));
       const TableRows rows(c.model.vocab, 3);
-      for (int64_t step = 1; step <= 6;
-           ++step) {  // segments are captured at their second run, replayed from the third on
+      // Segments are captured at their second run, replayed from the third on.
+      for (int64_t step = 1; step <= 6; ++step) {
         RETURN_IF_ERROR(runner->TrainStep(step, (step - 1) * runner->rows_per_step(), rows).status());
         used.push_back(device->used_bytes());
       }

@@ -1,4 +1,4 @@
-#include "core/ops/fused_norm.h"
+#include "core/ops/fused.h"
 #include "core/ops/layer_norm.h"
 #include "core/ops/rms_norm.h"
 #include "tests/testing/gpu.h"
@@ -20,6 +20,10 @@ const GraphFn kGradientsAndSum = [](GraphBuilder& g, const Values& in) {  // x, 
 struct Sizes {
   int64_t b, s, e;
 };
+std::vector<Tensor> LayerNormOperands(const Sizes& z) {  // x, w, b, dy, r
+  const Shape x{z.b, z.s, z.e}, w{z.e};
+  return {Random(x, 1), Random(w, 2), Random(w, 5), Random(x, 3), Random(x, 4)};
+}
 // One of each spread of a row over threads, in f32 or bf16, with rows for several rounds; rows of odd length, rows that end within a
 // warp's vectors, and rows that are too long for registers.
 constexpr Sizes kAllSizes[] = {{2, 9, 7},      {3, 11, 8},   {10, 900, 32}, {5, 300, 96}, {2, 150, 768}, {2, 13, 1024},
@@ -98,9 +102,9 @@ TEST(CudaRmsNorm, OfEveryHead) {
 
 TEST(CudaLayerNorm, ForwardAndGradients) {
   STRATA_NEEDS_GPU();
-  for (const auto& [b, s, e] : kSizes) {
-    const Tensor x = Random({b, s, e}, 1), w = Random({e}, 2), bias = Random({e}, 5), dy = Random({b, s, e}, 3),
-                 r = Random({b, s, e}, 4);
+  for (const Sizes& z : kSizes) {
+    const std::vector<Tensor> in = LayerNormOperands(z);
+    const Tensor &x = in[0], &w = in[1], &bias = in[2], &dy = in[3];
     SCOPED_TRACE(ToString(x.shape));
     ExpectGpuClose(
         [](GraphBuilder& g, const Values& in) {
@@ -122,8 +126,8 @@ TEST(CudaLayerNorm, ForwardAndGradients) {
             const NormGrads d = LayerNormBwd(g, in[3], in[0], in[1], {y.node, 1}, {y.node, 2}, in[4]);
             return Values{d.dx_BSE, d.dw_E, d.db_E};
           },
-          {x, w, bias, dy, r}, {.in_place = in_place});
-      ExpectGpuClose(kGradientsAndSum, {x, w, bias, dy, r}, {.in_place = in_place});
+          in, {.in_place = in_place});
+      ExpectGpuClose(kGradientsAndSum, in, {.in_place = in_place});
     }
   }
 }
@@ -131,18 +135,17 @@ TEST(CudaLayerNorm, ForwardAndGradients) {
 TEST(CudaLayerNorm, ManyRows) {
   STRATA_NEEDS_GPU();
   if (SmallShapes()) GTEST_SKIP() << "long under a sanitizer";
-  for (const auto& [b, s, e] : kManyRows) {
-    const Tensor x = Random({b, s, e}, 1), w = Random({e}, 2), bias = Random({e}, 5), dy = Random({b, s, e}, 3),
-                 r = Random({b, s, e}, 4);
-    SCOPED_TRACE(ToString(x.shape));
+  for (const Sizes& z : kManyRows) {
+    const std::vector<Tensor> in = LayerNormOperands(z);
+    SCOPED_TRACE(ToString(in[0].shape));
     ExpectGpuClose(
         [](GraphBuilder& g, const Values& in) {
           const Value y = LayerNorm(g, in[0], in[1], in[2], kEps);
           const NormGrads d = LayerNormBwd(g, in[3], in[0], in[1], {y.node, 1}, {y.node, 2}, in[4]);
           return Values{y, {y.node, 1}, {y.node, 2}, d.dx_BSE, d.dw_E, d.db_E};
         },
-        {x, w, bias, dy, r}, {.in_place = true});
-    ExpectGpuClose(kGradientsAndSum, {x, w, bias, dy, r}, {.in_place = true});
+        in, {.in_place = true});
+    ExpectGpuClose(kGradientsAndSum, in, {.in_place = true});
   }
 }
 
