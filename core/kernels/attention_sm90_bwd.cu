@@ -67,23 +67,8 @@ __device__ __forceinline__ void FetchBackward(const BackwardArgs& a, const Work&
     LoadBoxes<Z::kM, Z::kBoxes>(to, map, &full, head, m * Z::kM, w.b);
     LoadBytes(to_row, row + (int64_t{w.b} * a.hq + head) * a.padded + m * Z::kM, Z::kM * 4, &full);
   };
-  Ring<Z::kQStages> qs;
-  Ring<Z::kDoStages> dos;
   load_own(sh.k, k, sh.k_full);
-  bool own = true;
-  for (int head = w.kv * a.group; head < (w.kv + 1) * a.group; ++head) {
-    for (int m = w.first; m < w.end; ++m) {
-      Wait(&sh.q_empty[qs.slot], qs.parity ^ 1);
-      load(sh.q[qs.slot], q, sh.lse2[qs.slot], a.lse2, sh.q_full[qs.slot], head, m);
-      qs.Next();
-      if (own) load_own(sh.v, v, sh.v_full);
-      own = false;
-      Wait(&sh.do_empty[dos.slot], dos.parity ^ 1);
-      load(sh.d_o[dos.slot], d_o, sh.delta[dos.slot], a.delta, sh.do_full[dos.slot], head, m);
-      dos.Next();
-    }
-  }
-  FetchKeyAngles<Z>(a, w.b, w.k0, sh, qs, dos);
+  FetchTiles<Z>(a, w, sh, q, d_o, load, [&] { load_own(sh.v, v, sh.v_full); });
 }
 
 template <typename Z>

@@ -61,30 +61,15 @@ __device__ __forceinline__ void Fetch(const BackwardArgs& a, const Work& w, Z::S
     LoadBoxToAll(to + rank * (kHalfBytes / 2), map, &full, rank * kBoxColumns, head, m * Z::kM, w.b, kBoth);
     LoadBytes(to_row, row + (int64_t{w.b} * a.hq + head) * a.padded + m * Z::kM, Z::kM * 4, &full);
   };
-  Ring<Z::kQStages> qs;
-  Ring<Z::kDoStages> dos;
   ArriveExpecting(&sh.k_full, sizeof(sh.k));
 #pragma unroll
   for (int x = 0; x < Z::kBoxes; ++x) {
     LoadBoxToAll(sh.k[rank] + x * kKeys * kBoxColumns, k, &sh.k_full, x * kBoxColumns, w.kv, w.k0, w.b, kBoth);
   }
-  bool own = true;
-  for (int head = w.kv * a.group; head < (w.kv + 1) * a.group; ++head) {
-    for (int m = w.first; m < w.end; ++m) {
-      Wait(&sh.q_empty[qs.slot], qs.parity ^ 1);
-      load(sh.q[qs.slot], q, sh.lse2[qs.slot], a.lse2, sh.q_full[qs.slot], head, m);
-      qs.Next();
-      if (own) {
-        ArriveExpecting(&sh.v_full, sizeof(sh.v));
-        LoadBoxes<kKeys, Z::kBoxes>(sh.v, v, &sh.v_full, w.kv, w.k0, w.b);
-      }
-      own = false;
-      Wait(&sh.do_empty[dos.slot], dos.parity ^ 1);
-      load(sh.d_o[dos.slot], d_o, sh.delta[dos.slot], a.delta, sh.do_full[dos.slot], head, m);
-      dos.Next();
-    }
-  }
-  FetchKeyAngles<Z>(a, w.b, w.k0, sh, qs, dos);
+  FetchTiles<Z>(a, w, sh, q, d_o, load, [&] {
+    ArriveExpecting(&sh.v_full, sizeof(sh.v));
+    LoadBoxes<kKeys, Z::kBoxes>(sh.v, v, &sh.v_full, w.kv, w.k0, w.b);
+  });
 }
 
 // Copies ds of the tiles whose dq is the other block's turn to it.

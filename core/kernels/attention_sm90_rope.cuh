@@ -70,4 +70,28 @@ __device__ __forceinline__ void TurnKeys(const BackwardArgs& a, int k0, int grou
   TurnRows<Z::kD>(dk, [&](int j, int r) { return LoadShared(from + j * 1024 + r * 512); });
 }
 
+// What a block fetches tile by tile: load(to, map, to_row, row, full, head, m) of q and do with their rows' lse2 and delta, for every
+// query head of its kv head; v by own_v() once q of the first tile is on its way, and dk's angles at the end.
+template <typename Z, typename Work, typename Load, typename LoadOwn>
+__device__ __forceinline__ void FetchTiles(const BackwardArgs& a, const Work& w, typename Z::Shared& sh,
+                                           const CUtensorMap& q, const CUtensorMap& d_o, const Load& load,
+                                           const LoadOwn& own_v) {
+  Ring<Z::kQStages> qs;
+  Ring<Z::kDoStages> dos;
+  bool own = true;
+  for (int head = w.kv * a.group; head < (w.kv + 1) * a.group; ++head) {
+    for (int m = w.first; m < w.end; ++m) {
+      Wait(&sh.q_empty[qs.slot], qs.parity ^ 1);
+      load(sh.q[qs.slot], q, sh.lse2[qs.slot], a.lse2, sh.q_full[qs.slot], head, m);
+      qs.Next();
+      if (own) own_v();
+      own = false;
+      Wait(&sh.do_empty[dos.slot], dos.parity ^ 1);
+      load(sh.d_o[dos.slot], d_o, sh.delta[dos.slot], a.delta, sh.do_full[dos.slot], head, m);
+      dos.Next();
+    }
+  }
+  FetchKeyAngles<Z>(a, w.b, w.k0, sh, qs, dos);
+}
+
 }  // namespace strata::sm90
