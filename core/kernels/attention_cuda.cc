@@ -15,7 +15,7 @@
 #include "core/kernels/cost.h"
 #include "core/kernels/cuda_kernels.h"
 #include "core/kernels/gemm_cuda.h"
-#include "core/kernels/in_turn_cuda.h"
+#include "core/kernels/timing_cuda.h"
 #include "core/ops/fused.h"
 
 namespace strata {
@@ -238,11 +238,11 @@ struct AttentionKernel {
     size_t best = 0;
     std::string why;
     if (candidates.size() > 1) {
-      std::vector<std::function<absl::Status()>> launches;
+      Launches launches;
       for (const Candidate& x : candidates) {
         launches.emplace_back([&] { return x.by == By::kOurs ? RunOwn(c, a) : RunCudnn(plans, shape, c, a); });
       }
-      ASSIGN_OR_RETURN(const std::vector<double> seconds, InTurn(StreamOf(a), launches));
+      ASSIGN_OR_RETURN(const std::vector<double> seconds, Alone(StreamOf(a), launches));
       best = std::min_element(seconds.begin(), seconds.end()) - seconds.begin();
       for (size_t i = 0; i < seconds.size(); ++i) {
         why += absl::StrFormat("%s %s %.3f ms", i == 0 ? ":" : ",", candidates[i].name, seconds[i] * 1e3);

@@ -6,21 +6,13 @@
 #include "absl/strings/str_format.h"
 #include "core/kernels/gemm_plan.h"
 #include "core/kernels/gemm_sm90.h"
-#include "core/kernels/in_turn_cuda.h"
+#include "core/kernels/timing_cuda.h"
 
 namespace strata {
 namespace {
 
-// A cool chip, where energy does not count, chooses the finalists of either kind, not between the kinds.
-constexpr int kCandidates = 64, kFinalists = 6;
-
-// What ours count for beside others, which are timed in turn with it and let the chip rest or not. With GELU they work more for a byte, and in a
-// step, where nothing rests, they take 14 and 17% longer than in turn (GPT-2, H100: 0.583 -> 0.662 ms, 0.724 -> 0.844), others 3%.
-double InStep(const GemmShape& s, double seconds) {
-  const bool gelu =
-      s.fusion == GemmFusion::kGelu || s.fusion == GemmFusion::kGeluDx || s.fusion == GemmFusion::kGeluDxSums;
-  return gelu ? 1.15 * seconds : seconds;
-}
+// A cool chip, where energy does not count, proposes finalists of either kind; in turn they are reduced to those that are timed alone.
+constexpr int kCandidates = 64, kFinalists = 6, kTimedAlone = 2;
 
 }  // namespace
 
@@ -93,26 +85,30 @@ absl::Status GemmPlans::Choose(const GemmShape& s, Plan& plan, const Operands& o
   if (own_->Runs(s, o)) {
     for (const Sm90Config& config : own_->Configs(s)) propose({config, {}});
   }
-  std::sort(candidates.begin(), candidates.end(),
-            [](const Candidate& x, const Candidate& y) { return x.seconds < y.seconds; });
-  int kept[] = {0, 0};
-  std::erase_if(candidates, [&](const Candidate& c) { return kept[c.own.has_value()]++ >= kFinalists; });
-  std::vector<std::function<absl::Status()>> launches;
-  for (const Candidate& c : candidates) launches.emplace_back([&launch, &c] { return launch(c); });
-  ASSIGN_OR_RETURN(const std::vector<double> seconds, InTurn(o.stream, launches));
-  for (size_t i = 0; i < candidates.size(); ++i) candidates[i].seconds = seconds[i];
-  const Candidate *own = nullptr, *theirs = nullptr;
+  const auto keep = [&](int of_each_kind) {
+    std::sort(candidates.begin(), candidates.end(),
+              [](const Candidate& x, const Candidate& y) { return x.seconds < y.seconds; });
+    int kept[] = {0, 0};
+    std::erase_if(candidates, [&](const Candidate& c) { return kept[c.own.has_value()]++ >= of_each_kind; });
+  };
+  const auto time = [&](auto& method) -> absl::Status {
+    Launches launches;
+    for (const Candidate& c : candidates) launches.emplace_back([&launch, &c] { return launch(c); });
+    ASSIGN_OR_RETURN(const std::vector<double> seconds, method(o.stream, launches));
+    for (size_t i = 0; i < candidates.size(); ++i) candidates[i].seconds = seconds[i];
+    return absl::OkStatus();
+  };
+  keep(kFinalists);
+  RETURN_IF_ERROR(time(InTurn));
+  keep(kTimedAlone);
+  RETURN_IF_ERROR(time(Alone));
+  keep(1);
+  plan.algorithm = candidates.front().algorithm;
+  plan.own = candidates.front().own;
   for (const Candidate& c : candidates) {
-    const Candidate*& best = c.own ? own : theirs;
-    if (best == nullptr || c.seconds < best->seconds) best = &c;
+    absl::StrAppendFormat(&plan.why, "; %s %.3f ms", c.own ? "ours (" + c.own->Name() + ")" : "cuBLASLt",
+                          1e3 * c.seconds);
   }
-  const Candidate& best =
-      own != nullptr && (theirs == nullptr || InStep(s, own->seconds) < theirs->seconds) ? *own : *theirs;
-  plan.algorithm = best.algorithm;
-  plan.own = best.own;
-  plan.why =
-      absl::StrCat(own == nullptr ? "" : absl::StrFormat("; ours (%s) %.3f ms", own->own->Name(), 1e3 * own->seconds),
-                   theirs == nullptr ? "" : absl::StrFormat("; cuBLASLt %.3f ms", 1e3 * theirs->seconds));
   return absl::OkStatus();
 }
 
@@ -141,19 +137,20 @@ absl::Status GemmPlans::ChooseOwn(const GemmShape& shape, const Operands& o,
   }
   RETURN_IF_ERROR(FillOperands(shape, o));
   const std::vector<Sm90Config> configs = own_->Configs(shape);
-  std::vector<std::function<absl::Status()>> launches = {apart};
+  Launches launches;
   for (const Sm90Config& config : configs) {
     launches.emplace_back([&, config] { return own_->Run(shape, o, config); });
   }
-  ASSIGN_OR_RETURN(const std::vector<double> seconds, InTurn(o.stream, launches));
-  const size_t one = std::min_element(seconds.begin() + 1, seconds.end()) - seconds.begin();
-  std::string why = absl::StrFormat("; one kernel %.3f ms; two %.3f ms", 1e3 * seconds[one], 1e3 * seconds[0]);
-  if (seconds[0] <= InStep(shape, seconds[one])) {
+  ASSIGN_OR_RETURN(const std::vector<double> in_turn, InTurn(o.stream, launches));
+  const size_t one = std::min_element(in_turn.begin(), in_turn.end()) - in_turn.begin();
+  ASSIGN_OR_RETURN(const std::vector<double> alone, Alone(o.stream, {apart, launches[one]}));
+  std::string why = absl::StrFormat("; one kernel %.3f ms; two %.3f ms", 1e3 * alone[1], 1e3 * alone[0]);
+  if (alone[0] <= alone[1]) {
     KeepApart(shape, std::move(why));
     return absl::OkStatus();
   }
-  keep(configs[one - 1], std::move(why));
-  cache_[key] = configs[one - 1].Name();
+  keep(configs[one], std::move(why));
+  cache_[key] = configs[one].Name();
   SaveCache();
   return absl::OkStatus();
 }
@@ -167,7 +164,7 @@ absl::Status GemmPlans::ChooseEpilogue(const GemmShape& shape, const Operands& o
     return absl::OkStatus();
   }
   if (known) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const std::vector<double> seconds, InTurn(o.stream, {apart, [&] { return Run(shape, o); }}));
+  ASSIGN_OR_RETURN(const std::vector<double> seconds, Alone(o.stream, {apart, [&] { return Run(shape, o); }}));
   std::string& why = plans_.at(shape)->why;
   absl::StrAppendFormat(&why, "; one kernel %.3f ms; two %.3f ms", 1e3 * seconds[1], 1e3 * seconds[0]);
   if (seconds[0] <= seconds[1]) KeepApart(shape, std::string(why));
