@@ -206,11 +206,13 @@ struct AttentionKernel {
     RETURN_IF_ERROR(Check(c));
     const AttentionShape shape = ShapeOf(c, kPass);
     CudaContext& context = CudaContextOf(a);
-    if (context.attention == nullptr) context.attention = std::make_shared<AttentionPlans>();
+    if (context.attention == nullptr) context.attention = std::make_shared<AttentionPlans>(context.properties.name);
     AttentionPlans& plans = *context.attention;
     if (plans.Chosen(shape)) return absl::OkStatus();
     const bool sm90 = Sm90AttentionTakes(c, context.properties.major), fixed = kDeterminism == Determinism::kBitExact;
     std::vector<Candidate> candidates = {{sm90 ? "our Hopper kernels" : "our plain kernels", By::kOurs}};
+    const std::string* const fastest = fixed ? nullptr : plans.Fastest(shape);
+    if (fastest != nullptr && *fastest == candidates[0].name) return TakeFastest(plans, shape, c, a, candidates);
     bool cudnn = SuitsCudnn(c, shape, kDeterminism) && !(fixed && sm90);
     if (cudnn) {
       RETURN_IF_ERROR(Fill(c, a));
@@ -221,7 +223,7 @@ struct AttentionKernel {
     }
     if (cudnn) {
       // It computes what lies between documents, and masks it; the plain kernels pass over it.
-      const bool others = !fixed && (sm90 || (c.documents && c.s > kTypicalDocument));
+      const bool others = !fixed && fastest == nullptr && (sm90 || (c.documents && c.s > kTypicalDocument));
       if (!others) candidates.clear();
       candidates.push_back({"cuDNN", By::kCudnn});
     }
@@ -247,6 +249,7 @@ struct AttentionKernel {
       for (size_t i = 0; i < seconds.size(); ++i) {
         why += absl::StrFormat("%s %s %.3f ms", i == 0 ? ":" : ",", candidates[i].name, seconds[i] * 1e3);
       }
+      plans.SetFastest(shape, candidates[best].name);
     }
     if (candidates[best].by == By::kOurs) plans.Leave(shape);
     plans.Choose(shape, candidates[best].name + why);

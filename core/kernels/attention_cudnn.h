@@ -13,6 +13,7 @@
 
 #include "absl/status/statusor.h"
 #include "core/exec/device.h"
+#include "core/kernels/choice_cache.h"
 #include "core/ops/attention.h"
 
 namespace strata {
@@ -66,7 +67,7 @@ absl::StatusOr<double> SecondsOf(const std::function<absl::Status()>& launch, vo
 // Of one GPU, used by its rank's thread.
 class AttentionPlans {
  public:
-  AttentionPlans();
+  explicit AttentionPlans(const std::string& device);  // its name: choices are kept in a file for the next start
   ~AttentionPlans();
   AttentionPlans(const AttentionPlans&) = delete;
   AttentionPlans& operator=(const AttentionPlans&) = delete;
@@ -86,6 +87,9 @@ class AttentionPlans {
   // What computes the shape, for people to read, once it is chosen for good.
   void Choose(const AttentionShape& shape, std::string what) { chosen_[shape] = std::move(what); }
   bool Chosen(const AttentionShape& shape) const { return chosen_.contains(shape); }
+  // What was fastest at an earlier start, or in this one; null where that is not known.
+  const std::string* Fastest(const AttentionShape& shape) const;
+  void SetFastest(const AttentionShape& shape, std::string what);
   std::string Choices() const;  // a line a shape: "attention forward of bf16, b 8, ...: cuDNN"
   // Only launches; Prepare() made the plan.
   absl::Status Run(const AttentionShape& shape, const AttentionOperands& operands);
@@ -98,6 +102,7 @@ class AttentionPlans {
   absl::Status usable_;
   std::map<AttentionShape, std::unique_ptr<CudnnGraph>> plans_;
   std::map<AttentionShape, std::string> chosen_;
+  ChoiceCache cache_;
 };
 
 // For tests: the operations of the shape, not yet built.

@@ -6,8 +6,10 @@
 #include <vector>
 
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
 #include "core/base/status.h"
 #include "core/exec/cuda_context.h"
+#include "core/kernels/attention_sm90.h"
 #include "core/kernels/cudnn_graph.h"
 
 namespace strata {
@@ -179,7 +181,7 @@ absl::StatusOr<double> SecondsOf(const std::function<absl::Status()>& launch, vo
   return SecondsOnStream(static_cast<cudaStream_t>(native), kRuns, launch);
 }
 
-AttentionPlans::AttentionPlans() {
+AttentionPlans::AttentionPlans(const std::string& device) {
   absl::StatusOr<CudnnLibrary> library = CudnnLibrary::Open();
   usable_ = library.status();
   if (!usable_.ok()) return;
@@ -189,6 +191,22 @@ AttentionPlans::AttentionPlans() {
     usable_ = absl::FailedPreconditionError(s.message());
   }
   handle_ = handle;
+  cache_ = ChoiceCache(Env::Posix(), "attention", device,
+                       absl::StrFormat("cudnn-%s-sm90-%d", version(), kSm90AttentionGeneration));
+}
+
+namespace {
+
+std::string KeyOf(const AttentionShape& shape) {
+  return absl::StrReplaceAll(absl::StrFormat("%s, rows %d/%d", ToString(shape), shape.q_row, shape.kv_row),
+                             {{" ", "_"}});
+}
+
+}  // namespace
+
+const std::string* AttentionPlans::Fastest(const AttentionShape& shape) const { return cache_.Find(KeyOf(shape)); }
+void AttentionPlans::SetFastest(const AttentionShape& shape, std::string what) {
+  cache_.Put(KeyOf(shape), std::move(what));
 }
 
 AttentionPlans::~AttentionPlans() {

@@ -9,6 +9,9 @@
 
 namespace strata {
 
+// Of the kernels: what was timed with those of another generation is not believed.
+inline constexpr int kSm90AttentionGeneration = 1;
+
 // Whether the kernels, if they were built for sm_90a, take the call on a GPU of this compute capability. Addresses that are known
 // must be multiples of 16.
 bool Sm90AttentionTakes(const AttentionCall& call, int compute_major);

@@ -115,8 +115,7 @@ absl::Status GemmPlans::Choose(const GemmShape& s, Plan& plan, const Operands& o
 void GemmPlans::KeepApart(const GemmShape& shape, std::string why) {
   plans_.erase(shape);
   apart_[shape] = std::move(why);
-  cache_[KeyOf(shape)] = kApart;
-  SaveCache();
+  cache_.Put(KeyOf(shape), kApart);
 }
 
 absl::Status GemmPlans::ChooseOwn(const GemmShape& shape, const Operands& o,
@@ -129,8 +128,8 @@ absl::Status GemmPlans::ChooseOwn(const GemmShape& shape, const Operands& o,
     plans_[shape] = std::move(plan);
   };
   const std::string key = KeyOf(shape);
-  if (const auto cached = cache_.find(key); cached != cache_.end()) {
-    if (const absl::StatusOr<Sm90Config> own = Sm90Config::Parse(cached->second); own.ok()) {
+  if (const std::string* known = cache_.Find(key); known != nullptr) {
+    if (const absl::StatusOr<Sm90Config> own = Sm90Config::Parse(*known); own.ok()) {
       keep(*own, "");
       return absl::OkStatus();
     }
@@ -150,14 +149,13 @@ absl::Status GemmPlans::ChooseOwn(const GemmShape& shape, const Operands& o,
     return absl::OkStatus();
   }
   keep(configs[one], std::move(why));
-  cache_[key] = configs[one].Name();
-  SaveCache();
+  cache_.Put(key, configs[one].Name());
   return absl::OkStatus();
 }
 
 absl::Status GemmPlans::ChooseEpilogue(const GemmShape& shape, const Operands& o,
                                        const std::function<absl::Status()>& apart) {
-  const bool known = cache_.contains(KeyOf(shape));
+  const bool known = cache_.Find(KeyOf(shape)) != nullptr;
   if (!Prepare(shape, o, Search::kTimed).ok()) {  // cuBLASLt does not have it for every shape
     RETURN_IF_ERROR(ChooseOwn(shape, o, apart));
     if (!Fuses(shape) && !apart_.contains(shape)) KeepApart(shape, "; cuBLASLt has no other");

@@ -23,14 +23,6 @@ cublasLtEpilogue_t EpilogueOf(const GemmShape& s) {
   return s.bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
 }
 
-std::string CacheFolder() {
-  const char* own = std::getenv("STRATA_CACHE");
-  if (own != nullptr && *own != 0) return own;
-  const char *xdg = std::getenv("XDG_CACHE_HOME"), *home = std::getenv("HOME");
-  if (xdg != nullptr && *xdg != 0) return std::string(xdg) + "/strata";
-  return home != nullptr && *home != 0 ? std::string(home) + "/.cache/strata" : "";
-}
-
 }  // namespace
 
 std::string KeyOf(const GemmShape& s) {
@@ -60,33 +52,9 @@ absl::StatusOr<std::shared_ptr<GemmPlans>> GemmPlans::Open(const CudaContext& co
   plans->version_ = absl::StrFormat("%d.%d.%d", version / 10000, version / 100 % 100, version % 100);
   RETURN_IF_ERROR(plans->Check(plans->library_->Create(&plans->handle_), "cublasLtCreate"));
   plans->own_ = std::make_unique<Sm90Gemm>(context);
-  if (const std::string folder = CacheFolder(); !folder.empty()) {
-    std::string device = context.properties.name;
-    std::replace(device.begin(), device.end(), ' ', '-');
-    plans->cache_path_ =
-        absl::StrFormat("%s/gemm-%s-cublaslt-%s-sm90-%d.txt", folder, device, plans->version_, kSm90Generation);
-    plans->LoadCache();
-  }
+  plans->cache_ = ChoiceCache(Env::Posix(), "gemm", context.properties.name,
+                              absl::StrFormat("cublaslt-%s-sm90-%d", plans->version_, kSm90Generation));
   return plans;
-}
-
-// One line a shape: its key, and the 64 bytes of cuBLASLt's algorithm in hexadecimal, or the name of a configuration of ours, or "apart". A
-// line that does not parse, or an algorithm that cuBLASLt refuses, is timed anew.
-void GemmPlans::LoadCache() {
-  const absl::StatusOr<std::string> text = ReadText(Env::Posix(), cache_path_);
-  if (!text.ok()) return;
-  for (absl::string_view line : absl::StrSplit(*text, '\n', absl::SkipEmpty())) {
-    const std::pair<std::string, std::string> entry = absl::StrSplit(line, absl::MaxSplits(' ', 1));
-    cache_.insert(entry);
-  }
-}
-
-void GemmPlans::SaveCache() const {  // a cache: failing to write it costs a search at the next start
-  if (cache_path_.empty()) return;
-  std::string text;
-  for (const auto& [key, value] : cache_) absl::StrAppend(&text, key, " ", value, "\n");
-  const absl::Status made = Env::Posix().MakeDirs(cache_path_.substr(0, cache_path_.rfind('/')));
-  if (made.ok()) WriteTextAtomically(Env::Posix(), cache_path_, text).IgnoreError();
 }
 
 absl::StatusOr<std::unique_ptr<GemmPlans::Plan>> GemmPlans::MakePlan(const GemmShape& s) const {
@@ -157,14 +125,15 @@ absl::Status GemmPlans::Prepare(const GemmShape& shape, const Operands& o, Searc
     plans_[shape] = std::move(plan);
     return absl::OkStatus();
   }
-  if (const auto it = cache_.find(key); it != cache_.end()) {
-    const absl::StatusOr<Sm90Config> own = Sm90Config::Parse(it->second);
+  // A line that does not parse, or an algorithm that cuBLASLt refuses, is timed anew.
+  if (const std::string* known = cache_.Find(key); known != nullptr) {
+    const absl::StatusOr<Sm90Config> own = Sm90Config::Parse(*known);
     if (own.ok() && own_->Runs(shape, o)) {
       plan->own = *own;
       plans_[shape] = std::move(plan);
       return absl::OkStatus();
     }
-    const std::string bytes = absl::HexStringToBytes(it->second);
+    const std::string bytes = absl::HexStringToBytes(*known);
     cublasLtMatmulHeuristicResult_t result{};
     if (bytes.size() == sizeof(plan->algorithm)) {
       std::memcpy(&plan->algorithm, bytes.data(), bytes.size());
@@ -178,11 +147,10 @@ absl::Status GemmPlans::Prepare(const GemmShape& shape, const Operands& o, Searc
   }
   RETURN_IF_ERROR(FillOperands(shape, o));
   RETURN_IF_ERROR(Choose(shape, *plan, o, search));
-  cache_[key] = plan->own ? plan->own->Name()
-                          : absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(&plan->algorithm),
-                                                                     sizeof(plan->algorithm)));
+  cache_.Put(key, plan->own ? plan->own->Name()
+                            : absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(&plan->algorithm),
+                                                                       sizeof(plan->algorithm))));
   plans_[shape] = std::move(plan);
-  SaveCache();
   return absl::OkStatus();
 }
 
@@ -196,7 +164,7 @@ absl::Status GemmPlans::Run(const GemmShape& shape, const Operands& operands) {
 absl::Status GemmPlans::PrepareFused(const GemmShape& shape, const Operands& o, Search search,
                                      const std::function<absl::Status()>& apart) {
   if (search == Search::kFirst || plans_.contains(shape) || apart_.contains(shape)) return absl::OkStatus();
-  if (const auto cached = cache_.find(KeyOf(shape)); cached != cache_.end() && cached->second == kApart) {
+  if (const std::string* known = cache_.Find(KeyOf(shape)); known != nullptr && *known == kApart) {
     apart_[shape] = "";
     return absl::OkStatus();
   }

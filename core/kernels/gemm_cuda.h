@@ -1,7 +1,7 @@
 #pragma once
 // Matrix products on the GPU by cuBLASLt, which is opened at run time, or on Hopper by kernels of our own (gemm_sm90.h). What computes a
 // shape is chosen once, by timing what cuBLASLt's heuristic proposes and our own on random data, and kept in a file for the
-// next start: $STRATA_CACHE, else $XDG_CACHE_HOME/strata or ~/.cache/strata, named by device and cuBLASLt version.
+// next start (choice_cache.h).
 
 #include <cublasLt.h>
 
@@ -14,6 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "core/exec/cuda_context.h"
+#include "core/kernels/choice_cache.h"
 
 namespace strata {
 
@@ -112,14 +113,13 @@ class GemmPlans {
   absl::Status ChooseOwn(const GemmShape& shape, const Operands& o, const std::function<absl::Status()>& apart);
   absl::Status ChooseEpilogue(const GemmShape& shape, const Operands& o, const std::function<absl::Status()>& apart);
   void KeepApart(const GemmShape& shape, std::string why);
-  void LoadCache();
-  void SaveCache() const;
 
   std::unique_ptr<Library> library_;
   std::unique_ptr<Sm90Gemm> own_;
   cublasLtHandle_t handle_ = nullptr;
-  std::string version_, cache_path_;
-  std::map<std::string, std::string> cache_;  // shape -> algorithm, both as text
+  std::string version_;
+  // By shape the 64 bytes of cuBLASLt's algorithm in hexadecimal, or the name of a configuration of ours, or "apart".
+  ChoiceCache cache_;
   std::map<GemmShape, std::unique_ptr<Plan>> plans_;
   std::map<GemmShape, std::string> apart_;  // shapes with a fusion that take two kernels, and what was measured
 };

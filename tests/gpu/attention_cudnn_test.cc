@@ -58,7 +58,7 @@ TEST(CudnnLibrary, SaysWhatWasFoundAndWhatIsNeeded) {
   const char* before = std::getenv("STRATA_CUDNN");
   const std::string kept = before != nullptr ? before : "";
   setenv("STRATA_CUDNN", "/nowhere/libcudnn.so.9", 1);
-  const AttentionPlans plans;
+  const AttentionPlans plans("no GPU");
   setenv("STRATA_CUDNN", kept.c_str(), 1);
   EXPECT_TRUE(absl::IsFailedPrecondition(plans.usable()));
   EXPECT_THAT(Message(plans.usable()), HasSubstr("/nowhere/libcudnn.so.9"));
