@@ -1,7 +1,7 @@
 // sum_squares, sqrt, guard; adamw and sgd in place, by the formulas of core/ops/optimizer.h: one reading and one writing of
 // the weights and states. The step's scalars and the norm are read on the GPU.
-#include "core/kernels/cost.h"
 #include "core/kernels/map.cuh"
+#include "core/kernels/optimizer_cost.h"
 #include "core/kernels/sum_squares.cuh"
 #include "core/kernels/update.cuh"
 
@@ -115,8 +115,8 @@ void AddCudaOptimizerKernels(KernelTable& table) {
             {.run = RunSumSquares<CudaBF16>, .workspace = Workspace, .cost = StreamingCost});
   table.Add("sqrt", DType::kF32, {.run = RunSqrt, .cost = StreamingCost});
   table.Add("guard", DType::kF32, {.run = RunGuard, .cost = StreamingCost});
-  table.Add("adamw", DType::kF32, {.run = RunAdamW, .cost = StreamingCost});
-  table.Add("sgd", DType::kF32, {.run = RunSgd, .cost = StreamingCost});
+  table.Add("adamw", DType::kF32, {.run = RunAdamW, .cost = UpdateCost<AdamW::kStates>});
+  table.Add("sgd", DType::kF32, {.run = RunSgd, .cost = UpdateCost<Sgd::kStates>});
 }
 
 }  // namespace strata

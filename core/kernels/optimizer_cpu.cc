@@ -9,6 +9,7 @@
 
 #include "core/kernels/cpu_kernels.h"
 #include "core/kernels/cpu_util.h"
+#include "core/kernels/optimizer_cost.h"
 
 namespace strata {
 namespace {
@@ -193,8 +194,8 @@ void AddKernels(KernelTable& table, DType dtype) {
   AddSumSquares<T>(table, dtype);
   table.Add("sqrt", dtype, {.run = RunSqrt<T>, .cost = StreamingCost});
   table.Add("guard", dtype, {.run = RunGuard<T>, .cost = StreamingCost});
-  table.Add("adamw", dtype, {.run = RunAdamW<T>, .cost = StreamingCost});
-  table.Add("sgd", dtype, {.run = RunSgd<T>, .cost = StreamingCost});
+  table.Add("adamw", dtype, {.run = RunAdamW<T>, .cost = UpdateCost<2>});
+  table.Add("sgd", dtype, {.run = RunSgd<T>, .cost = UpdateCost<1>});
 }
 
 }  // namespace

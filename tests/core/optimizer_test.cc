@@ -106,6 +106,24 @@ TEST(AdamWKernel, IsTheSameOnAnyNumberOfThreadsAndDecaysItsSegments) {
 }
 
 // Gradients of bf16 are those numbers in f32.
+// 16 bytes read and 14 written for an element.
+TEST(AdamWKernel, OnlyWritesLiveWeights) {
+  GraphBuilder g;
+  std::vector<Value> in;
+  for (const char* name : {"w", "grad", "m", "v"}) in.push_back(g.Input(name, {DType::kF32, {kCount}, {}}));
+  const Value norm = g.Input("norm", {DType::kF32, {}, {}}), live = g.Input("live", {DType::kBF16, {kCount}, {}});
+  AdamW(g, {}, {in[0], in[1], in[2], in[3], norm, live});
+  const absl::StatusOr<Graph> graph = std::move(g).Build();
+  ASSERT_TRUE(graph.ok()) << graph.status();
+  const TensorRef x = Contiguous(nullptr, DType::kF32, {kCount}), one = Contiguous(nullptr, DType::kF32, {}),
+                  half = Contiguous(nullptr, DType::kBF16, {kCount});
+  KernelTable table;
+  AddOptimizerKernels(table);
+  const Kernel* kernel = *table.Find("adamw", DType::kF32);
+  const std::vector<TensorRef> read = {x, x, x, x, one, half}, written = {x, x, x, half};
+  EXPECT_EQ(kernel->cost(*graph->nodes.back().op, read, written).bytes, 30.0 * kCount + 4);
+}
+
 TEST(Bf16Gradients, UpdateAsTheirValuesDo) {
   const Shape shape{kCount};
   std::vector<BF16> rounded(kCount);
