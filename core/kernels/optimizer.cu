@@ -3,60 +3,11 @@
 #include "core/kernels/map.cuh"
 #include "core/kernels/optimizer_cost.h"
 #include "core/kernels/sum_squares.cuh"
-#include "core/kernels/update.cuh"
+#include "core/kernels/update_launch.cuh"
+#include "core/kernels/update_rules.cuh"
 
 namespace strata {
 namespace {
-
-__device__ __forceinline__ float Clip(double max_norm, float norm) {
-  return max_norm > 0 ? static_cast<float>(fmin(1.0, max_norm / (static_cast<double>(norm) + 1e-6))) : 1.0f;
-}
-
-struct AdamW {
-  static constexpr int kStates = 2;
-  double beta1, beta2, eps, max_norm;
-  struct Constants {
-    float clip, beta1, beta2, rest1, rest2, m_scale, v_scale, eps, lr;
-  };
-  __device__ Constants At(const StepScalars& now, float norm) const {
-    const auto t = static_cast<double>(now.step);
-    return {Clip(max_norm, norm),
-            static_cast<float>(beta1),
-            static_cast<float>(beta2),
-            static_cast<float>(1 - beta1),
-            static_cast<float>(1 - beta2),
-            static_cast<float>(1 / (1 - pow(beta1, t))),
-            static_cast<float>(1 / (1 - pow(beta2, t))),
-            static_cast<float>(eps),
-            static_cast<float>(now.lr)};
-  }
-  static __device__ __forceinline__ void Update(const Constants& c, float decay, float grad, float& w, float* state) {
-    float &m = state[0], &v = state[1];
-    const float g = grad * c.clip;
-    m = c.beta1 * m + c.rest1 * g;
-    v = c.beta2 * v + c.rest2 * g * g;
-    w -= c.lr * ((m * c.m_scale) / (sqrtf(v * c.v_scale) + c.eps) + decay * w);
-  }
-};
-
-struct Sgd {
-  static constexpr int kStates = 1;
-  double momentum, max_norm;
-  bool nesterov;
-  struct Constants {
-    float clip, momentum, lr;
-    bool nesterov;
-  };
-  __device__ Constants At(const StepScalars& now, float norm) const {
-    return {Clip(max_norm, norm), static_cast<float>(momentum), static_cast<float>(now.lr), nesterov};
-  }
-  static __device__ __forceinline__ void Update(const Constants& c, float decay, float grad, float& w, float* state) {
-    float& u = state[0];
-    const float g = grad * c.clip + decay * w;
-    u = c.momentum * u + g;
-    w -= c.lr * (c.nesterov ? g + c.momentum * u : u);
-  }
-};
 
 // in: weights, grads, states..., norm, live or none; out: weights, states..., live.
 template <typename Grad, typename Rule>
@@ -76,11 +27,11 @@ absl::Status RunUpdate(const KernelArgs& a, const Rule& rule, std::span<const De
 
 absl::Status RunAdamW(const KernelArgs& a) {
   const AdamWSpec& s = AdamWSpecOf(a.op);
-  return RunUpdate(a, AdamW{s.beta1, s.beta2, s.eps, s.max_norm}, s.segments);
+  return RunUpdate(a, AdamWRule{s.beta1, s.beta2, s.eps, s.max_norm}, s.segments);
 }
 absl::Status RunSgd(const KernelArgs& a) {
   const SgdSpec& s = SgdSpecOf(a.op);
-  return RunUpdate(a, Sgd{s.momentum, s.max_norm, s.nesterov}, s.segments);
+  return RunUpdate(a, SgdRule{s.momentum, s.max_norm, s.nesterov}, s.segments);
 }
 
 template <typename T>
@@ -115,8 +66,8 @@ void AddCudaOptimizerKernels(KernelTable& table) {
             {.run = RunSumSquares<CudaBF16>, .workspace = Workspace, .cost = StreamingCost});
   table.Add("sqrt", DType::kF32, {.run = RunSqrt, .cost = StreamingCost});
   table.Add("guard", DType::kF32, {.run = RunGuard, .cost = StreamingCost});
-  table.Add("adamw", DType::kF32, {.run = RunAdamW, .cost = UpdateCost<AdamW::kStates>});
-  table.Add("sgd", DType::kF32, {.run = RunSgd, .cost = UpdateCost<Sgd::kStates>});
+  table.Add("adamw", DType::kF32, {.run = RunAdamW, .cost = UpdateCost<AdamWRule::kStates>});
+  table.Add("sgd", DType::kF32, {.run = RunSgd, .cost = UpdateCost<SgdRule::kStates>});
 }
 
 }  // namespace strata

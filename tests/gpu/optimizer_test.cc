@@ -25,12 +25,17 @@ StepScalars Step(double lr) {
   return s;
 }
 
-// More ranges than one launch takes, of odd offsets and counts, some empty.
-std::vector<DecayRange> ManyRanges() {
+// More ranges than one launch takes, of odd offsets and counts, some empty: one for each `step` elements.
+std::vector<DecayRange> ManyRanges(int64_t step = 60) {
   std::vector<DecayRange> ranges;
-  for (int64_t i = 0; i < 150; ++i) ranges.push_back({{i * 60 + i % 7, i % 11 == 0 ? 0 : 37 + i % 5}, 0.1 * (i % 3)});
+  for (int64_t i = 0; i < 150; ++i) {
+    ranges.push_back({{i * step + i % 7, i % 11 == 0 ? 0 : step - 23 + i % 5}, 0.1 * (i % 3)});
+  }
   return ranges;
 }
+
+// Of so many elements blocks take several tiles each.
+constexpr int64_t kManyTiles = 1200003;
 
 // Weights, gradients, momentum, positive second moments, the norm.
 std::vector<Tensor> Operands(int64_t n, double norm) {
@@ -59,37 +64,60 @@ GraphFn RunSgd(bool nesterov, const std::vector<DecayRange>& segments) {
 
 TEST(CudaOptimizer, AdamW) {
   STRATA_NEEDS_GPU();
-  for (const int64_t n : {1, 1024, 10007, 200000}) {
+  for (const int64_t n : {int64_t{1}, int64_t{2048}, int64_t{10007}, kManyTiles}) {
     SCOPED_TRACE(n);
     ExpectClose(RunAdamW(0, {}), Operands(n, 2), Step(0.1));
     ExpectClose(RunAdamW(1, {{{0, n}, 0.1}}), Operands(n, 2), Step(0.1));
   }
   ExpectClose(RunAdamW(1, ManyRanges()), Operands(10007, 2), Step(0.1));
+  ExpectClose(RunAdamW(1, ManyRanges(kManyTiles / 150)), Operands(kManyTiles, 2), Step(0.1));
+}
+
+// What is left of a thousand steps, and betas of 0, whose moments are the gradients.
+TEST(CudaOptimizer, AdamWByStepAndBetas) {
+  STRATA_NEEDS_GPU();
+  for (const uint64_t step : {1, 1000}) {
+    for (const double beta : {0.0, 0.9, 0.999}) {
+      const auto fn = [beta](GraphBuilder& g, const Values& in) {
+        const AdamWResults r = AdamW(g, {.beta1 = beta, .beta2 = beta}, {in[0], in[1], in[2], in[3], in[4]});
+        return Values{r.weights, r.m, r.v};
+      };
+      StepScalars scalars = Step(0.1);
+      scalars.step = step;
+      ExpectClose(fn, Operands(10007, 2), scalars);
+    }
+  }
 }
 
 TEST(CudaOptimizer, Sgd) {
   STRATA_NEEDS_GPU();
   for (const bool nesterov : {false, true}) {
-    for (const int64_t n : {1, 10007}) {
+    for (const int64_t n : {int64_t{1}, int64_t{10007}, kManyTiles}) {
       std::vector<Tensor> in = Operands(n, 2);
       in.erase(in.begin() + 3);
-      ExpectClose(RunSgd(nesterov, n > 1 ? ManyRanges() : std::vector<DecayRange>{}), in, Step(0.1));
+      ExpectClose(RunSgd(nesterov, n > 1 ? ManyRanges(n / 150) : std::vector<DecayRange>{}), in, Step(0.1));
     }
   }
 }
 
+// Gradients of either dtype, live weights, a part of a bucket that begins anywhere in it.
 TEST(CudaOptimizer, LiveWeightsAreRounded) {
   STRATA_NEEDS_GPU();
-  for (const int64_t n : {1027, 4096}) {
-    std::vector<Tensor> in;
-    for (const Tensor& t : Operands(n, 2)) in.push_back(Converted(t, DType::kF32));
-    std::vector<Tensor> sgd = {in[0], in[1], in[2], in[4], Tensor::Zeros(DType::kBF16, {n})};
-    in.push_back(Tensor::Zeros(DType::kBF16, {n}));
-    for (const auto& [fn, inputs] : {std::pair{RunAdamW(1, {}), in}, {RunSgd(false, {}), sgd}}) {
-      const auto errors = GpuKernelErrors(fn, inputs, {}, {.scalars = Step(0.1)});
-      ASSERT_TRUE(errors.ok()) << errors.status();
-      EXPECT_LE(errors->front(), 1e-5) << "the CPU takes 1 - beta in float32";
-      EXPECT_LE(errors->back(), 1e-3) << "few are rounded the other way";
+  const auto shard = [](std::span<TensorRef>, std::span<TensorRef> out) { out[0].origin[0] = 977; };
+  for (const DType gradients : {DType::kF32, DType::kBF16}) {
+    for (const int64_t n : {int64_t{1027}, int64_t{4096}, kManyTiles}) {
+      std::vector<Tensor> in;
+      for (const Tensor& t : Operands(n, 2)) in.push_back(Converted(t, DType::kF32));
+      in[1] = Converted(in[1], gradients);
+      std::vector<Tensor> sgd = {in[0], in[1], in[2], in[4], Tensor::Zeros(DType::kBF16, {n})};
+      in.push_back(Tensor::Zeros(DType::kBF16, {n}));
+      const std::vector<DecayRange> ranges = ManyRanges(n / 150 + 30);
+      for (const auto& [fn, inputs] : {std::pair{RunAdamW(1, ranges), in}, {RunSgd(false, ranges), sgd}}) {
+        const auto errors = GpuKernelErrors(fn, inputs, shard, {.scalars = Step(0.1)});
+        ASSERT_TRUE(errors.ok()) << errors.status();
+        EXPECT_LE(errors->front(), 1e-5) << "the CPU takes 1 - beta in float32";
+        EXPECT_LE(errors->back(), 1e-3) << "few are rounded the other way";
+      }
     }
   }
 }
@@ -99,7 +127,7 @@ TEST(CudaOptimizer, HeldBackSteps) {
   StepScalars skip = Step(0.1);
   skip.skip_update = 1;
   for (const auto& [norm, scalars] : {std::pair{2.0, skip}, {kNaN, Step(0.1)}}) {
-    const std::vector<Tensor> in = Operands(1000, norm);
+    const std::vector<Tensor> in = Operands(100003, norm);
     const auto errors = GpuErrors(RunAdamW(1, {}), in, DType::kF32, {.scalars = scalars});
     ASSERT_TRUE(errors.ok()) << errors.status();
     for (double e : *errors) EXPECT_EQ(e, 0);
