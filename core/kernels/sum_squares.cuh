@@ -1,6 +1,7 @@
 #pragma once
-// The sum of squares of ranges of a flat tensor: ranges are cut into tiles, blocks take tiles in turn and leave one float64
-// each, and a last block adds these. The order is fixed, and does not depend on the GPU.
+// The sum of squares of ranges of a flat tensor: ranges are cut into tiles, and blocks take tiles in turn, whose threads do
+// not wait for each other: each adds its float32 sums of tiles in float64. Blocks leave one float64 each, and a last block
+// adds these. The order is fixed, and does not depend on the GPU.
 
 #include <algorithm>
 
@@ -10,7 +11,7 @@
 
 namespace strata {
 
-inline constexpr int64_t kSquareTile = 16384, kSquareBlocks = 4 * 132;
+inline constexpr int64_t kSquareTile = 8192, kSquareBlocks = 4 * 132;
 inline constexpr int kSquareThreads = 256;
 
 struct SquareRanges {
@@ -20,18 +21,29 @@ struct SquareRanges {
 };
 
 template <typename T>
-__device__ float SquaresOf(const T* x, int64_t n) {
-  constexpr int kSize = Vec<T>::kSize;
+__device__ __forceinline__ void AddSquares(const Vec<T>& v, float& sum) {
+#pragma unroll
+  for (int j = 0; j < Vec<T>::kSize; ++j) sum += v[j] * v[j];
+}
+
+// A thread's part of the n elements of a tile; of a whole one all loads are on their way at once.
+template <typename T>
+__device__ __forceinline__ float SquaresOf(const T* x, int64_t n) {
+  constexpr int kSize = Vec<T>::kSize, kStep = kSquareThreads * kSize, kLoads = kSquareTile / kStep;
+  const T* const own = x + threadIdx.x * kSize;
   float sum = 0;
   int64_t body = 0;
   if (reinterpret_cast<uintptr_t>(x) % 16 == 0) {
-    body = n / kSize * kSize;
-#pragma unroll 4
-    for (int64_t i = threadIdx.x * kSize; i < body; i += kSquareThreads * kSize) {
-      const Vec<T> v = LoadVec(x + i);
+    if (n == kSquareTile) {
+      Vec<T> v[kLoads];
 #pragma unroll
-      for (int j = 0; j < kSize; ++j) sum += v[j] * v[j];
+      for (int i = 0; i < kLoads; ++i) v[i] = LoadVec(own + i * kStep);
+#pragma unroll
+      for (int i = 0; i < kLoads; ++i) AddSquares(v[i], sum);
+      return sum;
     }
+    body = n / kSize * kSize;
+    for (int64_t i = threadIdx.x * kSize; i < body; i += kStep) AddSquares(LoadVec(x + i), sum);
   }
   for (int64_t i = body + threadIdx.x; i < n; i += kSquareThreads) sum += ToFloat(x[i]) * ToFloat(x[i]);
   return sum;
@@ -40,14 +52,15 @@ __device__ float SquaresOf(const T* x, int64_t n) {
 template <int kThreads, typename T>
 __global__ void __launch_bounds__(kThreads)
     SquareTiles(const T* x, const __grid_constant__ SquareRanges ranges, double* sums) {
-  __shared__ float shared[32];
+  __shared__ double shared[32];
   double total = 0;
   int r = 0;
   for (int64_t tile = blockIdx.x; tile < ranges.first_tile[ranges.count]; tile += gridDim.x) {
     while (ranges.first_tile[r + 1] <= tile) ++r;
     const int64_t begin = (tile - ranges.first_tile[r]) * kSquareTile;
-    total += BlockSum(SquaresOf(x + ranges.offset[r] + begin, min(kSquareTile, ranges.size[r] - begin)), shared);
+    total += SquaresOf(x + ranges.offset[r] + begin, min(kSquareTile, ranges.size[r] - begin));
   }
+  total = BlockSum(total, shared);
   if (threadIdx.x == 0) sums[blockIdx.x] = total;
 }
 

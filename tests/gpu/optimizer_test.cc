@@ -143,6 +143,12 @@ TEST(CudaOptimizer, SumOfSquares) {
     ExpectClose([&](GraphBuilder& g, const Values& in) { return Values{SumSquares(g, in[0], ranges)}; },
                 {Tensor::Random(DType::kF64, {100003}, 1)});
   }
+  constexpr int64_t kMany = 4500007;  // some blocks take two tiles
+  ExpectClose(
+      [](GraphBuilder& g, const Values& in) {
+        return Values{SumSquares(g, in[0], {{0, kMany}})};
+      },
+      {Tensor::Random(DType::kF64, {kMany}, 1)});
 }
 
 TEST(CudaOptimizer, SqrtAndGuard) {
