@@ -42,6 +42,7 @@ KernelTable CpuKernels() {
   AddFlatKernels(table);
   AddQuantizeKernels(table);
   AddSumPartsKernels(table);
+  AddSquaresKernels(table);
   return table;
 }
 

@@ -27,5 +27,6 @@ void AddConvertKernels(KernelTable& table);  // packing and slicing for collecti
 void AddFlatKernels(KernelTable& table);     // parts of flat buckets
 void AddQuantizeKernels(KernelTable& table);
 void AddSumPartsKernels(KernelTable& table);
+void AddSquaresKernels(KernelTable& table);  // sums of squares
 
 }  // namespace strata

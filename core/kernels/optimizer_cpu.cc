@@ -1,4 +1,3 @@
-// sum_squares: tiles of kFlatTile elements of the flat tensor, kLanes running sums in each, then a binary tree over tiles.
 // guard: NaN for a step whose update is held back.
 // adamw, sgd: the formulas of core/ops/optimizer.h, in place.
 
@@ -15,52 +14,6 @@ namespace strata {
 namespace {
 
 constexpr int64_t kLanes = 16;  // a known count, so that the compiler keeps them in vectors
-
-int64_t NumTiles(int64_t elements) { return (elements + kFlatTile - 1) / kFlatTile; }
-
-template <typename T, typename C = ComputeType<T>>
-C SumSquaresOf(const T* x, int64_t n) {
-  C lane[kLanes] = {};
-  const auto add = [&](int64_t i, int64_t j) {
-    const C v = static_cast<C>(x[i + j]);
-    lane[j] += v * v;
-  };
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int64_t j = 0; j < kLanes; ++j) add(i, j);
-  }
-  for (int64_t j = 0; i + j < n; ++j) add(i, j);
-  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
-    for (int64_t j = 0; j < half; ++j) lane[j] += lane[j + half];
-  }
-  return lane[0];
-}
-
-template <typename T>
-absl::Status RunSumSquares(const KernelArgs& a) {
-  using C = ComputeType<T>;
-  const T* x = a.in[0].as<const T>();
-  C* sums = reinterpret_cast<C*>(a.workspace.data());
-  const int64_t n = a.in[0].shape.elements(), tiles = NumTiles(n), origin = a.in[0].origin[0];
-  ForTiles(a.pool, n, kFlatTile, [&](int64_t begin, int64_t end) {
-    C sum = 0;
-    for (const FlatRange& r : SumSquaresRanges(a.op)) {
-      const int64_t offset = r.offset - origin, from = std::max(begin, offset), to = std::min(end, offset + r.count);
-      if (from < to) sum += SumSquaresOf(x + from, to - from);
-    }
-    sums[begin / kFlatTile] = sum;
-  });
-  for (int64_t step = 1; step < tiles; step *= 2) {
-    for (int64_t i = 0; i + step < tiles; i += 2 * step) sums[i] += sums[i + step];
-  }
-  *a.out[0].as<C>() = tiles > 0 ? sums[0] : C(0);
-  return absl::OkStatus();
-}
-
-template <typename T>
-int64_t SumSquaresWorkspace(const Op&, std::span<const TensorRef> in) {
-  return NumTiles(in[0].shape.elements()) * static_cast<int64_t>(sizeof(ComputeType<T>));
-}
 
 template <typename T>
 absl::Status RunSqrt(const KernelArgs& a) {
@@ -184,14 +137,7 @@ absl::Status RunSgd(const KernelArgs& a) {
 }
 
 template <typename T>
-void AddSumSquares(KernelTable& table, DType dtype) {
-  table.Add("sum_squares", dtype,
-            {.run = RunSumSquares<T>, .workspace = SumSquaresWorkspace<T>, .cost = StreamingCost});
-}
-
-template <typename T>
 void AddKernels(KernelTable& table, DType dtype) {
-  AddSumSquares<T>(table, dtype);
   table.Add("sqrt", dtype, {.run = RunSqrt<T>, .cost = StreamingCost});
   table.Add("guard", dtype, {.run = RunGuard<T>, .cost = StreamingCost});
   table.Add("adamw", dtype, {.run = RunAdamW<T>, .cost = UpdateCost<2>});
@@ -203,7 +149,6 @@ void AddKernels(KernelTable& table, DType dtype) {
 void AddOptimizerKernels(KernelTable& table) {
   AddKernels<double>(table, DType::kF64);
   AddKernels<float>(table, DType::kF32);
-  AddSumSquares<BF16>(table, DType::kBF16);
 }
 
 }  // namespace strata

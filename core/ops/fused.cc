@@ -14,6 +14,7 @@
 #include "core/ops/linear.h"
 #include "core/ops/move.h"
 #include "core/ops/rms_norm.h"
+#include "core/ops/squares.h"
 
 namespace strata {
 namespace {
@@ -178,6 +179,14 @@ Out PlainLinearDwAcc(GraphBuilder& g, In in, const FusedAttributes& a) {
   return sums;
 }
 
+Out PlainLinearDwAccSquares(GraphBuilder& g, In in, const FusedAttributes& a) {  // accs..., squares, dy, x
+  Out operands(in.begin(), in.end());
+  operands.erase(operands.end() - 3);
+  Out out = PlainLinearDwAcc(g, operands, a);
+  out.push_back(SquareParts(g, out));
+  return out;
+}
+
 Out PlainBiasGradAcc(GraphBuilder& g, In in, const FusedAttributes& a) {  // accs..., dy
   const Value dy = in.back();
   Out sums;
@@ -308,6 +317,7 @@ constexpr Kind kLinearPacked = {"linear_packed", PlainLinearPacked, 2, 1 + kMany
 constexpr Kind kLinearPackedDx = {"linear_packed_dx", PlainLinearPackedDx, 2, 1 + kMany};
 constexpr Kind kLinearDxAdd = {"linear_dx_add", PlainLinearDxAdd, 3, 2 + kMany, 1};
 constexpr Kind kLinearDwAcc = {"linear_dw_acc", PlainLinearDwAcc, 3, 2 + kMany, -1, kMany};
+constexpr Kind kLinearDwAccSquares = {"linear_dw_acc_squares", PlainLinearDwAccSquares, 4, 3 + kMany, -1, kMany + 1};
 constexpr Kind kBiasGradAcc = {"bias_grad_acc", PlainBiasGradAcc, 2, 1 + kMany, -1, kMany};
 constexpr Kind kEmbeddingDwAcc = {"embedding_dw_acc", PlainEmbeddingDwAcc, 3, 3, -1, 1};
 constexpr Kind kRopePacked = {"rope_packed", PlainRopePacked, 2, 2, 0};
@@ -394,6 +404,12 @@ Value LinearDxAdd(GraphBuilder& g, Value dy, In w, Value r, SourceLoc loc) {
 }
 Out LinearDwAcc(GraphBuilder& g, In accs, Value dy, Value x, bool always_add, SourceLoc loc) {
   return Emit(g, kLinearDwAcc, Join(Out(accs.begin(), accs.end()), Out{dy, x}), loc, Adding(always_add));
+}
+SquaredSums LinearDwAccSquares(GraphBuilder& g, In accs, Value squares, Value dy, Value x, SourceLoc loc) {
+  Out out = Emit(g, kLinearDwAccSquares, Join(Out(accs.begin(), accs.end()), Out{squares, dy, x}), loc);
+  const Value parts = out.back();
+  out.pop_back();
+  return {std::move(out), parts};
 }
 Out BiasGradAcc(GraphBuilder& g, In accs, Value dy, bool always_add, SourceLoc loc) {
   return Emit(g, kBiasGradAcc, Join(Out(accs.begin(), accs.end()), Out{dy}), loc, Adding(always_add));

@@ -43,6 +43,13 @@ Value LinearDxAdd(GraphBuilder& g, Value dy_N, std::span<const Value> w_NK, Valu
                   SourceLoc loc = SourceLoc::Here());
 std::vector<Value> LinearDwAcc(GraphBuilder& g, std::span<const Value> accs, Value dy_N, Value x_K, bool always_add,
                                SourceLoc loc = SourceLoc::Here());
+// And SquareParts (core/ops/squares.h) of the sums, in the storage of `squares`, whose values are not read.
+struct SquaredSums {
+  std::vector<Value> accs;
+  Value squares;
+};
+SquaredSums LinearDwAccSquares(GraphBuilder& g, std::span<const Value> accs, Value squares, Value dy_N, Value x_K,
+                               SourceLoc loc = SourceLoc::Here());
 // acc_i[Ni] += the sum over leading dims of its part of dy[..., N1 + N2 + ...]; adjacent too, f32, or
 // bf16 for what is added once, in acc_i's storage.
 std::vector<Value> BiasGradAcc(GraphBuilder& g, std::span<const Value> accs, Value dy_N, bool always_add,

@@ -36,6 +36,7 @@ absl::Status RunKernel(const Node& node, std::vector<TensorRef> in, std::vector<
                        const StepScalars& scalars = {}) {
   KernelTable table;
   AddOptimizerKernels(table);
+  AddSquaresKernels(table);
   const Kernel* kernel = *table.Find(node.op->name(), in[0].dtype);
   std::vector<std::byte> workspace(
       kernel->workspace == nullptr ? 0 : static_cast<size_t>(kernel->workspace(*node.op, in)), std::byte{0xff});
