@@ -26,7 +26,7 @@ cublasLtEpilogue_t EpilogueOf(const GemmShape& s) {
 }  // namespace
 
 std::string KeyOf(const GemmShape& s) {
-  constexpr const char* kFusions[] = {"", "swiglu", "swiglu_dx", "gelu", "gelu_dx", "rope", "gelu_dx_sums"};
+  constexpr const char* kFusions[] = {"", "swiglu", "swiglu_dx", "gelu", "gelu_dx", "rope", "gelu_dx_sums", "squares"};
   return absl::StrFormat("%d,%d,%d,%d%d%s%s%s,%s,%s,%d%s", s.m, s.n, s.k, s.transpose_a, s.transpose_b,
                          s.bias ? "b" : "", kFusions[static_cast<int>(s.fusion)],
                          s.head_dim > 0 ? absl::StrCat(s.head_dim) : "", Name(s.in), Name(s.out), s.align,
@@ -184,7 +184,8 @@ std::string GemmPlans::Choices() const {
                                         ", gelu",
                                         ", gradient of gelu",
                                         ", rope",
-                                        ", gradient of gelu, and its sums"};
+                                        ", gradient of gelu, and its sums",
+                                        ", and its squares"};
     return absl::StrFormat("product m %d, n %d, k %d, %s %s, %s to %s%s: %s%s\n", s.m, s.n, s.k,
                            s.transpose_a ? "A^T" : "A", s.transpose_b ? "B^T" : "B", Name(s.in), Name(s.out),
                            kFusions[static_cast<int>(s.fusion)], own ? "ours (" + own->Name() + ")" : otherwise, why);

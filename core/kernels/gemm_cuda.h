@@ -38,8 +38,9 @@ inline constexpr int64_t kGemmWorkspaceBytes = int64_t{64} << 20;
 // and h[m, n / 2] = silu(gate) up. kSwigluDx: the product is dh[m, n]; D[m, 2 n] is the gradient by gate | up. kGelu: D is pre, with
 // its bias, and h[m, n] = gelu(pre), in the tanh form. kGeluDx: the product is dh; D is the gradient by pre. These two
 // cuBLASLt has too, which does them in float32, before the product is rounded; n is a multiple of 8. kRope: rows of D are heads, of
-// which the first are turned (core/ops/rope.h). kGeluDxSums: kGeluDx, and the sums of D's columns in parts.
-enum class GemmFusion : uint8_t { kNone, kSwiglu, kSwigluDx, kGelu, kGeluDx, kRope, kGeluDxSums };
+// which the first are turned (core/ops/rope.h). kGeluDxSums: kGeluDx, and the sums of D's columns in parts. kSquares: D, and the sum of
+// its squares in parts (core/ops/squares.h); beta is 0.
+enum class GemmFusion : uint8_t { kNone, kSwiglu, kSwigluDx, kGelu, kGeluDx, kRope, kGeluDxSums, kSquares };
 inline constexpr int64_t kGemmSumRows = 8 * 132;  // parts of the sums, by the warp of ours that adds them
 
 // D[m, n] = op(A) op(B) + beta C (+ bias), row-major; sums in float32. A and B are contiguous and have one dtype. C has D's dtype,
@@ -79,7 +80,7 @@ class GemmPlans {
     // multiple of head_dim, are turned.
     const void* angles = nullptr;
     int64_t angle_rows = 0, turned = 0;
-    float* sums = nullptr;  // kGeluDxSums: [kGemmSumRows, n], which add up to the sums
+    float* sums = nullptr;  // kGeluDxSums: [kGemmSumRows, n], which add up to the sums; kSquares: [kSquareParts]
   };
   // Chooses the algorithm of the shape: the fastest, or cuBLASLt's first that runs, always the same one. Writes random numbers
   // over all operands. Blocks. Errors: FailedPrecondition where cuBLASLt has none for it.

@@ -64,11 +64,18 @@ constexpr Entry EntryOf() {
   return e;
 }
 constexpr Entry kEntries[] = {
-    EntryOf<Major::kK, Major::kK, Epilogue::kRound>(),   EntryOf<Major::kK, Major::kMN, Epilogue::kRound>(),
-    EntryOf<Major::kMN, Major::kMN, Epilogue::kRound>(), EntryOf<Major::kMN, Major::kMN, Epilogue::kFloat32>(),
-    EntryOf<Major::kK, Major::kK, Epilogue::kSwiglu>(),  EntryOf<Major::kK, Major::kMN, Epilogue::kSwigluDx>(),
-    EntryOf<Major::kK, Major::kK, Epilogue::kRope64>(),  EntryOf<Major::kK, Major::kK, Epilogue::kRope128>(),
-    EntryOf<Major::kK, Major::kK, Epilogue::kGelu>(),    EntryOf<Major::kK, Major::kMN, Epilogue::kGeluDx>(),
+    EntryOf<Major::kK, Major::kK, Epilogue::kRound>(),
+    EntryOf<Major::kK, Major::kMN, Epilogue::kRound>(),
+    EntryOf<Major::kMN, Major::kMN, Epilogue::kRound>(),
+    EntryOf<Major::kMN, Major::kMN, Epilogue::kFloat32>(),
+    EntryOf<Major::kK, Major::kK, Epilogue::kSwiglu>(),
+    EntryOf<Major::kK, Major::kMN, Epilogue::kSwigluDx>(),
+    EntryOf<Major::kK, Major::kK, Epilogue::kRope64>(),
+    EntryOf<Major::kK, Major::kK, Epilogue::kRope128>(),
+    EntryOf<Major::kK, Major::kK, Epilogue::kGelu>(),
+    EntryOf<Major::kK, Major::kMN, Epilogue::kGeluDx>(),
+    EntryOf<Major::kMN, Major::kMN, Epilogue::kFloat32Squares>(),
+    EntryOf<Major::kMN, Major::kMN, Epilogue::kRoundSquares>(),
 };
 
 Epilogue EpilogueOf(const GemmShape& s) {
@@ -77,6 +84,9 @@ Epilogue EpilogueOf(const GemmShape& s) {
   if (s.fusion == GemmFusion::kRope) return s.head_dim == 64 ? Epilogue::kRope64 : Epilogue::kRope128;
   if (s.fusion == GemmFusion::kGelu) return Epilogue::kGelu;
   if (s.fusion == GemmFusion::kGeluDx || s.fusion == GemmFusion::kGeluDxSums) return Epilogue::kGeluDx;
+  if (s.fusion == GemmFusion::kSquares) {
+    return s.out == DType::kF32 ? Epilogue::kFloat32Squares : Epilogue::kRoundSquares;
+  }
   return s.out == DType::kF32 ? Epilogue::kFloat32 : Epilogue::kRound;
 }
 
@@ -141,8 +151,8 @@ absl::StatusOr<GemmArgs> ArgsOf(const Entry& entry, const GemmShape& s, const Ge
     if (entry.epilogue == Epilogue::kGeluDx) {
       ASSIGN_OR_RETURN(g.pre, MapOf(o.pre, s.m, s.n, s.n, box));
     }
-    if (s.fusion == GemmFusion::kGeluDxSums) g.sums = o.sums;
   }
+  if (s.fusion == GemmFusion::kGeluDxSums || s.fusion == GemmFusion::kSquares) g.sums = o.sums;
   g.m = static_cast<int>(s.m);
   g.n = static_cast<int>(n);
   g.grid = {static_cast<int>(Ceil(s.m, form.rows)), static_cast<int>(Ceil(s.n, form.columns)), config.group,
@@ -192,6 +202,9 @@ bool Sm90Gemm::Runs(const GemmShape& s, const GemmPlans::Operands& o) const {
     if ((s.head_dim != 64 && s.head_dim != 128) || !angles || o.turned % s.head_dim != 0) return false;
   }
   if (s.fusion == GemmFusion::kGeluDxSums && multiprocessors_ * sm90::kWarps > kGemmSumRows) return false;
+  if (s.fusion == GemmFusion::kSquares) {
+    return multiprocessors_ <= kSquareParts && !s.bias && o.beta == 0 && !pitched && o.sums != nullptr;
+  }
   if (s.fusion != GemmFusion::kNone) {
     return s.bias == (s.fusion == GemmFusion::kGelu) && s.out == DType::kBF16 && o.beta == 0 && !pitched;
   }
@@ -243,7 +256,7 @@ absl::Status Sm90Gemm::Run(const GemmShape& s, const GemmPlans::Operands& o, Sm9
   if (args.ready != nullptr) {
     RETURN_IF_ERROR(CudaStatus(cudaMemsetAsync(args.ready, 0, kFlagBytes, o.stream), "GemmKernel"));
   }
-  if (args.sums != nullptr) {
+  if (s.fusion == GemmFusion::kGeluDxSums) {
     RETURN_IF_ERROR(CudaStatus(cudaMemsetAsync(args.sums, 0, kGemmSumRows * s.n * 4, o.stream), "GemmKernel"));
   }
   fn<<<form.blocks * clusters, sm90::kThreads, form.SharedBytes(), o.stream>>>(args);

@@ -133,6 +133,7 @@ __device__ __forceinline__ void Consume(const GemmArgs& args, const SharedMemory
   float d[128];
   Tile tile;
   int stored = kSteps;  // steps done of the tile before
+  if constexpr (kSquares<kEpilogue>) ThreadSquares() = 0;
   for (Segment work; schedule.Next(work);) {
     const int row = place.Row(work) + thread / 32 * 16, column = place.Column(work);
     for (int k = work.first; k < work.end; ++k) {
@@ -158,7 +159,7 @@ __device__ __forceinline__ void Consume(const GemmArgs& args, const SharedMemory
     while (stored < kSteps) StoreAt<kEpilogue>(stored++, stage >> 31, args, w, tile);
     tile.row = row;
     tile.column = column;
-    if (kEpilogue != Epilogue::kFloat32 && work.first == 0) LoadAddends(args, tile, adds);
+    if (!kFloats<kEpilogue> && !kSquares<kEpilogue> && work.first == 0) LoadAddends(args, tile, adds);
     WgmmaWait<0>();
     FenceRegisters(d);
     Release<kWide>(&s.empty[stage == 0 ? kStages - 1 : stage - 1], place.rank);
@@ -171,8 +172,9 @@ __device__ __forceinline__ void Consume(const GemmArgs& args, const SharedMemory
         if (schedule.HasPart(p)) AddPart(args, d, p * place.kBlocks + place.rank, thread);
       }
     }
-    if constexpr (kEpilogue == Epilogue::kFloat32) {
-      StoreFloats(args, d, row + thread % 32 / 4, column + thread % 4 * 2);
+    if constexpr (kFloats<kEpilogue>) {
+      StoreFloats<kEpilogue>(args, d, row + thread % 32 / 4, column + thread % 4 * 2);
+      if constexpr (kSquares<kEpilogue>) AddSquares(d);
     } else {
       Round(args, d, tile, adds);
       stored = 0;
@@ -180,6 +182,7 @@ __device__ __forceinline__ void Consume(const GemmArgs& args, const SharedMemory
   }
   while (stored < kSteps) StoreAt<kEpilogue>(stored++, stage >> 31, args, w, tile);
   if (thread % 32 == 0) WaitStoresRead<0>();
+  if constexpr (kSquares<kEpilogue>) WriteSquares(args);
 }
 
 template <Major kA, Major kB, Epilogue kEpilogue, int kWide>

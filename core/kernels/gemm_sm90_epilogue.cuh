@@ -4,6 +4,7 @@
 
 #include "core/kernels/gemm_sm90_gelu.cuh"
 #include "core/kernels/gemm_sm90_rope.cuh"
+#include "core/kernels/gemm_sm90_squares.cuh"
 #include "core/kernels/gemm_sm90_swiglu.cuh"
 
 namespace strata::sm90 {
@@ -15,6 +16,8 @@ template <Epilogue kEpilogue>
 inline constexpr int kStoreSteps = 0;
 template <>
 inline constexpr int kStoreSteps<Epilogue::kRound> = 4;
+template <>
+inline constexpr int kStoreSteps<Epilogue::kRoundSquares> = 4;
 template <>
 inline constexpr int kStoreSteps<Epilogue::kSwiglu> = 8;
 template <>
@@ -51,6 +54,9 @@ __device__ __forceinline__ void StoreStep(uint32_t zero, const GemmArgs& args, c
     uint8_t* chunk = w.staging + kStep % 2 * kChunkBytes;
     BeginChunk<1>();
     WriteChunk<0, 8>(chunk, [&](int i) { return tile.packed[kStep * 16 + i]; });
+    if constexpr (kSquares<kEpilogue>) {
+      AddSquares<16>([&](int i) { return Unpack(tile.packed[kStep * 16 + i] ^ zero); });
+    }
     if constexpr (kEpilogue != Epilogue::kSwiglu) {
       EndChunk(&args.d, chunk, tile.column + kStep * 64, tile.row);
     } else {
@@ -144,6 +150,7 @@ __device__ __forceinline__ void Round(const GemmArgs& args, float (&d)[128], Til
 }
 
 // row, column: of the thread's first element.
+template <Epilogue kEpilogue>
 __device__ __forceinline__ void StoreFloats(const GemmArgs& args, const float (&d)[128], int row, int column) {
 #pragma unroll
   for (int j = 0; j < 32; ++j) {
@@ -153,7 +160,7 @@ __device__ __forceinline__ void StoreFloats(const GemmArgs& args, const float (&
       if (r >= args.m || c >= args.n) continue;
       float* to = args.d32 + static_cast<int64_t>(r) * args.n + c;
       const float x = d[4 * j + 2 * h], y = d[4 * j + 2 * h + 1];
-      if (args.accumulate) {  // no other block adds here: the sum's order is fixed
+      if (!kSquares<kEpilogue> && args.accumulate) {  // no other block adds here: the sum's order is fixed
         asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(to), "f"(x), "f"(y) : "memory");
       } else {
         *reinterpret_cast<float2*>(to) = make_float2(x, y);

@@ -19,7 +19,7 @@ inline constexpr int kColumns = kShape == Shape::kTall ? 128 : 192;
 template <Epilogue kEpilogue, Shape kShape>
 inline constexpr bool kHas = kEpilogue == Epilogue::kRound || kEpilogue == Epilogue::kFloat32 ||
                              kEpilogue == Epilogue::kSwigluDx || kEpilogue == Epilogue::kGelu ||
-                             kEpilogue == Epilogue::kGeluDx ||
+                             kEpilogue == Epilogue::kGeluDx || kSquares<kEpilogue> ||
                              (kEpilogue == Epilogue::kSwiglu && kShape == Shape::kTall);
 
 inline constexpr int kStages = 5, kStageBytes = (128 + 192) * kTileK * 2, kSlabBytes = 64 * kTileK * 2;
@@ -107,7 +107,7 @@ __device__ __forceinline__ void Produce(const GemmArgs& args, const Memory& s, S
 }
 
 // 64 rows of sums, d[4 j + 2 h + {0, 1}] as Wgmma gives them; row, column: of the warp's first element.
-template <int kSums>
+template <Epilogue kEpilogue, int kSums>
 __device__ __forceinline__ void StoreFloats(const GemmArgs& args, const float (&d)[kSums], int row, int column) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
@@ -120,7 +120,7 @@ __device__ __forceinline__ void StoreFloats(const GemmArgs& args, const float (&
       const int c = column + 8 * j + lane % 4 * 2;
       if (c >= args.n) continue;
       const float x = d[4 * j + 2 * h], y = d[4 * j + 2 * h + 1];
-      if (args.accumulate) {  // no other block adds here: the sum's order is fixed
+      if (!kSquares<kEpilogue> && args.accumulate) {  // no other block adds here: the sum's order is fixed
         asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(to + c), "f"(x), "f"(y) : "memory");
       } else {
         *reinterpret_cast<float2*>(to + c) = make_float2(x, y);
@@ -159,7 +159,7 @@ __device__ __forceinline__ void AddChunk(float* sums, const uint8_t* chunk) {
 }
 
 // The sums with C and bias, rounded, a chunk of 64 columns at a time.
-template <int kParts, int kSums>
+template <Epilogue kEpilogue, int kParts, int kSums>
 __device__ __forceinline__ void StoreRounded(const GemmArgs& args, const WarpMemory& w, float (&d)[kParts][kSums],
                                              int row, int column) {
   constexpr int kAcross = kSums / 32, kCount = kParts * kAcross, kBuffers = kChunks;
@@ -167,7 +167,7 @@ __device__ __forceinline__ void StoreRounded(const GemmArgs& args, const WarpMem
   const auto begin = [&](int i) {
     if (threadIdx.x % 32 != 0) return;
     WaitStoresRead<kBuffers - 1>();
-    if (args.c == nullptr) return;
+    if (kSquares<kEpilogue> || args.c == nullptr) return;
     ArriveExpecting(w.loaded, kChunkBytes);
     LoadTile(w.staging + i % kBuffers * kChunkBytes, &args.c_map, w.loaded, column + i % kAcross * 64,
              row + i / kAcross * 64);
@@ -177,14 +177,17 @@ __device__ __forceinline__ void StoreRounded(const GemmArgs& args, const WarpMem
   for (int i = 0; i < kCount; ++i) {
     uint8_t* chunk = w.staging + i % kBuffers * kChunkBytes;
     float* sums = d[i / kAcross] + i % kAcross * 32;
-    if (args.bias != nullptr) AddBias(args, sums, column + i % kAcross * 64);
+    if (!kSquares<kEpilogue> && args.bias != nullptr) AddBias(args, sums, column + i % kAcross * 64);
     __syncwarp();
-    if (args.c != nullptr) {
+    if (!kSquares<kEpilogue> && args.c != nullptr) {
       Wait(w.loaded, i % 2);
       AddChunk(sums, chunk);
     }
     WriteChunk<0, 8>(chunk, [&](int x) { return Pack(sums[2 * x], sums[2 * x + 1]); });
     EndChunk(&args.d, chunk, column + i % kAcross * 64, row + i / kAcross * 64);
+    if constexpr (kSquares<kEpilogue>) {
+      AddSquares<16>([&](int x) { return Unpack(Pack(sums[2 * x], sums[2 * x + 1])); });
+    }
     if (i + 1 < kCount) begin(i + 1);
   }
 }
@@ -209,8 +212,8 @@ template <Epilogue kEpilogue, int kParts, int kSums>
 __device__ __forceinline__ void Store(uint32_t zero, const GemmArgs& args, const WarpMemory& w,
                                       float (&d)[kParts][kSums], int row, int column) {
   static_assert(kParts * kSums / 32 % 2 == 0);  // loads into the staging: their parity is 0 again
-  if constexpr (kEpilogue == Epilogue::kRound) {
-    StoreRounded(args, w, d, row, column);
+  if constexpr (kEpilogue == Epilogue::kRound || kEpilogue == Epilogue::kRoundSquares) {
+    StoreRounded<kEpilogue>(args, w, d, row, column);
   } else if constexpr (kEpilogue == Epilogue::kSwigluDx) {
     StoreSwigluDx(zero, args, w, d, row, column);
   } else if constexpr (kEpilogue == Epilogue::kGelu) {
@@ -223,7 +226,8 @@ __device__ __forceinline__ void Store(uint32_t zero, const GemmArgs& args, const
       if constexpr (kEpilogue == Epilogue::kSwiglu) {
         StoreSwiglu(zero, args, w, d[part], row + part * 64, column);
       } else {
-        StoreFloats(args, d[part], row + part * 64, column);
+        StoreFloats<kEpilogue>(args, d[part], row + part * 64, column);
+        if constexpr (kSquares<kEpilogue>) AddSquares(d[part]);
       }
     }
   }
@@ -276,6 +280,7 @@ __device__ __forceinline__ void Consume(const GemmArgs& args, const Memory& s, S
   const uint64_t a0 = Descriptor(Shared(s.stages), kSlabBytes), b0 = a0 + kParts * (kSlabBytes / 16);
   int turn = 0, begin = 0;  // tiles of the block before this one, and their blocks of k
   float d[kParts][kSums];
+  if constexpr (kSquares<kEpilogue>) ThreadSquares() = 0;
   for (Segment work; schedule.Next(work); ++turn, begin += work.end - work.first) {
     if (turn % 2 != group) continue;
     int stage = begin % kStages;
@@ -327,6 +332,7 @@ __device__ __forceinline__ void Consume(const GemmArgs& args, const Memory& s, S
     Await(Turn::kMultiply, group);
     Await(Turn::kStore, group);
   }
+  if constexpr (kSquares<kEpilogue>) WriteSquares(args);
 }
 
 template <Major kA, Major kB, Epilogue kEpilogue, Shape kShape>

@@ -16,25 +16,32 @@ inline constexpr int kWarps = 8;                 // of a block, that multiply
 inline constexpr int kChunkBytes = 16 * 64 * 2;  // of a warp's staging: 16 rows of 64 bf16
 
 enum class Epilogue {
-  kRound,     // D = bf16(A B + C + bias)
-  kFloat32,   // D (+)= A B
-  kSwiglu,    // B^T is gate's rows, then up's: D = bf16(A gate | A up), E = silu(D's gate) D's up
-  kSwigluDx,  // H = bf16(A B); D = the gradient of swiglu by gate | up, from H, gate and up
-  kRope64,    // D = bf16(A B + bias), of which heads of 64 columns are turned (core/ops/rope.h)
-  kRope128,   // the same of 128
-  kGelu,      // D = bf16(A B + bias); E = gelu(D), in the tanh form
-  kGeluDx,    // H = bf16(A B); D = H gelu'(pre), and column sums of D
+  kRound,           // D = bf16(A B + C + bias)
+  kFloat32,         // D (+)= A B
+  kSwiglu,          // B^T is gate's rows, then up's: D = bf16(A gate | A up), E = silu(D's gate) D's up
+  kSwigluDx,        // H = bf16(A B); D = the gradient of swiglu by gate | up, from H, gate and up
+  kRope64,          // D = bf16(A B + bias), of which heads of 64 columns are turned (core/ops/rope.h)
+  kRope128,         // the same of 128
+  kGelu,            // D = bf16(A B + bias); E = gelu(D), in the tanh form
+  kGeluDx,          // H = bf16(A B); D = H gelu'(pre), and column sums of D
+  kFloat32Squares,  // D = A B, and the sum of D's squares
+  kRoundSquares,    // D = bf16(A B), the same
 };
+template <Epilogue kEpilogue>
+inline constexpr bool kFloats = kEpilogue == Epilogue::kFloat32 || kEpilogue == Epilogue::kFloat32Squares;
+template <Epilogue kEpilogue>
+inline constexpr bool kSquares = kEpilogue == Epilogue::kFloat32Squares || kEpilogue == Epilogue::kRoundSquares;
 
 struct GemmArgs {
   CUtensorMap a, b, d;
-  CUtensorMap d_up, e;       // kSwiglu, kSwigluDx: d and d_up are D's halves, [m, n] each; kGelu: e
-  CUtensorMap gate, up;      // kSwigluDx
-  CUtensorMap pre;           // kGeluDx
-  CUtensorMap c_map;         // of c, for the ping-pong form
-  float* sums;               // kGeluDx: each warp of the grid adds to its own row of [warps, n]; or null
+  CUtensorMap d_up, e;   // kSwiglu, kSwigluDx: d and d_up are D's halves, [m, n] each; kGelu: e
+  CUtensorMap gate, up;  // kSwigluDx
+  CUtensorMap pre;       // kGeluDx
+  CUtensorMap c_map;     // of c, for the ping-pong form
+  // kGeluDx: each warp of the grid adds to its own row of [warps, n]; or null. With squares: [kSquareParts], one of each block.
+  float* sums;
   const CudaBF16 *c, *bias;  // or null
-  float* d32;                // of kFloat32
+  float* d32;                // of floats
   // kRope: a tiled table of rotations (rope_cuda.h); row r of D takes its row r mod angle_rows, and columns before `turned` are turned.
   const float4* angles;
   int angle_rows, turned;

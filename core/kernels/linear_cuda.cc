@@ -5,6 +5,7 @@
 #include "core/base/status.h"
 #include "core/kernels/cuda_kernels.h"
 #include "core/kernels/product_cost.h"
+#include "core/kernels/squares_cuda.h"
 #include "core/ops/fused.h"
 
 namespace strata {
@@ -133,6 +134,49 @@ absl::Status Run(const KernelArgs& a) {
       a, [](GemmPlans& g, const GemmShape& s, const GemmPlans::Operands& o) { return g.Run(s, o); });
 }
 
+// linear_dw_acc_squares: accs..., squares, dy, x -> accs..., squares
+absl::StatusOr<Product> DwAccSquares(const KernelArgs& a) {
+  KernelArgs product = a;
+  product.out = a.out.first(a.out.size() - 1);
+  return DwAcc(product);
+}
+
+absl::Status ThenSquares(const KernelArgs& a, GemmPlans& g, const GemmShape& s, const GemmPlans::Operands& o) {
+  RETURN_IF_ERROR(g.Run(s, o));
+  return LaunchSquareParts(o.d, s.out, s.m * s.n, a.out.back().as<float>(), o.stream);
+}
+
+// In one kernel: of a product that is not added.
+struct Squared {
+  GemmShape shape;
+  GemmPlans::Operands operands;
+};
+Squared SquaredOf(const KernelArgs& a, GemmShape s, GemmPlans::Operands o) {
+  s.fusion = GemmFusion::kSquares;
+  o.beta = 0;
+  o.sums = a.out.back().as<float>();
+  return {s, o};
+}
+
+template <Determinism kDeterminism>
+absl::Status PrepareSquares(const KernelArgs& a) {
+  constexpr auto kSearch =
+      kDeterminism == Determinism::kBitExact ? GemmPlans::Search::kFirst : GemmPlans::Search::kTimed;
+  return With<DwAccSquares, kDeterminism>(a, [&a](GemmPlans& g, const GemmShape& s, GemmPlans::Operands o) {
+    o.beta = 0;
+    RETURN_IF_ERROR(g.Prepare(s, o, kSearch));
+    const Squared one = SquaredOf(a, s, o);
+    return g.PrepareFused(one.shape, one.operands, kSearch, [&] { return ThenSquares(a, g, s, o); });
+  });
+}
+template <Determinism kDeterminism>
+absl::Status RunSquares(const KernelArgs& a) {
+  return With<DwAccSquares, kDeterminism>(a, [&a](GemmPlans& g, const GemmShape& s, const GemmPlans::Operands& o) {
+    const Squared one = SquaredOf(a, s, o);
+    return o.beta == 0 && g.Fuses(one.shape) ? g.Run(one.shape, one.operands) : ThenSquares(a, g, s, o);
+  });
+}
+
 int64_t Workspace(const Op&, std::span<const TensorRef>) { return kGemmWorkspaceBytes; }
 
 template <Describe kDescribe, Determinism kDeterminism>
@@ -140,6 +184,9 @@ constexpr Kernel kKernel = {.run = Run<kDescribe, kDeterminism>,
                             .workspace = Workspace,
                             .cost = OpCost,
                             .prepare = Prepare<kDescribe, kDeterminism>};
+template <Determinism kDeterminism>
+constexpr Kernel kSquaresKernel = {
+    .run = RunSquares<kDeterminism>, .workspace = Workspace, .cost = OpCost, .prepare = PrepareSquares<kDeterminism>};
 template <Describe kDescribe>
 Kernel Make(Determinism determinism) {
   return determinism == Determinism::kBitExact ? kKernel<kDescribe, Determinism::kBitExact>
@@ -161,8 +208,12 @@ void AddCudaLinearKernels(KernelTable& table, Determinism determinism) {
     table.Add("linear_dx_add", t, Make<DxAdd>(determinism));
     table.Add("linear_dw", t, Make<Dw>(determinism));
   }
-  for (const DType t : {DType::kF32, DType::kBF16})
-    table.Add("linear_dw_acc", t, Make<DwAcc>(determinism));  // its result's
+  for (const DType t : {DType::kF32, DType::kBF16}) {  // of the results
+    table.Add("linear_dw_acc", t, Make<DwAcc>(determinism));
+    table.Add("linear_dw_acc_squares", t,
+              determinism == Determinism::kBitExact ? kSquaresKernel<Determinism::kBitExact>
+                                                    : kSquaresKernel<Determinism::kFast>);
+  }
 }
 
 }  // namespace strata

@@ -1,4 +1,5 @@
 #include "core/kernels/cuda_kernels.h"
+#include "core/kernels/squares_cuda.h"
 #include "core/kernels/sum_parts_cuda.h"
 
 namespace strata {
@@ -22,6 +23,7 @@ KernelTable CudaKernels(Determinism determinism) {
   AddCudaFlatKernels(table);
   AddCudaQuantizeKernels(table);
   AddCudaSumPartsKernels(table);
+  AddCudaSquaresKernels(table);
   AddCudaAttentionKernels(table, determinism);
   return table;
 }

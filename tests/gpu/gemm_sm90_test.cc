@@ -12,6 +12,7 @@
 #include "core/exec/cuda_context.h"
 #include "core/kernels/rope_cuda.h"
 #include "core/kernels/sm90_host.h"
+#include "core/ops/squares.h"
 #include "tests/testing/gpu.h"
 
 namespace strata::testing {
@@ -129,7 +130,7 @@ class Operands {
   absl::StatusOr<double> ErrorOf(Sm90Gemm& own, Sm90Config config, std::span<std::byte> workspace) const {
     const GemmShape& s = case_.shape;
     Buffer d((Is(GemmFusion::kSwigluDx) ? 2 : 1) * s.m * s.pitch(), SizeOf(s.out)), h(HCount(), 2);
-    Buffer sums(kGemmSumRows * s.n, 4);
+    Buffer sums(Is(GemmFusion::kSquares) ? kSquareParts : kGemmSumRows * s.n, 4);
     if (case_.in_place) {
       for (int64_t i = 0; i < d.count(); ++i) d.Set(i, static_cast<float>(addend_.At(i)));
       d.Upload();
@@ -150,7 +151,7 @@ class Operands {
                                 rope() ? angles_.device() : nullptr,
                                 kAngleRows,
                                 turned(),
-                                Is(GemmFusion::kGeluDxSums) ? static_cast<float*>(sums.device()) : nullptr};
+                                has_sums() ? static_cast<float*>(sums.device()) : nullptr};
     if (!own.Runs(s, o)) return absl::FailedPreconditionError("does not run");
     RETURN_IF_ERROR(own.Run(s, o, config));
     RETURN_IF_ERROR(CudaStatus(cudaDeviceSynchronize(), "a product"));
@@ -158,13 +159,15 @@ class Operands {
     h.Download();
     sums.Download();
     if (!d.GuardIntact() || !h.GuardIntact() || !sums.GuardIntact()) return INFINITY;
-    return std::max(
-        {ErrorOfD(d), HCount() > 0 ? ErrorOfH(d, h) : 0.0, Is(GemmFusion::kGeluDxSums) ? ErrorOfSums(d, sums) : 0.0});
+    return std::max({ErrorOfD(d), HCount() > 0 ? ErrorOfH(d, h) : 0.0,
+                     Is(GemmFusion::kGeluDxSums) ? ErrorOfSums(d, sums) : 0.0,
+                     Is(GemmFusion::kSquares) ? ErrorOfSquares(d, sums) : 0.0});
   }
 
  private:
   bool rope() const { return case_.shape.fusion == GemmFusion::kRope; }
   int64_t turned() const { return rope() ? case_.shape.n / case_.shape.head_dim * 2 / 3 * case_.shape.head_dim : 0; }
+  bool has_sums() const { return Is(GemmFusion::kGeluDxSums) || Is(GemmFusion::kSquares); }
   bool Is(GemmFusion fusion) const { return case_.shape.fusion == fusion; }
   bool gelu_dx() const { return Is(GemmFusion::kGeluDx) || Is(GemmFusion::kGeluDxSums); }
   int64_t HCount() const {
@@ -225,6 +228,16 @@ class Operands {
     return e.value() * 1e3;  // nothing is rounded to bf16 here
   }
 
+  // Of D as it was stored.
+  double ErrorOfSquares(const Buffer& d, const Buffer& parts) const {
+    double got = 0, want = 0;
+    for (int64_t i = 0; i < kSquareParts; ++i) got += parts.At(i);
+    for (int64_t i = 0; i < d.count(); ++i) want += d.At(i) * d.At(i);
+    Error e;
+    e.Add(got, want);
+    return e.value() * (case_.shape.out == DType::kF32 ? 1 : 1e3);  // no part is rounded to bf16
+  }
+
   const Case case_;
   Buffer a_{case_.shape.m * case_.shape.k, 2}, b_{case_.shape.k * case_.shape.n, 2}, bias_{case_.shape.n, 2};
   Buffer addend_{case_.shape.m * case_.shape.n, SizeOf(case_.shape.out)};
@@ -273,6 +286,20 @@ TEST(CudaSm90Gemm, EveryLayout) {
     cases.push_back({{m, n, k, false, false}});
     cases.push_back({{m, n, k, true, false}});
     cases.push_back({{m, n, k, true, false, kHalf, kFloat}});
+  }
+  ExpectClose(cases);
+}
+
+// Sizes that end within tiles of each form, fewer tiles than blocks and more: parts without a block are zero.
+TEST(CudaSm90Gemm, Squares) {
+  std::vector<Case> cases;
+  for (const auto& [m, n, k] :
+       {std::tuple{256, 256, 64}, {264, 528, 200}, {8, 16, 8}, {520, 272, 1032}, {4360, 1296, 136}}) {
+    for (const DType out : {kHalf, kFloat}) {
+      Case c{{m, n, k, true, false, kHalf, out}};
+      c.shape.fusion = GemmFusion::kSquares;
+      cases.push_back(c);
+    }
   }
   ExpectClose(cases);
 }
@@ -347,29 +374,37 @@ TEST(CudaSm90Gemm, Gelu) {
 TEST(CudaSm90Gemm, RepeatsItsBits) {
   STRATA_OPENS_HOPPER(device);
   Sm90Gemm own((*device)->context());
-  const GemmShape s{1024, 1024, 4096, true, false, kHalf, kFloat};
-  Buffer a(s.m * s.k, 2), b(s.k * s.n, 2), d(s.m * s.n, 4), workspace(kWorkspace, 1);
+  GemmShape s{1024, 1024, 4096, true, false, kHalf, kFloat};
+  Buffer a(s.m * s.k, 2), b(s.k * s.n, 2), d(s.m * s.n, 4), squares(kSquareParts, 4), workspace(kWorkspace, 1);
   a.Fill(1);
   b.Fill(2);
-  const GemmPlans::Operands o{a.device(),
-                              b.device(),
-                              nullptr,
-                              nullptr,
-                              d.device(),
-                              0,
-                              {static_cast<std::byte*>(workspace.device()), static_cast<size_t>(kWorkspace)},
-                              nullptr};
+  GemmPlans::Operands o{a.device(),
+                        b.device(),
+                        nullptr,
+                        nullptr,
+                        d.device(),
+                        0,
+                        {static_cast<std::byte*>(workspace.device()), static_cast<size_t>(kWorkspace)},
+                        nullptr};
+  o.sums = static_cast<float*>(squares.device());
   for (const Form form : {Form::kPair, Form::kWide, Form::kTall}) {
-    std::vector<double> first;
-    for (int run = 0; run < 4; ++run) {
-      const absl::Status status = own.Run(s, o, {8, true, form});
-      ASSERT_TRUE(status.ok()) << status;
-      ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-      d.Download();
-      std::vector<double> values(s.m * s.n);
-      for (int64_t i = 0; i < s.m * s.n; ++i) values[i] = d.At(i);
-      if (run == 0) first = values;
-      EXPECT_TRUE(values == first) << "run " << run;
+    std::vector<double> first;  // D, with its squares or without
+    for (const GemmFusion fusion : {GemmFusion::kNone, GemmFusion::kSquares}) {
+      s.fusion = fusion;
+      std::vector<double> parts;
+      for (int run = 0; run < 4; ++run) {
+        const absl::Status status = own.Run(s, o, {8, true, form});
+        ASSERT_TRUE(status.ok()) << status;
+        ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+        d.Download();
+        squares.Download();
+        std::vector<double> values(s.m * s.n), sums(kSquareParts);
+        for (int64_t i = 0; i < s.m * s.n; ++i) values[i] = d.At(i);
+        for (int64_t i = 0; fusion == GemmFusion::kSquares && i < kSquareParts; ++i) sums[i] = squares.At(i);
+        if (first.empty()) first = values;
+        if (run == 0) parts = sums;
+        EXPECT_TRUE(values == first && sums == parts) << "run " << run;
+      }
     }
   }
 }
