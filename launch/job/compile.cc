@@ -155,6 +155,9 @@ absl::StatusOr<TrainGraph> MakeTrainGraph(const JobStages& stages, const Job& jo
   ASSIGN_OR_RETURN(train.graph, ApplyOptimizer(std::move(bucketed), mesh, job.config.optim, loss));
   ASSIGN_OR_RETURN(train.graph, FuseOps(std::move(train.graph), mesh, kernels));
   ASSIGN_OR_RETURN(train.graph, EarlyReductions(train.graph));
+  if (job.config.batch.accumulate == 1) {
+    ASSIGN_OR_RETURN(train.graph, FuseSquares(std::move(train.graph), mesh, kernels));
+  }
   return train;
 }
 

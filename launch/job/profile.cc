@@ -39,7 +39,7 @@ Work WorkOf(const Step& step) {
   const std::string name = NameOf(step);
   if (absl::StartsWith(name, "linear")) return Work::kGemm;
   if (absl::StartsWith(name, "attention")) return Work::kAttention;
-  for (const char* op : {"adamw", "sgd", "sum_squares", "sqrt", "guard"}) {
+  for (const char* op : {"adamw", "sgd", "sum_squares", "total_squares", "sqrt", "guard"}) {
     if (name == op) return Work::kOptimizer;
   }
   return Work::kMemoryBound;

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <set>
 
@@ -12,6 +13,7 @@
 #include "core/base/status.h"
 #include "core/graph/builder.h"
 #include "core/graph/op.h"
+#include "core/ops/squares.h"
 #include "tests/testing/interpreter.h"
 #include "tests/testing/small_job.h"
 
@@ -56,15 +58,17 @@ KernelTable WithFusedOps(int64_t tp) {
 
 using Counts = std::map<std::string, int>;
 
+// Where `fused_kernels` are empty, WithFusedOps().
 void ExpectEqualRuns(
-    const JobConfig& config, const Counts& expected,
-    const std::function<void(const Job&)>& inspect = [](const Job&) {}) {
+    const JobConfig& config, const Counts& expected, const std::function<void(const Job&)>& inspect = [](const Job&) {},
+    KernelTable fused_kernels = {}) {
+  if (!fused_kernels.Has("linear")) fused_kernels = WithFusedOps(config.parallel.tp);
   std::vector<int> steps(3);
   std::iota(steps.begin(), steps.end(), 1);
   const TableRows rows(config.model.vocab, 3);
   Counts counts;
   const auto plain = RunJob(config, steps, rows, INFINITY, CpuKernels());
-  const auto fused = RunJob(config, steps, rows, INFINITY, WithFusedOps(config.parallel.tp), [&](const Job& job) {
+  const auto fused = RunJob(config, steps, rows, INFINITY, fused_kernels, [&](const Job& job) {
     inspect(job);
     for (const ProgramSpec& p : job.programs[0]) {
       for (const Node& n : p.graph.nodes) ++counts[(p.name == "eval" ? "eval " : "") + std::string(n.op->name())];
@@ -431,6 +435,99 @@ TEST(FuseOps, ProductsOfGatheredRowsAreSplit) {
       }
     }
   }
+}
+
+// Gradients of a rank of one micro-batch are as the norm reads them when their products have written them.
+KernelTable WithSquares(int64_t tp) {
+  KernelTable kernels = WithFusedOps(tp);
+  kernels.Add("linear_dw_acc_squares", DType::kF64, {RunDecomposed});
+  return kernels;
+}
+void ExpectEqualRunsWithSquares(
+    const JobConfig& config, const Counts& expected,
+    const std::function<void(const Job&)>& inspect = [](const Job&) {}) {
+  ExpectEqualRuns(config, expected, inspect, WithSquares(config.parallel.tp));
+}
+
+// Every gradient is counted by its product or by the one total, and none by both: elements of rank 0.
+void ExpectAllCounted(const Job& job) {
+  const Graph& g = job.programs[0][0].graph;
+  std::map<std::string, int64_t> counted;
+  int64_t products = 0, ranges = 0, gradients = 0;
+  for (const Node& n : g.nodes) {
+    if (n.op->name() == "linear_dw_acc_squares") {
+      for (size_t i = 0; i + 1 < n.outputs.size(); ++i) products += n.outputs[i].shape.elements();
+    }
+    if (n.op->name() != "total_squares") continue;
+    for (size_t i = 0; i + 1 < n.inputs.size(); ++i) {
+      for (const FlatRange& r : TotalSquaresRanges(*n.op, i)) ranges += r.count;
+    }
+  }
+  for (const State& s : g.states) {
+    if (s.role == Role::kGrad && s.storage >= 0) gradients += s.spec.shape.elements();
+  }
+  EXPECT_GT(products, 0);
+  EXPECT_EQ(products + ranges, gradients);
+}
+
+TEST(FuseSquares, ProductsSumTheSquaresOfWhatTheyWrite) {
+  Counts llama = kLlama;
+  llama["linear_dw_acc"] = llama["sum_squares"] = llama["add"] = 0;
+  llama["linear_dw_acc_squares"] = 9;
+  llama["total_squares"] = 1;
+  ExpectEqualRunsWithSquares(SmallJob(1, 1, 1), llama, ExpectAllCounted);
+  ExpectEqualRunsWithSquares(Recomputing(SmallJob(1, 1, 1), Recompute::kBlock),
+                             {{"linear_dw_acc_squares", 9}, {"sum_squares", 0}}, ExpectAllCounted);
+  for (const ModelArch arch : {ModelArch::kGpt2, ModelArch::kBert}) {  // to tied embeddings another gradient is added
+    JobConfig config = SmallJobOf(arch, 1, 1, 1);
+    config.model.dim = 64;
+    ExpectEqualRunsWithSquares(config,
+                               {{"linear_dw_acc_squares", arch == ModelArch::kBert ? 9 : 8},
+                                {"linear_dw_acc", 1},
+                                {"total_squares", 1},
+                                {"sum_squares", 0}},
+                               ExpectAllCounted);
+  }
+}
+
+TEST(FuseSquares, TensorAndPipelineParallel) {
+  // Shards are summed over the ranks, whole tensors are not: one total each.
+  ExpectEqualRunsWithSquares(SmallJob(1, 2, 1), {{"linear_dw_acc_squares", 9}, {"total_squares", 1}});
+  ExpectEqualRunsWithSquares(SmallJob(1, 4, 1), {{"total_squares", 1}});  // k and v are on two ranks each
+  JobConfig config = SmallJob(1, 1, 1);
+  config.parallel.pp = 2;
+  ExpectEqualRunsWithSquares(config, {{"linear_dw_acc_squares", 4}, {"total_squares", 1}, {"sum_squares", 0}});
+}
+
+TEST(FuseSquares, NotOfWhatIsReducedOrAddedUp) {
+  const Counts none = {{"linear_dw_acc_squares", 0}, {"total_squares", 0}};
+  ExpectEqualRunsWithSquares(SmallJob(1, 1, 2), none);
+  for (const int64_t stage : {0, 1, 2, 3}) {
+    JobConfig config = SmallJob(2, 1, 1);
+    config.parallel.zero.stage = stage;
+    ExpectEqualRunsWithSquares(config, none);
+  }
+}
+
+TEST(FuseSquares, StepsThatAreNotFiniteAreHeldBack) {
+  class Spoiled final : public RowSource {
+   public:
+    absl::Status Row(int64_t index, const RowSpans& row) const override {
+      absl::Status status = rows_.Row(index, row);
+      if (index == 10) row.weights[2] = std::numeric_limits<float>::quiet_NaN();  // of step 2
+      return status;
+    }
+
+   private:
+    const TableRows rows_{32, 3};
+  };
+  const int all[] = {1, 2, 3}, without[] = {1, 3};
+  const JobConfig config = SmallJob(1, 1, 1);
+  const auto skipped = RunJob(config, all, Spoiled(), INFINITY, WithSquares(1));
+  const auto want = RunJob(config, without, Spoiled(), INFINITY, WithSquares(1));
+  ASSERT_TRUE(skipped.ok() && want.ok()) << skipped.status() << want.status();
+  EXPECT_TRUE(skipped->steps[1].skipped);
+  EXPECT_EQ(skipped->parameters, want->parameters);
 }
 
 }  // namespace

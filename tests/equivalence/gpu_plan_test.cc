@@ -10,6 +10,7 @@
 #include "core/graph/op.h"
 #include "core/ops/collective.h"
 #include "core/ops/flat.h"
+#include "core/ops/squares.h"
 #include "launch/job/compile.h"
 #include "tests/testing/small_job.h"
 
@@ -141,7 +142,7 @@ TEST(GpuPlan, GradientsInBf16TakeNoMoreSteps) {
       ASSERT_TRUE(exact.ok() && rounded.ok()) << exact.status() << rounded.status();
       Counts want = StepsOf(*exact, kTrain, 1), got = StepsOf(*rounded, kTrain, 1);
       EXPECT_EQ(got, want);
-      EXPECT_EQ(got["linear_dw"] + got["linear_dw_acc"], 4);
+      EXPECT_EQ(got["linear_dw"] + got["linear_dw_acc"] + got["linear_dw_acc_squares"], 4);
       // A tied embedding keeps float32 in a bucket of its own.
       const bool tied = arch == ModelArch::kGpt2 || arch == ModelArch::kBert;
       int products = 0;
@@ -154,7 +155,10 @@ TEST(GpuPlan, GradientsInBf16TakeNoMoreSteps) {
           const bool tables = !tied && step.op->name().starts_with("embedding_dw");
           const bool in_block = rounded->graph(kTrain).nodes[step.node].block == 1;
           if (!tables && !(in_block && step.op->name().starts_with("linear_dw"))) continue;
-          for (const Operand& o : step.out) EXPECT_EQ(o.view.dtype, DType::kBF16);
+          for (const Operand& o : step.out) {
+            if (o.view.shape == Shape{kSquareParts}) continue;
+            EXPECT_EQ(o.view.dtype, DType::kBF16);
+          }
           products += in_block;
         }
       }
@@ -163,6 +167,45 @@ TEST(GpuPlan, GradientsInBf16TakeNoMoreSteps) {
       EXPECT_LE(TransientBytes(*rounded), TransientBytes(*exact));
     }
   }
+}
+
+// By op, of all that is launched.
+Counts LaunchesOf(const Planned& p) {
+  Counts counts;
+  for (const Segment& segment : p.plan.programs[kTrain].segments) {
+    for (const Step& step : segment.steps) {
+      if (step.kind == Step::kLaunch) ++counts[std::string(step.op->name())];
+    }
+  }
+  return counts;
+}
+
+// One launch for all that no product sums, where there were two for each bucket and one more for their sum.
+TEST(GpuPlan, ProductsSumTheSquaresOfGradients) {
+  STRATA_NEEDS_CUDA_KERNELS();
+  for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kQwen3, ModelArch::kGpt2, ModelArch::kBert}) {
+    for (const GradientFormat gradients : {GradientFormat::kFloat32, GradientFormat::kBf16}) {
+      SCOPED_TRACE(kModelArchNames[static_cast<size_t>(arch)]);
+      JobConfig c = Sized(arch, 1, 0);
+      c.precision.gradients = gradients;
+      const auto fused = PlanOf(c);
+      ASSERT_TRUE(fused.ok()) << fused.status();
+      Counts got = LaunchesOf(*fused);
+      const int products = arch == ModelArch::kQwen3 ? 6 : 4;  // q, k and v by themselves
+      EXPECT_EQ(StepsOf(*fused, kTrain, 1)["linear_dw_acc_squares"], products);
+      EXPECT_EQ(StepsOf(*fused, kTrain, 1)["copy"], 0);
+      EXPECT_EQ(got["total_squares"], 1);
+      EXPECT_EQ(got["sum_squares"], 0);
+      // Of a tied head, to which the embedding adds, alone.
+      EXPECT_EQ(got["linear_dw_acc"], arch == ModelArch::kGpt2 || arch == ModelArch::kBert ? 1 : 0);
+    }
+  }
+  JobConfig c = Sized(ModelArch::kLlama, 1, 0);
+  c.batch = {.micro = c.batch.micro / 2, .accumulate = 2};
+  c.batch.tokens = 2 * c.batch.micro * c.model.seq;
+  const auto several = PlanOf(c);
+  ASSERT_TRUE(several.ok()) << several.status();
+  EXPECT_EQ(LaunchesOf(*several)["linear_dw_acc_squares"], 0);
 }
 
 TEST(GpuPlan, HeadsWithNormsTakeThePackedAttentionInBf16) {
