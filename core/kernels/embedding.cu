@@ -1,9 +1,12 @@
 // y[t] = W[token[t]];  dW[v] = sum of dy[t] over token[t] = v. The tokens are sorted by row, stably (sort_tokens.cuh), and each
-// run of equal rows is summed by one warp, or by a block where it is long, in a fixed order: the bits are always the same.
+// run of equal rows is summed by one warp, or by a block where it is long, in a fixed order: the bits are always the same. Squares of
+// the gradient are those of the rows that there are tokens of.
 #include "core/kernels/cost.h"
 #include "core/kernels/cuda_util.cuh"
 #include "core/kernels/sort_tokens.cuh"
+#include "core/kernels/squares_cuda.h"
 #include "core/ops/fused.h"
+#include "core/ops/squares.h"
 
 namespace strata {
 namespace {
@@ -125,8 +128,29 @@ __global__ void __launch_bounds__(kThreads) SumLongRuns(Gradient<T, Out> g) {
   g.Put(row, column, sum);
 }
 
+// The squares of rows of tokens, once each, a warp a row; block b makes part b.
 template <typename T, typename Out>
-absl::Status LaunchGradient(const KernelArgs& a, const TensorRef& tokens, const TensorRef& dy, bool adds) {
+__global__ void __launch_bounds__(kThreads) SquareRows(Gradient<T, Out> g, float* parts) {
+  __shared__ double shared[32];
+  float sum = 0;
+  for (int64_t i = blockIdx.x * int64_t{kWarps} + threadIdx.x / 32; i < g.count; i += gridDim.x * int64_t{kWarps}) {
+    const int64_t row = g.RowAt(i);
+    if (row >= g.rows || (i > 0 && g.RowAt(i - 1) == row)) continue;
+    const Out* const x = g.dw + row * g.columns;
+#pragma unroll 8
+    for (int64_t c = threadIdx.x % 32; c < g.columns; c += 32) {
+      const float v = ToFloat(x[c]);
+      sum += v * v;
+    }
+  }
+  const double total = BlockSum(static_cast<double>(sum), shared);
+  if (threadIdx.x == 0) parts[blockIdx.x] = static_cast<float>(total);
+}
+
+// With `squares`, [kSquareParts], or null.
+template <typename T, typename Out>
+absl::Status LaunchGradient(const KernelArgs& a, const TensorRef& tokens, const TensorRef& dy, bool adds,
+                            float* squares = nullptr) {
   const TensorRef& dw = a.out[0];
   const cudaStream_t stream = StreamOf(a);
   const int64_t count = tokens.shape.elements(), rows = dw.shape[0], columns = dw.shape[1];
@@ -134,7 +158,8 @@ absl::Status LaunchGradient(const KernelArgs& a, const TensorRef& tokens, const 
     const cudaError_t error = cudaMemsetAsync(dw.data, 0, static_cast<size_t>(dw.bytes()), stream);
     if (error != cudaSuccess) return CudaStatus(error, "embedding_dw");
   }
-  if (count == 0 || dw.shape.elements() == 0) return Launched("embedding_dw");
+  const auto square_all = [&] { return LaunchSquareParts(dw.data, dw.dtype, dw.shape.elements(), squares, stream); };
+  if (count == 0 || dw.shape.elements() == 0) return squares != nullptr ? square_all() : Launched("embedding_dw");
   const uint64_t* const items =
       LaunchSortTokens(stream, tokens.as<const int32_t>(), count, dw.origin[0], rows, a.workspace.data());
   const Gradient<T, Out> g{items, count, rows, columns, dy.as<const T>(), dw.as<Out>(), adds};
@@ -148,6 +173,8 @@ absl::Status LaunchGradient(const KernelArgs& a, const TensorRef& tokens, const 
   } else {
     launch(std::integral_constant<int, 1>{});
   }
+  if (squares != nullptr && adds) return square_all();  // all rows may have been there
+  if (squares != nullptr) SquareRows<<<static_cast<unsigned>(kSquareParts), kThreads, 0, stream>>>(g, squares);
   return Launched("embedding_dw");
 }
 
@@ -161,6 +188,14 @@ absl::Status RunDwAcc(const KernelArgs& a) {  // acc, tokens, dy f32 or bf16
   const bool adds = FusedAttributesOf(a.op).always_add || !a.overwrite;
   return a.in[2].dtype == DType::kBF16 ? LaunchGradient<CudaBF16, Acc>(a, a.in[1], a.in[2], adds)
                                        : LaunchGradient<float, Acc>(a, a.in[1], a.in[2], adds);
+}
+
+template <typename Acc>
+absl::Status RunDwAccSquares(const KernelArgs& a) {  // acc, squares, tokens, dy f32 or bf16
+  const bool adds = FusedAttributesOf(a.op).always_add || !a.overwrite;
+  float* const squares = a.out[1].as<float>();
+  return a.in[3].dtype == DType::kBF16 ? LaunchGradient<CudaBF16, Acc>(a, a.in[2], a.in[3], adds, squares)
+                                       : LaunchGradient<float, Acc>(a, a.in[2], a.in[3], adds, squares);
 }
 
 template <int kTokens>
@@ -179,6 +214,10 @@ void AddCudaEmbeddingKernels(KernelTable& table) {
             {.run = RunDwAcc<float>, .workspace = Workspace<1>, .cost = StreamingCost});
   table.Add("embedding_dw_acc", DType::kBF16,
             {.run = RunDwAcc<CudaBF16>, .workspace = Workspace<1>, .cost = StreamingCost});
+  table.Add("embedding_dw_acc_squares", DType::kF32,
+            {.run = RunDwAccSquares<float>, .workspace = Workspace<2>, .cost = StreamingCost});
+  table.Add("embedding_dw_acc_squares", DType::kBF16,
+            {.run = RunDwAccSquares<CudaBF16>, .workspace = Workspace<2>, .cost = StreamingCost});
 }
 
 }  // namespace strata

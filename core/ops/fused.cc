@@ -179,14 +179,6 @@ Out PlainLinearDwAcc(GraphBuilder& g, In in, const FusedAttributes& a) {
   return sums;
 }
 
-Out PlainLinearDwAccSquares(GraphBuilder& g, In in, const FusedAttributes& a) {  // accs..., squares, dy, x
-  Out operands(in.begin(), in.end());
-  operands.erase(operands.end() - 3);
-  Out out = PlainLinearDwAcc(g, operands, a);
-  out.push_back(SquareParts(g, out));
-  return out;
-}
-
 Out PlainBiasGradAcc(GraphBuilder& g, In in, const FusedAttributes& a) {  // accs..., dy
   const Value dy = in.back();
   Out sums;
@@ -201,6 +193,16 @@ Out PlainBiasGradAcc(GraphBuilder& g, In in, const FusedAttributes& a) {  // acc
 
 Out PlainEmbeddingDwAcc(GraphBuilder& g, In in, const FusedAttributes& a) {
   return {AddInto(g, in[0], EmbeddingDw(g, in[1], in[2], {.vocab = g.spec(in[0]).shape[0]}), a)};
+}
+
+// accs..., squares, two operands
+template <Plain kGradient>
+Out PlainWithSquares(GraphBuilder& g, In in, const FusedAttributes& a) {
+  Out operands(in.begin(), in.end());
+  operands.erase(operands.end() - 3);
+  Out out = kGradient(g, operands, a);
+  out.push_back(SquareParts(g, out));
+  return out;
 }
 
 SplitHeads Unpack(GraphBuilder& g, Value qkv, int64_t group) {
@@ -317,9 +319,12 @@ constexpr Kind kLinearPacked = {"linear_packed", PlainLinearPacked, 2, 1 + kMany
 constexpr Kind kLinearPackedDx = {"linear_packed_dx", PlainLinearPackedDx, 2, 1 + kMany};
 constexpr Kind kLinearDxAdd = {"linear_dx_add", PlainLinearDxAdd, 3, 2 + kMany, 1};
 constexpr Kind kLinearDwAcc = {"linear_dw_acc", PlainLinearDwAcc, 3, 2 + kMany, -1, kMany};
-constexpr Kind kLinearDwAccSquares = {"linear_dw_acc_squares", PlainLinearDwAccSquares, 4, 3 + kMany, -1, kMany + 1};
+constexpr Kind kLinearDwAccSquares = {
+    "linear_dw_acc_squares", PlainWithSquares<PlainLinearDwAcc>, 4, 3 + kMany, -1, kMany + 1};
 constexpr Kind kBiasGradAcc = {"bias_grad_acc", PlainBiasGradAcc, 2, 1 + kMany, -1, kMany};
 constexpr Kind kEmbeddingDwAcc = {"embedding_dw_acc", PlainEmbeddingDwAcc, 3, 3, -1, 1};
+constexpr Kind kEmbeddingDwAccSquares = {
+    "embedding_dw_acc_squares", PlainWithSquares<PlainEmbeddingDwAcc>, 4, 4, -1, 2};
 constexpr Kind kRopePacked = {"rope_packed", PlainRopePacked, 2, 2, 0};
 constexpr Kind kLinearRope = {"linear_rope", PlainLinearRope, 5, 5};
 constexpr Kind kAttentionPacked = {"attention_packed", PlainAttentionPacked, 2, 3};
@@ -372,6 +377,12 @@ Out Join(Out head, In tail) {
   return head;
 }
 
+SquaredSums Squared(Out out) {  // the last one is the parts
+  const Value parts = out.back();
+  out.pop_back();
+  return {std::move(out), parts};
+}
+
 Out WithValid(Out in, Value optional) {
   if (optional.valid()) in.push_back(optional);
   return in;
@@ -406,16 +417,16 @@ Out LinearDwAcc(GraphBuilder& g, In accs, Value dy, Value x, bool always_add, So
   return Emit(g, kLinearDwAcc, Join(Out(accs.begin(), accs.end()), Out{dy, x}), loc, Adding(always_add));
 }
 SquaredSums LinearDwAccSquares(GraphBuilder& g, In accs, Value squares, Value dy, Value x, SourceLoc loc) {
-  Out out = Emit(g, kLinearDwAccSquares, Join(Out(accs.begin(), accs.end()), Out{squares, dy, x}), loc);
-  const Value parts = out.back();
-  out.pop_back();
-  return {std::move(out), parts};
+  return Squared(Emit(g, kLinearDwAccSquares, Join(Out(accs.begin(), accs.end()), Out{squares, dy, x}), loc));
 }
 Out BiasGradAcc(GraphBuilder& g, In accs, Value dy, bool always_add, SourceLoc loc) {
   return Emit(g, kBiasGradAcc, Join(Out(accs.begin(), accs.end()), Out{dy}), loc, Adding(always_add));
 }
 Value EmbeddingDwAcc(GraphBuilder& g, Value acc, Value tokens, Value dy, bool always_add, SourceLoc loc) {
   return Emit(g, kEmbeddingDwAcc, {acc, tokens, dy}, loc, Adding(always_add))[0];
+}
+SquaredSums EmbeddingDwAccSquares(GraphBuilder& g, Value acc, Value squares, Value tokens, Value dy, SourceLoc loc) {
+  return Squared(Emit(g, kEmbeddingDwAccSquares, {acc, squares, tokens, dy}, loc));
 }
 Value RopePacked(GraphBuilder& g, Value qkv, Value positions, const RopeAttributes& rope, int64_t group,
                  SourceLoc loc) {

@@ -56,6 +56,8 @@ std::vector<Value> BiasGradAcc(GraphBuilder& g, std::span<const Value> accs, Val
                                SourceLoc loc = SourceLoc::Here());
 Value EmbeddingDwAcc(GraphBuilder& g, Value acc_VE, Value tokens_BS, Value dy_BSE, bool always_add,
                      SourceLoc loc = SourceLoc::Here());
+SquaredSums EmbeddingDwAccSquares(GraphBuilder& g, Value acc_VE, Value squares, Value tokens_BS, Value dy_BSE,
+                                  SourceLoc loc = SourceLoc::Here());
 
 // qkv[B, S, T, D]: q's and k's heads are turned, v's are copied. May be computed in qkv's storage.
 Value RopePacked(GraphBuilder& g, Value qkv_BSTD, Value positions_S, const RopeAttributes& rope, int64_t group,

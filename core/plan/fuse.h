@@ -29,10 +29,11 @@ namespace strata {
 
 absl::StatusOr<Graph> FuseOps(Graph local, const Mesh& mesh, const KernelTable& kernels);
 
-// Of a step of one micro-batch, after FuseOps: a product that writes gradients as the norm reads them, with no reduction in
-// between, makes the parts of their sum of squares too (linear_dw_acc -> linear_dw_acc_squares), in states "grad_squares". One
-// total_squares per sum adds these and reads what other kernels have written, where there was a sum_squares per bucket. With
-// several micro-batches the sums would be made in each of them, of what the last one alone completes.
+// Of a step of one micro-batch, after FuseOps: what writes gradients as the norm reads them, with no reduction in between,
+// makes the parts of their sum of squares too (linear_dw_acc -> linear_dw_acc_squares, embedding_dw_acc ->
+// embedding_dw_acc_squares), in states "grad_squares<n>". One total_squares per sum adds these and reads what other kernels have
+// written, where there was a sum_squares per bucket. With several micro-batches the sums would be made in each of them, of what
+// the last one alone completes.
 absl::StatusOr<Graph> FuseSquares(Graph local, const Mesh& mesh, const KernelTable& kernels);
 
 }  // namespace strata

@@ -1,5 +1,9 @@
 #include <map>
 #include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
@@ -62,73 +66,87 @@ std::vector<Sum> SumsOf(const Rewrite& r) {
   return sums;
 }
 
-// The results of products that write a gradient once, by flat state and the offset there.
+// What writes gradients, and what does so with the parts of their squares.
+constexpr std::pair<std::string_view, std::string_view> kWriters[] = {{"linear_dw_acc", "linear_dw_acc_squares"},
+                                                                      {"embedding_dw_acc", "embedding_dw_acc_squares"}};
+
+bool Writes(const Node& n, const KernelTable& kernels) {
+  for (const auto& [writer, with_squares] : kWriters) {
+    if (n.op->name() == writer) return kernels.Has(with_squares) && !FusedAttributesOf(*n.op).always_add;
+  }
+  return false;
+}
+
+// The gradients that one writer makes, by flat state and the offset there.
 using Written = std::map<std::pair<StateId, int64_t>, Value>;
-Written WrittenByProducts(const Graph& g) {
+Written WrittenOnce(const Graph& g, const KernelTable& kernels) {
   Written written;
   for (const auto& [id, v] : g.updates) {
     const State& state = g.states[id];
-    const Node& n = g.nodes[v.node];
-    if (state.storage < 0 || n.op->name() != "linear_dw_acc" || FusedAttributesOf(*n.op).always_add) continue;
+    if (state.storage < 0 || !Writes(g.nodes[v.node], kernels)) continue;
     written[{state.storage, state.storage_offset}] = v;
   }
   return written;
 }
 
-// The products whose results the leaves read whole, and what of each leaf is left to read.
+// The writers whose results the leaves read whole, and what of each leaf is left to read.
 struct Match {
-  std::vector<NodeId> products;
+  std::vector<NodeId> writers;
   std::vector<std::vector<FlatRange>> rest;  // by leaf
 };
-absl::StatusOr<Match> MatchProducts(const Graph& g, const Mesh& mesh, const Written& written, const Sum& sum) {
-  const auto product_of = [&](const Leaf& leaf, const FlatRange& range) -> absl::StatusOr<NodeId> {
+absl::StatusOr<Match> MatchWriters(const Graph& g, const Mesh& mesh, const Written& written, const Sum& sum) {
+  const auto writer_of = [&](const Leaf& leaf, const FlatRange& range) -> absl::StatusOr<NodeId> {
     const auto it = written.find({leaf.flat, range.offset});
     if (it == written.end()) return -1;
     ASSIGN_OR_RETURN(const LocalBox box, LocalBoxOf(g.spec(it->second).shape, g.spec(it->second).layout, mesh));
     return box.shape.elements() == range.count ? it->second.node : -1;
   };
-  std::map<NodeId, size_t> found;  // results of a product
+  std::map<NodeId, size_t> found;  // results of a writer
   for (const Leaf& leaf : sum.leaves) {
     for (const FlatRange& range : SumSquaresRanges(*g.nodes[leaf.sum_squares].op)) {
-      ASSIGN_OR_RETURN(const NodeId product, product_of(leaf, range));
-      if (product >= 0) ++found[product];
+      ASSIGN_OR_RETURN(const NodeId writer, writer_of(leaf, range));
+      if (writer >= 0) ++found[writer];
     }
   }
   std::erase_if(found, [&](const auto& f) { return f.second != g.nodes[f.first].outputs.size(); });
   Match m;
-  for (const auto& [product, results] : found) m.products.push_back(product);
+  for (const auto& [writer, results] : found) m.writers.push_back(writer);
   for (const Leaf& leaf : sum.leaves) {
     std::vector<FlatRange>& rest = m.rest.emplace_back();
     for (const FlatRange& range : SumSquaresRanges(*g.nodes[leaf.sum_squares].op)) {
-      ASSIGN_OR_RETURN(const NodeId product, product_of(leaf, range));
-      if (!found.contains(product)) rest.push_back(range);
+      ASSIGN_OR_RETURN(const NodeId writer, writer_of(leaf, range));
+      if (!found.contains(writer)) rest.push_back(range);
     }
   }
   return m;
 }
 
-// The parts of all products of a sum, in one state, and a product's view of it.
-State AllParts(const TensorSpec& sum, const std::string& name, size_t products) {
-  return {name, Role::kBuffer, {sum.dtype, {static_cast<int64_t>(products) * kSquareParts}, sum.layout}};
+// The parts of all writers of a sum, in one state, and a writer's view of it.
+State AllParts(const TensorSpec& sum, const std::string& name, size_t writers) {
+  return {name, Role::kBuffer, {sum.dtype, {static_cast<int64_t>(writers) * kSquareParts}, sum.layout}};
 }
-State PartsOf(const TensorSpec& sum, const std::string& name, size_t product, StateId all) {
-  return {absl::StrFormat("%s.%d", name, product),
+State PartsOf(const TensorSpec& sum, const std::string& name, size_t writer, StateId all) {
+  return {absl::StrFormat("%s.%d", name, writer),
           Role::kBuffer,
           {sum.dtype, {kSquareParts}, sum.layout},
           all,
-          static_cast<int64_t>(product) * kSquareParts};
+          static_cast<int64_t>(writer) * kSquareParts};
 }
 
-void EmitProduct(Rewrite& r, const TensorSpec& spec, const std::string& name, const Match& m, size_t i) {
-  r.At(m.products[i], [&r, spec, name, i, count = m.products.size(), id = m.products[i]](GraphBuilder& g) {
-    const std::vector<Value> in = r.New(r.old().nodes[id].inputs);
-    const size_t accs = in.size() - 2;
-    const StateId parts = g.Declare(PartsOf(spec, name, i, g.Declare(AllParts(spec, name, count))));
-    const SquaredSums made = LinearDwAccSquares(g, std::span(in).first(accs), g.Read(parts), in[accs], in[accs + 1]);
+void EmitWriter(Rewrite& r, const TensorSpec& spec, const std::string& name, const Match& m, size_t i) {
+  r.At(m.writers[i], [&r, spec, name, i, count = m.writers.size(), id = m.writers[i]](GraphBuilder& g) {
+    const Node& n = r.old().nodes[id];
+    const std::vector<Value> in = r.New(n.inputs);
+    const size_t accs = n.outputs.size();
+    const StateId state = g.Declare(PartsOf(spec, name, i, g.Declare(AllParts(spec, name, count))));
+    const Value parts = g.Read(state);
+    const SquaredSums made = n.op->name() == "linear_dw_acc"
+                                 ? LinearDwAccSquares(g, std::span(in).first(accs), parts, in[accs], in[accs + 1])
+                                 : EmbeddingDwAccSquares(g, in[0], parts, in[1], in[2]);
     if (!made.squares.valid()) return;
     for (size_t k = 0; k < accs; ++k) r.Replace({id, static_cast<int32_t>(k)}, made.accs[k]);
     r.SetLayout(made.squares, spec.layout);
-    g.Update(parts, made.squares);
+    g.Update(state, made.squares);
   });
 }
 
@@ -139,7 +157,7 @@ void EmitTotal(Rewrite& r, const TensorSpec& spec, const std::string& name, cons
       const Node& leaf = r.old().nodes[sum.leaves[i].sum_squares];
       if (!m.rest[i].empty()) rest.push_back({r.New(leaf.inputs[0]), m.rest[i]});
     }
-    const Value parts = g.Read(g.Declare(AllParts(spec, name, m.products.size())));
+    const Value parts = g.Read(g.Declare(AllParts(spec, name, m.writers.size())));
     Value total = TotalSquares(g, parts, std::move(rest));
     for (Value other : sum.others) {
       r.SetLayout(total, spec.layout);
@@ -152,17 +170,16 @@ void EmitTotal(Rewrite& r, const TensorSpec& spec, const std::string& name, cons
 }  // namespace
 
 absl::StatusOr<Graph> FuseSquares(Graph local, const Mesh& mesh, const KernelTable& kernels) {
-  if (!kernels.Has("linear_dw_acc_squares") || !kernels.Has("total_squares")) return local;
+  if (!kernels.Has("total_squares")) return local;
   Rewrite r(local);
-  const Written written = WrittenByProducts(local);
+  const Written written = WrittenOnce(local, kernels);
   int fused = 0;
   for (const Sum& sum : SumsOf(r)) {
-    ASSIGN_OR_RETURN(const Match m, MatchProducts(local, mesh, written, sum));
-    if (m.products.empty()) continue;
-    const std::string name = fused == 0 ? "grad_squares" : absl::StrFormat("grad_squares.of%d", fused);
-    ++fused;
+    ASSIGN_OR_RETURN(const Match m, MatchWriters(local, mesh, written, sum));
+    if (m.writers.empty()) continue;
+    const std::string name = absl::StrFormat("grad_squares%d", fused++);
     const TensorSpec spec = local.spec({sum.root, 0});
-    for (size_t i = 0; i < m.products.size(); ++i) EmitProduct(r, spec, name, m, i);
+    for (size_t i = 0; i < m.writers.size(); ++i) EmitWriter(r, spec, name, m, i);
     EmitTotal(r, spec, name, sum, m);
   }
   return std::move(r).Run();

@@ -131,5 +131,24 @@ TEST(LinearDwAccSquares, IsTheProductAndTheSquaresOfTheSums) {
   }
 }
 
+TEST(EmbeddingDwAccSquares, IsTheGradientAndItsSquares) {
+  const GraphFn fused = [](GraphBuilder& g, const Values& in) {
+    const SquaredSums s = EmbeddingDwAccSquares(g, in[0], in[1], in[2], in[3]);
+    return Values{s.accs[0], s.squares};
+  };
+  const GraphFn apart = [](GraphBuilder& g, const Values& in) {
+    return Values{EmbeddingDwAcc(g, in[0], in[2], in[3], false)};
+  };
+  const std::vector<Tensor> in = {Tensor::Random(DType::kF64, {9, 5}, 1),
+                                  Tensor::Random(DType::kF64, {kSquareParts}, 2), Tensor::RandomInts({2, 6}, 0, 9, 3),
+                                  Tensor::Random(DType::kF64, {2, 6, 5}, 4)};
+  for (const bool overwrite : {true, false}) {
+    const auto one = Call(fused, in, {.overwrite = overwrite}), two = Call(apart, in, {.overwrite = overwrite});
+    ASSERT_TRUE(one.ok() && two.ok()) << one.status() << two.status();
+    EXPECT_EQ(MaxAbsDiff(one->at(0), two->at(0)), 0);
+    EXPECT_NEAR(SumOf(one->at(1)), SquaresOf(two->at(0)), 1e-12 * SquaresOf(two->at(0)));
+  }
+}
+
 }  // namespace
 }  // namespace strata::testing

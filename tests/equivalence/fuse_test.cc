@@ -440,7 +440,9 @@ TEST(FuseOps, ProductsOfGatheredRowsAreSplit) {
 // Gradients of a rank of one micro-batch are as the norm reads them when their products have written them.
 KernelTable WithSquares(int64_t tp) {
   KernelTable kernels = WithFusedOps(tp);
-  kernels.Add("linear_dw_acc_squares", DType::kF64, {RunDecomposed});
+  for (const char* op : {"linear_dw_acc_squares", "embedding_dw_acc_squares"}) {
+    kernels.Add(op, DType::kF64, {RunDecomposed});
+  }
   return kernels;
 }
 void ExpectEqualRunsWithSquares(
@@ -449,14 +451,14 @@ void ExpectEqualRunsWithSquares(
   ExpectEqualRuns(config, expected, inspect, WithSquares(config.parallel.tp));
 }
 
-// Every gradient is counted by its product or by the one total, and none by both: elements of rank 0.
+// Every gradient is counted by what writes it or by the one total, and none by both: elements of rank 0.
 void ExpectAllCounted(const Job& job) {
   const Graph& g = job.programs[0][0].graph;
   std::map<std::string, int64_t> counted;
-  int64_t products = 0, ranges = 0, gradients = 0;
+  int64_t writers = 0, ranges = 0, gradients = 0;
   for (const Node& n : g.nodes) {
-    if (n.op->name() == "linear_dw_acc_squares") {
-      for (size_t i = 0; i + 1 < n.outputs.size(); ++i) products += n.outputs[i].shape.elements();
+    if (n.op->name().ends_with("_squares") && n.outputs.size() > 1) {
+      for (size_t i = 0; i + 1 < n.outputs.size(); ++i) writers += n.outputs[i].shape.elements();
     }
     if (n.op->name() != "total_squares") continue;
     for (size_t i = 0; i + 1 < n.inputs.size(); ++i) {
@@ -466,14 +468,15 @@ void ExpectAllCounted(const Job& job) {
   for (const State& s : g.states) {
     if (s.role == Role::kGrad && s.storage >= 0) gradients += s.spec.shape.elements();
   }
-  EXPECT_GT(products, 0);
-  EXPECT_EQ(products + ranges, gradients);
+  EXPECT_GT(writers, 0);
+  EXPECT_EQ(writers + ranges, gradients);
 }
 
 TEST(FuseSquares, ProductsSumTheSquaresOfWhatTheyWrite) {
   Counts llama = kLlama;
-  llama["linear_dw_acc"] = llama["sum_squares"] = llama["add"] = 0;
+  llama["linear_dw_acc"] = llama["embedding_dw_acc"] = llama["sum_squares"] = llama["add"] = 0;
   llama["linear_dw_acc_squares"] = 9;
+  llama["embedding_dw_acc_squares"] = 1;
   llama["total_squares"] = 1;
   ExpectEqualRunsWithSquares(SmallJob(1, 1, 1), llama, ExpectAllCounted);
   ExpectEqualRunsWithSquares(Recomputing(SmallJob(1, 1, 1), Recompute::kBlock),
@@ -500,7 +503,7 @@ TEST(FuseSquares, TensorAndPipelineParallel) {
 }
 
 TEST(FuseSquares, NotOfWhatIsReducedOrAddedUp) {
-  const Counts none = {{"linear_dw_acc_squares", 0}, {"total_squares", 0}};
+  const Counts none = {{"linear_dw_acc_squares", 0}, {"embedding_dw_acc_squares", 0}, {"total_squares", 0}};
   ExpectEqualRunsWithSquares(SmallJob(1, 1, 2), none);
   for (const int64_t stage : {0, 1, 2, 3}) {
     JobConfig config = SmallJob(2, 1, 1);

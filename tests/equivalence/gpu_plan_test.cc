@@ -196,7 +196,8 @@ TEST(GpuPlan, ProductsSumTheSquaresOfGradients) {
       EXPECT_EQ(StepsOf(*fused, kTrain, 1)["copy"], 0);
       EXPECT_EQ(got["total_squares"], 1);
       EXPECT_EQ(got["sum_squares"], 0);
-      // Of a tied head, to which the embedding adds, alone.
+      EXPECT_EQ(got["embedding_dw_acc_squares"], 1);  // of positions, where that of tokens is added to a tied head's
+      // Of such a head alone.
       EXPECT_EQ(got["linear_dw_acc"], arch == ModelArch::kGpt2 || arch == ModelArch::kBert ? 1 : 0);
     }
   }

@@ -99,6 +99,33 @@ TEST(CudaSquares, WeightGradientsAndTheirSquares) {
   }
 }
 
+// Rows without a token, of one and of many; some tokens lie outside of the table; widths of no 16 bytes.
+TEST(CudaSquares, EmbeddingGradientsAndTheirSquares) {
+  STRATA_NEEDS_GPU();
+  struct Case {
+    int64_t v, e, b, s;
+  };
+  constexpr Case kAll[] = {{300, 9, 4, 300},
+                           {7, 264, 3, 400},
+                           {70000, 8, 4, 500},
+                           {1, 40, 2, 333},
+                           {5000, 768, 2, 3000}},
+                 kSmall[] = {{300, 9, 4, 300}, {7, 264, 3, 400}};
+  for (const auto& [v, e, b, s] : ShapesOf(kAll, kSmall)) {
+    for (const auto& [overwrite, rounded] : {std::pair{true, false}, {false, false}, {true, true}}) {
+      SCOPED_TRACE(absl::StrFormat("%d rows of %d, %d %d", v, e, overwrite, rounded));
+      const auto fn = [rounded = rounded](GraphBuilder& g, const Values& in) {
+        const SquaredSums sums = EmbeddingDwAccSquares(g, rounded ? in[0] : Acc(g, in[0]), Acc(g, in[1]), in[2], in[3]);
+        return Values{sums.accs[0], TotalSquares(g, sums.squares, {})};
+      };
+      ExpectGpuClose(fn,
+                     {Random({v, e}, 1), Random({kSquareParts}, 2),
+                      Tensor::RandomInts({b, s}, v > 10 ? -3 : 0, v + 2, 3), Random({b, s, e}, 4)},
+                     {.overwrite = overwrite});
+    }
+  }
+}
+
 // A gradient that is not finite makes a norm by which a step is held back, whichever kernel sums it.
 TEST(CudaSquares, AreNotFiniteWhereGradientsAreNot) {
   STRATA_NEEDS_GPU();
