@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <map>
 #include <set>
 #include <string>
@@ -172,7 +173,7 @@ void EmitTotal(Rewrite& r, const TensorSpec& spec, const std::string& name, cons
 absl::StatusOr<Graph> FuseSquares(Graph local, const Mesh& mesh, const KernelTable& kernels) {
   if (!kernels.Has("total_squares")) return local;
   Rewrite r(local);
-  const Written written = WrittenOnce(local, kernels);
+  Written written = WrittenOnce(local, kernels);
   int fused = 0;
   for (const Sum& sum : SumsOf(r)) {
     ASSIGN_OR_RETURN(const Match m, MatchWriters(local, mesh, written, sum));
@@ -181,6 +182,8 @@ absl::StatusOr<Graph> FuseSquares(Graph local, const Mesh& mesh, const KernelTab
     const TensorSpec spec = local.spec({sum.root, 0});
     for (size_t i = 0; i < m.writers.size(); ++i) EmitWriter(r, spec, name, m, i);
     EmitTotal(r, spec, name, sum, m);
+    // A writer has parts for one sum.
+    std::erase_if(written, [&](const auto& w) { return std::ranges::count(m.writers, w.second.node) > 0; });
   }
   return std::move(r).Run();
 }
