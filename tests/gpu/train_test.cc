@@ -24,6 +24,20 @@ TEST(CudaTrain, Llama) {
   ExpectTrainsAlike(GpuJobOf(ModelArch::kLlama, 4));
 }
 
+// Of gradients whose squares are summed where they are written, and of the others, which AdamW's parameters would hardly show.
+TEST(CudaTrain, NormsOfGradients) {
+  STRATA_NEEDS_GPU();
+  constexpr JobTolerance kNorms[] = {{DType::kF32, 2e-6, 2e-5, 1e-4}, {DType::kBF16, 5e-3, 1e-2, 1e-2}};
+  for (const ModelArch arch : {ModelArch::kLlama, ModelArch::kGpt2, ModelArch::kBert}) {
+    JobConfig c = GpuJobOf(arch, 1);
+    c.model.dropout = 0;
+    const auto want = Measure(c);
+    ASSERT_TRUE(want.ok()) << want.status();
+    ExpectAlike(c, *want, kNorms, Determinism::kBitExact);
+    if (!SmallShapes()) ExpectAlike(c, *want, kNorms);
+  }
+}
+
 TEST(CudaTrain, QwenWithBiasesAndWithNormsOfHeads) {
   STRATA_NEEDS_GPU();
   for (const ModelArch arch : {ModelArch::kQwen2, ModelArch::kQwen3}) {
