@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <set>
 
 #include "absl/strings/str_format.h"
@@ -52,13 +53,17 @@ absl::StatusOr<std::unique_ptr<Executor>> Executor::Create(std::shared_ptr<const
 absl::Status Executor::Prepare() {
   bool wrote = false;
   for (const BoundProgram& p : programs_) {
+    std::map<const Step*, bool> adds;  // in any of its actions: what accumulates overwrites in the first one only
+    for (const BoundSegment& bound : p.bound) {
+      for (const BoundStep& b : bound.steps) adds[b.step] |= !b.overwrite;
+    }
     std::set<const Step*> prepared;
     for (const BoundSegment& bound : p.bound) {
       for (const BoundStep& b : bound.steps) {
         if (!prepared.insert(b.step).second) continue;
         if (b.step->kind != Step::kLaunch || b.step->kernel->prepare == nullptr) continue;
         wrote = true;
-        const absl::Status s = b.step->kernel->prepare(ArgsOf(b, false, 0));
+        const absl::Status s = b.step->kernel->prepare(ArgsOf(b, !adds.at(b.step), 0));
         if (!s.ok()) return Annotate(s, "preparing " + b.step->scope);
       }
     }

@@ -119,7 +119,7 @@ absl::Status GemmPlans::Prepare(const GemmShape& shape, const Operands& o, Searc
   if (plans_.contains(shape)) return absl::OkStatus();
   ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan, MakePlan(shape));
   if (IsEpilogue(shape.fusion)) RETURN_IF_ERROR(Bind(*plan, o));
-  const std::string key = KeyOf(shape);
+  const std::string key = KeyOf(shape) + (o.beta != 0 ? ",adds" : "");  // what adds may be another's to do best
   if (search == Search::kFirst) {
     RETURN_IF_ERROR(Choose(shape, *plan, o, search));
     plans_[shape] = std::move(plan);

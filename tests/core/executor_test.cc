@@ -96,6 +96,36 @@ TEST_P(ExecutorIn, AllocatesNothingAfterTheFirstStepAndMemoryStaysFlat) {
   }
 }
 
+// What preparations of kernels that accumulate were told.
+std::vector<bool>& Overwrites() {
+  static std::vector<bool> overwrites;
+  return overwrites;
+}
+
+TEST(Executor, PreparesWhatAccumulatesForWhatItWillDo) {
+  static const Kernel kAsked = {.prepare = [](const KernelArgs& a) {
+    Overwrites().push_back(a.overwrite);
+    return absl::OkStatus();
+  }};
+  for (const int64_t accumulate : {1, 3}) {
+    const auto c = Compile(SmallJob(1, 1, accumulate));
+    Plan plan = c->plans[0];
+    for (Segment& segment : plan.programs[0].segments) {
+      for (Step& step : segment.steps) {
+        if (step.kind == Step::kLaunch && step.op->name() == "accumulate") step.kernel = &kAsked;
+      }
+    }
+    Overwrites().clear();
+    const absl::Status status = RunRanks(1, [&](World& world) -> absl::Status {
+      CpuDevice device;
+      return RankRunner::Create(c->job, std::make_shared<const Plan>(plan), world, device, nullptr).status();
+    });
+    ASSERT_TRUE(status.ok()) << status;
+    ASSERT_FALSE(Overwrites().empty());
+    EXPECT_EQ(Overwrites(), std::vector<bool>(Overwrites().size(), accumulate == 1));
+  }
+}
+
 class FillCounter final : public CpuDevice {
  public:
   absl::Status Fill(void* dst, uint8_t byte, int64_t bytes, Stream s) override {
