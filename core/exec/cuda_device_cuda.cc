@@ -153,6 +153,7 @@ class Gpu final : public CudaDevice {
     cudaGraphDestroy(graph);
     RETURN_IF_ERROR(CudaStatus(error, "cudaGraphInstantiate"));
     graphs_.push_back(exec);
+    RETURN_IF_CUDA(cudaGraphUpload(exec, Native(s)));  // it takes memory here, not at its first launch
     return Captured{exec};
   }
   absl::Status Replay(Captured captured, Stream s) override {

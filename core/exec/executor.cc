@@ -221,13 +221,16 @@ absl::Status Executor::FeedInputs(const Program& program, size_t action, const F
 absl::Status Executor::RunSegment(BoundSegment& bound, const Program& program, size_t action) {
   const bool captures = deps_.capture && deps_.device.can_capture() && deps_.freed == Freed::kKeep &&
                         timers_ == nullptr && !bound.has_collectives;
-  if (!captures || bound.runs++ == 0) return RunSteps(bound, program, action);
+  if (!captures) return RunSteps(bound, program, action);
   if (bound.captured.native == nullptr) {
+    // First run as they are: kernels may set themselves up then. Captured in the same step, which is the last that allocates.
+    RETURN_IF_ERROR(RunSteps(bound, program, action));
     RETURN_IF_ERROR(deps_.device.BeginCapture(streams_[0]));
     const absl::Status steps = RunSteps(bound, program, action);
     absl::StatusOr<Captured> captured = deps_.device.EndCapture(streams_[0]);
     RETURN_IF_ERROR(steps);
     ASSIGN_OR_RETURN(bound.captured, captured);
+    return absl::OkStatus();
   }
   return Annotate(deps_.device.Replay(bound.captured, streams_[0]), ToString(program.actions[action]));
 }

@@ -36,7 +36,7 @@ class Executor {
     World& world;
     ThreadPool* pool = nullptr;
     Freed freed = kDefaultFreed;
-    bool capture = true;  // where the device can: segments without collectives are captured at their second run
+    bool capture = true;  // where the device can: segments without collectives are captured behind their first run
   };
   // Host bytes of a graph input for one micro-batch: this rank's local part, exactly.
   using Feed = std::function<absl::StatusOr<std::span<const std::byte>>(const Port& input, int micro_batch)>;
@@ -44,8 +44,8 @@ class Executor {
   // Collective over the world: reserves the arena (zeroed), connects the plan's communicators in order, binds every step.
   static absl::StatusOr<std::unique_ptr<Executor>> Create(std::shared_ptr<const Plan> plan, Deps deps);
 
-  // All actions of the program. No allocation, but what a device needs to capture a segment, at its second run. Returns when
-  // the outputs are there; with overlap, updates may still run, beside the next Run() of the program.
+  // All actions of the program. No allocation, but what a device needs to capture a segment, behind its first run. Returns
+  // when the outputs are there; with overlap, updates may still run, beside the next Run() of the program.
   absl::Status Run(std::string_view program, const StepScalars& scalars, const Feed& feed);
 
   // The same, uncaptured and timed on the device.
@@ -95,7 +95,6 @@ class Executor {
     const Segment* segment = nullptr;
     std::vector<BoundStep> steps;
     bool has_collectives = false;
-    int runs = 0;
     Captured captured;
   };
   // Who holds the slots of a region: a micro-batch, or for unsharded parameters a stage.

@@ -54,7 +54,7 @@ TEST(GpuMemory, NothingIsAllocatedAfterTheFirstStep) {
                        RankRunner::Create(*job, std::make_shared<const Plan>(plans->front()), world, *device, &pool));
       RETURN_IF_ERROR(runner->InitParameters(1));
       const TableRows rows(c.model.vocab, 3);
-      // Segments are captured at their second run, replayed from the third on.
+      // Segments are captured behind their first run, and replayed from the second on.
       for (int64_t step = 1; step <= 6; ++step) {
         RETURN_IF_ERROR(runner->TrainStep(step, (step - 1) * runner->rows_per_step(), rows).status());
         used.push_back(device->used_bytes());

@@ -105,13 +105,13 @@ TEST(CudaOptimizer, LiveWeightsAreRounded) {
   STRATA_NEEDS_GPU();
   const auto shard = [](std::span<TensorRef>, std::span<TensorRef> out) { out[0].origin[0] = 977; };
   for (const DType gradients : {DType::kF32, DType::kBF16}) {
-    for (const int64_t n : {int64_t{1027}, int64_t{4096}, kManyTiles}) {
+    for (const int64_t n : {int64_t{10007}, int64_t{16384}, kManyTiles}) {
       std::vector<Tensor> in;
       for (const Tensor& t : Operands(n, 2)) in.push_back(Converted(t, DType::kF32));
       in[1] = Converted(in[1], gradients);
       std::vector<Tensor> sgd = {in[0], in[1], in[2], in[4], Tensor::Zeros(DType::kBF16, {n})};
       in.push_back(Tensor::Zeros(DType::kBF16, {n}));
-      const std::vector<DecayRange> ranges = ManyRanges(n / 150 + 30);
+      const std::vector<DecayRange> ranges = ManyRanges(n / 150);
       for (const auto& [fn, inputs] : {std::pair{RunAdamW(1, ranges), in}, {RunSgd(false, ranges), sgd}}) {
         const auto errors = GpuKernelErrors(fn, inputs, shard, {.scalars = Step(0.1)});
         ASSERT_TRUE(errors.ok()) << errors.status();
