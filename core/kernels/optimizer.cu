@@ -27,11 +27,11 @@ absl::Status RunUpdate(const KernelArgs& a, const Rule& rule, std::span<const De
 
 absl::Status RunAdamW(const KernelArgs& a) {
   const AdamWSpec& s = AdamWSpecOf(a.op);
-  return RunUpdate(a, AdamWRule{s.beta1, s.beta2, s.eps, s.max_norm}, s.segments);
+  return RunUpdate(a, AdamWRule(s), s.segments);
 }
 absl::Status RunSgd(const KernelArgs& a) {
   const SgdSpec& s = SgdSpecOf(a.op);
-  return RunUpdate(a, SgdRule{s.momentum, s.max_norm, s.nesterov}, s.segments);
+  return RunUpdate(a, SgdRule(s), s.segments);
 }
 
 template <typename T>

@@ -13,7 +13,7 @@ void LaunchUpdateOf(cudaStream_t stream, const Rule& rule, const DecaySegments& 
                     const Buckets<Rule::kStates, Grad>& b, bool wide, const StepScalars* now, int64_t begin,
                     int64_t end) {
   const auto kernel = wide ? UpdateKernel<Rule, Grad, true> : UpdateKernel<Rule, Grad, false>;
-  const auto blocks = static_cast<unsigned>(std::min(Ceil(end - begin, kUpdateTile), kUpdateBlocks));
+  const auto blocks = static_cast<unsigned>(Ceil(end - begin, kUpdateTile));
   kernel<<<blocks, kUpdateThreads, 0, stream>>>(rule, segments, b, now, begin, end);
 }
 
