@@ -9,9 +9,9 @@
 #include <unistd.h>
 
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
 #include <thread>
+
+#include "core/base/env.h"
 
 namespace strata::testing {
 namespace {
@@ -21,10 +21,9 @@ constexpr const char* kMpiEnvironment[] = {"OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALL
                                            "OMPI_MCA_rmaps_base_oversubscribe=1",
                                            "OMPI_MCA_btl_vader_single_copy_mechanism=none", "OPENBLAS_NUM_THREADS=1"};
 
-// The zero-terminated words of a file of /proc, each between spaces.
+// The zero-terminated words of a file of /proc, each between spaces; none of a process that is just ending.
 std::string Words(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string text = " " + std::string(std::istreambuf_iterator<char>(file), {});
+  std::string text = " " + ReadKernelText(path).value_or("");
   for (char& c : text) c = c == '\0' ? ' ' : c;
   return text;
 }
