@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # On a machine with several GPUs: strata bench collectives with each of NCCL's settings, one JSON line each in OUT_DIR, and a table of
-# bus GB/s; beside them NCCL's own all_reduce_perf where it is in PATH.
+# bus GB/s; beside the first bandwidths by the method of NCCL's tests through PyTorch (bench/peers/collectives.py), and those tests
+# themselves where they are in PATH. ONLY: a regular expression of the settings.
 # usage: bench/gpu/collectives.sh BIN_DIR OUT_DIR [RANKS]      BIN_DIR: where strata lies
 set -uo pipefail
 bin=$1 out=$2 ranks=${3:-2}
@@ -8,9 +9,11 @@ mkdir -p "$out"
 run() {  # name, options
   local name=$1
   shift
+  [[ $name =~ ${ONLY:-.} ]] || return 0
   "$bin/strata" bench collectives -n "$ranks" --device cuda --min 4KiB --max 1GiB --factor 4 "$@" >"$out/$name.txt" 2>&1 ||
     echo "failed: $name: $(tail -n 1 "$out/$name.txt" | cut -c1-300)"
 }
+run nccl --transport nccl
 run default
 run no-watch --no-watch
 run direct --launch direct
@@ -43,6 +46,11 @@ for name in names:
         issue = rows.get(4096, {}).get("issue_us", 0)
         print(f"  {os.path.basename(path)[:-4]:20s}", *cells, f"{issue:8.1f}")
 PYTHON
+if command -v torchrun >/dev/null && [[ -f $out/nccl.txt ]]; then
+  echo
+  NCCL_NVLS_ENABLE=0 torchrun --nproc-per-node "$ranks" "$(dirname "$0")/../peers/collectives.py" --beside "$out/nccl.txt" 2>"$out/torch.err" ||
+    tail -n 3 "$out/torch.err"
+fi
 for tool in all_reduce_perf reduce_scatter_perf all_gather_perf alltoall_perf; do
   command -v $tool >/dev/null || continue
   NCCL_NVLS_ENABLE=0 $tool -b 4K -e 1G -f 4 -g "$ranks" -n 20 -w 5 | tee "$out/$tool.log"

@@ -40,6 +40,7 @@ groups=(
   'CudaQuantize.*:CudaElementwise.*:CudaMove.*:CudaRope.*:CudaDocumentPositions.*:CudaBias.*:CudaDropout.*:CudaOptimizer.*:CudaSumParts.*'
   'CudaTrain.Llama:CudaTrain.PackedDocuments'
   'CudaCrossEntropy.*:CudaGradientsInBf16.*Round*:CudaAttentionSm90.Packed:CudaLinear.*InTheProduct'
+  'CudaSquares.*:CudaLinear.WeightGradients*'
 )
 [[ -z ${FILTER:-} ]] || groups=("$FILTER")
 limit=${LIMIT_S:-100} failed=0
