@@ -7,6 +7,19 @@
 #include "core/graph/op.h"
 
 namespace strata {
+namespace {
+
+// The first output of a launch that is kept in the storage of an input, outside of micro-batches; null: none.
+const Operand* AccumulatorOf(const Plan& plan, const Step& step) {
+  if (step.kind != Step::kLaunch) return nullptr;
+  for (size_t k = 0; k < step.out.size(); ++k) {
+    if (step.op->Aliases(static_cast<int>(k)) < 0) continue;
+    return plan.regions[step.out[k].ref.region].kind == Region::kStatic ? &step.out[k] : nullptr;
+  }
+  return nullptr;
+}
+
+}  // namespace
 
 std::byte* Executor::Address(Ref ref, int slot) const {
   const Region& r = plan_->regions[ref.region];
@@ -55,10 +68,9 @@ void Executor::Bind(const Program& program) {
     std::vector<bool> overwrites;
     std::vector<std::pair<int16_t, int64_t>> accumulators;
     for (const Step& step : segment.steps) {
-      const bool accumulates = step.kind == Step::kLaunch && step.op->Aliases(0) >= 0 &&
-                               plan_->regions[step.out[0].ref.region].kind == Region::kStatic;
-      if (accumulates) accumulators.emplace_back(step.out[0].ref.region, step.out[0].ref.offset);
-      overwrites.push_back(accumulates && !written.contains(accumulators.back()));
+      const Operand* const accumulator = AccumulatorOf(*plan_, step);
+      if (accumulator != nullptr) accumulators.emplace_back(accumulator->ref.region, accumulator->ref.offset);
+      overwrites.push_back(accumulator != nullptr && !written.contains(accumulators.back()));
       if (overwrites.back()) key.push_back(static_cast<int>(overwrites.size()));
     }
     written.insert(accumulators.begin(), accumulators.end());

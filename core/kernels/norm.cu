@@ -143,19 +143,20 @@ void LaunchForward(const CudaContext& gpu, cudaStream_t stream, const NormForwar
 }
 
 // dx, and where `sums` is given dw, db of layer norm, and as a third the column sums of dx.
-template <typename T, int kColumnSums>
+template <typename T, int kColumnSums, typename Sum>
 void LaunchBackward(const CudaContext& gpu, cudaStream_t stream, const NormBackward<T>& a,
-                    const SumsOut<kColumnSums>* sums) {
+                    const SumsOut<kColumnSums, Sum>* sums) {
   constexpr bool kCentered = kColumnSums > 1;
   constexpr int kOfWeights = kCentered ? 2 : 1;
   const int64_t vecs = VecsOf<T>(Aligned16({a.dy, a.x, a.w, a.r, a.dx}) ? a.columns : 1);
   const auto staged = [&]<int kWarps>() {
     LaunchStaged<WarpTeam<kWarps, kBackwardWarps<kColumnSums>>>(stream, NormBackwardStaged<T, kColumnSums, kWarps>, a,
                                                                 vecs * 16, a.r != nullptr ? 3 : 2, 1);
-    if (sums != nullptr) LaunchAddBlocks(stream, a.partial, std::min(a.rows, kMultiprocessors), a.columns, *sums);
+    if (sums == nullptr) return;
+    LaunchAddBlocks(stream, a.partial, std::min(a.rows, kMultiprocessors), a.columns, *sums);
   };
   if (a.dx != nullptr && a.rows > 0 && WithTeam<T>(gpu, vecs, staged)) return;
-  SumsOut<kOfWeights> of_weights{};
+  SumsOut<kOfWeights, Sum> of_weights{.adds = sums != nullptr && sums->adds};
   for (int s = 0; sums != nullptr && s < kOfWeights; ++s) of_weights.at[s] = sums->at[s];
   const auto launch = [&]<int kThreads, int kLanes, int kVecs>() {
     using S = RowSpread < kThreads, kLanes, kVecs, kThreads<512 ? 2 : 1>;
@@ -174,7 +175,7 @@ void LaunchBackward(const CudaContext& gpu, cudaStream_t stream, const NormBackw
     }
   }
   if constexpr (kColumnSums > 2) {
-    SumRowsOf(stream, a.dx, a.rows, a.columns, a.partial, SumsOut<1>{{sums->at[2]}});
+    SumRowsOf(stream, a.dx, a.rows, a.columns, a.partial, SumsOut<1, Sum>{{sums->at[2]}, sums->adds});
   }
 }
 
@@ -198,14 +199,16 @@ absl::Status RunLayerNorm(const KernelArgs& a) {  // x, w, b -> y, mean, rstd
   return Launched("layer_norm");
 }
 
-enum class Wanted : uint8_t { kDx, kDw, kBoth };
+enum class Wanted : uint8_t { kDx, kDw, kBoth, kBothAdded };  // kBothAdded: sums to accumulators
 
-// dy, x, w (but for kDw), mean (of layer norm), rstd, and for kBoth r or none -> dx, dw, db (of layer norm), as wanted, and the column
-// sums of dx where there is a third sum.
+// dy, x, w (but for kDw), mean (of layer norm), rstd, accumulators, and for both r or none -> dx, dw, db (of layer norm), as wanted, and
+// the column sums of dx where there is a third sum.
 template <typename T, int kColumnSums, Wanted kWanted>
 absl::Status RunBackward(const KernelArgs& a) {
   constexpr bool kDx = kWanted != Wanted::kDw, kDw = kWanted != Wanted::kDx, kCentered = kColumnSums > 1;
-  constexpr size_t kMean = kDx ? 3 : 2, kRstd = kMean + (kCentered ? 1 : 0), kR = kRstd + 1;
+  constexpr bool kAdded = kWanted == Wanted::kBothAdded;
+  constexpr size_t kMean = kDx ? 3 : 2, kRstd = kMean + (kCentered ? 1 : 0),
+                   kR = kRstd + 1 + (kAdded ? kColumnSums : 0);
   const TensorRef& x = a.in[1];
   const NormBackward<T> n{a.in[0].as<const T>(),
                           x.as<const T>(),
@@ -217,9 +220,16 @@ absl::Status RunBackward(const KernelArgs& a) {
                           kDw ? reinterpret_cast<float*>(a.workspace.data()) : nullptr,
                           RowsOf(x),
                           static_cast<int>(x.shape.back())};
-  SumsOut<kColumnSums> sums{};
-  for (int s = 0; kDw && s < kColumnSums; ++s) sums.at[s] = a.out[(kDx ? 1 : 0) + s].as<float>();
-  LaunchBackward<T, kColumnSums>(CudaContextOf(a), StreamOf(a), n, kDw ? &sums : nullptr);
+  const auto launch = [&]<typename Sum>() {
+    SumsOut<kColumnSums, Sum> sums{.adds = kAdded && !a.overwrite};
+    for (int s = 0; kDw && s < kColumnSums; ++s) sums.at[s] = a.out[(kDx ? 1 : 0) + s].template as<Sum>();
+    LaunchBackward<T, kColumnSums, Sum>(CudaContextOf(a), StreamOf(a), n, kDw ? &sums : nullptr);
+  };
+  if (kAdded && a.out[1].dtype == DType::kBF16) {
+    if constexpr (kAdded) launch.template operator()<CudaBF16>();
+  } else {
+    launch.template operator()<float>();
+  }
   return Launched("norm gradient");
 }
 
@@ -248,12 +258,15 @@ void AddFor(KernelTable& table, DType dtype) {
   add("rms_norm_dx", RunBackward<T, 1, kDx>, nullptr);
   add("rms_norm_dw", RunBackward<T, 1, kDw>, SumsWorkspace<1>);
   add("rms_norm_bwd", RunBackward<T, 1, kBoth>, SumsWorkspace<1>);
+  add("rms_norm_bwd_acc", RunBackward<T, 1, kBothAdded>, SumsWorkspace<1>);
   add("rsqrt", RunRsqrt<T>, nullptr);
   add("layer_norm", RunLayerNorm<T>, nullptr);
   add("layer_norm_dx", RunBackward<T, 2, kDx>, nullptr);
   add("layer_norm_dw", RunBackward<T, 2, kDw>, SumsWorkspace<2>);
   add("layer_norm_bwd", RunBackward<T, 2, kBoth>, SumsWorkspace<2>);
+  add("layer_norm_bwd_acc", RunBackward<T, 2, kBothAdded>, SumsWorkspace<2>);
   add("layer_norm_bwd_sum", RunBackward<T, 3, kBoth>, SumsWorkspace<3>);
+  add("layer_norm_bwd_sum_acc", RunBackward<T, 3, kBothAdded>, SumsWorkspace<3>);
 }
 
 }  // namespace

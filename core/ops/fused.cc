@@ -28,7 +28,8 @@ struct Kind {
   Plain plain;
   int min_inputs, max_inputs;
   int overwrites = -1;  // the input that output 0 may be written over
-  int aliases = 0;      // outputs i below it have the storage of input i
+  int aliases = 0;      // so many outputs, from `first` on, have the storage of as many inputs, from `onto` on
+  int first = 0, onto = 0;
 };
 
 class FusedOp final : public Op {
@@ -64,7 +65,10 @@ class FusedOp final : public Op {
     RETURN_IF_ERROR(g.status());
     return out;
   }
-  int Aliases(int output) const override { return output < kind_.aliases ? output : -1; }
+  int Aliases(int output) const override {
+    const int i = output - kind_.first;
+    return i >= 0 && i < kind_.aliases ? kind_.onto + i : -1;
+  }
   bool MayOverwrite(int input) const override { return input == kind_.overwrites; }
   double Flops(std::span<const TensorSpec> in) const override {
     GraphBuilder g;
@@ -299,6 +303,17 @@ Out PlainLayerNormBwdSum(GraphBuilder& g, In in, const FusedAttributes& a) {
   return out;
 }
 
+// dy, x, w, (mean,) rstd, accs..., r or none
+template <Plain kGradient, size_t kAccs>
+Out PlainNormBwdAcc(GraphBuilder& g, In in, const FusedAttributes& a) {
+  const In accs = in.subspan(kAccs == 1 ? 4 : 5, kAccs);
+  Out operands(in.begin(), accs.begin());
+  operands.insert(operands.end(), accs.end(), in.end());
+  Out out = kGradient(g, operands, a);
+  for (size_t i = 0; i < kAccs; ++i) out[1 + i] = AddInto(g, accs[i], out[1 + i], a);
+  return out;
+}
+
 Out PlainSoftmaxNll(GraphBuilder& g, In in, const FusedAttributes&) {
   const Value m = VocabMax(g, in[0]);
   return {Nll(g, m, VocabSumExp(g, in[0], m), VocabPick(g, in[0], in[1]), in[2])};
@@ -342,6 +357,10 @@ constexpr Kind kLinearDxGeluAcc = {"linear_dx_gelu_acc", PlainLinearDxGeluAcc, 4
 constexpr Kind kRmsNormBwd = {"rms_norm_bwd", PlainRmsNormBwd, 4, 5, 4};
 constexpr Kind kLayerNormBwd = {"layer_norm_bwd", PlainLayerNormBwd, 5, 6, 5};
 constexpr Kind kLayerNormBwdSum = {"layer_norm_bwd_sum", PlainLayerNormBwdSum, 5, 6, 5};
+constexpr Kind kRmsNormBwdAcc = {"rms_norm_bwd_acc", PlainNormBwdAcc<PlainRmsNormBwd, 1>, 5, 6, 5, 1, 1, 4};
+constexpr Kind kLayerNormBwdAcc = {"layer_norm_bwd_acc", PlainNormBwdAcc<PlainLayerNormBwd, 2>, 7, 8, 7, 2, 1, 5};
+constexpr Kind kLayerNormBwdSumAcc = {
+    "layer_norm_bwd_sum_acc", PlainNormBwdAcc<PlainLayerNormBwdSum, 3>, 8, 9, 8, 3, 1, 5};
 constexpr Kind kSoftmaxNll = {"softmax_nll", PlainSoftmaxNll, 3, 3};
 constexpr Kind kSoftmaxNllGrad = {"softmax_nll_grad", PlainSoftmaxNllGrad, 4, 4, 0};
 
@@ -497,6 +516,14 @@ NormGradsAndSum LayerNormBwdSum(GraphBuilder& g, Value dy, Value x, Value w, Val
                                 SourceLoc loc) {
   const Out out = Emit(g, kLayerNormBwdSum, WithValid({dy, x, w, mean, rstd}, r), loc);
   return {{out[0], out[1], out[2]}, out[3]};
+}
+NormGradsAdded NormBwdAcc(GraphBuilder& g, Value dy, Value x, Value w, Value mean, Value rstd, In accs, Value r,
+                          SourceLoc loc) {
+  const Kind& kind = accs.size() == 1 ? kRmsNormBwdAcc : accs.size() == 2 ? kLayerNormBwdAcc : kLayerNormBwdSumAcc;
+  Out in = WithValid({dy, x, w}, mean);
+  in.push_back(rstd);
+  Out out = Emit(g, kind, WithValid(Join(std::move(in), accs), r), loc);
+  return {out[0], Out(out.begin() + 1, out.end())};
 }
 Value SoftmaxNll(GraphBuilder& g, Value z, Value targets, Value weights, SourceLoc loc) {
   return Emit(g, kSoftmaxNll, {z, targets, weights}, loc)[0];

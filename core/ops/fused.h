@@ -135,6 +135,15 @@ struct NormGradsAndSum {
 NormGradsAndSum LayerNormBwdSum(GraphBuilder& g, Value dy_BSE, Value x_BSE, Value w_E, Value mean_BS1, Value rstd_BS1,
                                 Value r_BSE, SourceLoc loc = SourceLoc::Here());
 
+// RmsNormBwd with one of `accs`, LayerNormBwd with two, LayerNormBwdSum with three, which take the sums [E] in their order: each is
+// added to its accumulator (f32, or bf16 for what is added once) in that one's storage. mean: none of RMS norm.
+struct NormGradsAdded {
+  Value dx_BSE;
+  std::vector<Value> accs_E;
+};
+NormGradsAdded NormBwdAcc(GraphBuilder& g, Value dy_BSE, Value x_BSE, Value w_E, Value mean_BS1, Value rstd_BS1,
+                          std::span<const Value> accs_E, Value r_BSE, SourceLoc loc = SourceLoc::Here());
+
 // sum weights * nll(z, targets) over a whole vocabulary (core/ops/cross_entropy.h): loss [] in the accumulator dtype, and
 // with `seed` its gradient like z, times seed, which may be computed in z's storage.
 Value SoftmaxNll(GraphBuilder& g, Value z_BSV, Value targets_BS, Value weights_BS, SourceLoc loc = SourceLoc::Here());

@@ -91,51 +91,110 @@ NodeId BiasBefore(const Rewrite& r, Value dx) {
   return n.inputs.size() == 2 && !FusedAttributesOf(*n.op).always_add ? added : -1;
 }
 
-// dx and dw of a norm, and the add that joins dx with the other gradient of x, if that is there by then. kLayerAndSums: and of layer norm
-// the gradient of a bias before it.
-enum class Norm { kRms, kLayer, kLayerAndSums };
-absl::StatusOr<Graph> FuseNorms(const Graph& old, Norm norm) {
-  const bool layer_norm = norm != Norm::kRms;
-  const std::string_view dx_name = layer_norm ? "layer_norm_dx" : "rms_norm_dx";
-  const std::string_view dw_name = layer_norm ? "layer_norm_dw" : "rms_norm_dw";
+// Accumulators that `sums` are added to, each by its only reader, and what comes out; none where one of the sums is not. All of one
+// dtype. A sum may be what a kernel has added already.
+struct Accumulated {
+  std::vector<Value> accs, totals;
+};
+Accumulated AccumulatorsOf(const Rewrite& r, const std::vector<Value>& sums) {
+  Accumulated a;
+  for (Value sum : sums) {
+    const bool added = r.Maker(sum, "bias_grad_acc") != nullptr;
+    const NodeId total = added ? sum.node : r.OnlyUser(sum, "accumulate");
+    if (total < 0) return {};
+    const Value acc = r.old().nodes[total].inputs[0];
+    if (r.Maker(acc, "read") == nullptr || r.Users(acc).size() != 1) return {};
+    if (!a.accs.empty() && r.old().spec(acc).dtype != r.old().spec(a.accs[0]).dtype) return {};
+    a.accs.push_back(acc);
+    a.totals.push_back({total, 0});
+  }
+  return a;
+}
+
+// dx and dw of a norm, the add that joins dx with the other gradient of x, if that is there by then, and of layer norm the gradient of
+// a bias before it.
+struct NormGroup {
+  NodeId dx = -1, dw = -1, bias = -1;
+  Value other, whole;  // of the residual stream
+  NodeId first() const { return std::min(dx, dw); }
+};
+NormGroup NormGroupOf(const Rewrite& r, NodeId dx, std::string_view dw_name) {
+  const Graph& old = r.old();
+  NormGroup group{.dx = dx, .whole = {dx, 0}};
+  std::vector<Value> wanted = old.nodes[dx].inputs;  // dy, x, weight, [mean,] rstd: dw has no weight
+  wanted.erase(wanted.begin() + 2);
+  group.dw = r.Reader(wanted[0], dw_name, wanted, 0);
+  const NodeId add = r.OnlyUser({dx, 0}, "add");
+  if (add < 0) return group;
+  const std::vector<Value>& in = old.nodes[add].inputs;
+  const Value other = in[0] == Value{dx, 0} ? in[1] : in[0];
+  if (other.node >= group.first() || other.node == dx) return group;
+  group.other = other;
+  group.whole = {add, 0};
+  return group;
+}
+
+void EmitNorm(Rewrite& r, const NormGroup& group) {
+  const auto sum = std::make_shared<Value>();  // of the new graph: bias's
+  r.At(group.first(), [&r, group, sum](GraphBuilder& g) {
+    const std::vector<Value> in = r.New(r.old().nodes[group.dx].inputs);
+    const Value other = r.New(group.other);
+    NormGrads d;
+    if (group.bias >= 0) {
+      const NormGradsAndSum both = LayerNormBwdSum(g, in[0], in[1], in[2], in[3], in[4], other);
+      d = both.norm;
+      *sum = both.dx_sum_E;
+    } else {
+      d = in.size() > 4 ? LayerNormBwd(g, in[0], in[1], in[2], in[3], in[4], other)
+                        : RmsNormBwd(g, in[0], in[1], in[2], in[3], other);
+    }
+    r.Replace(group.whole, d.dx_BSE);
+    r.Replace({group.dw, 0}, d.dw_E);
+    if (in.size() > 4) r.Replace({group.dw, 1}, d.db_E);
+  });
+  if (group.bias < 0) return;
+  r.At(group.bias, [&r, bias = group.bias, sum](GraphBuilder& g) {
+    const Node& grad = r.old().nodes[bias];
+    r.Replace({bias, 0}, grad.op->name() == "bias_grad" ? *sum : Accumulate(g, r.New(grad.inputs[0]), *sum));
+  });
+}
+
+void EmitNormAcc(Rewrite& r, const NormGroup& group, const Accumulated& sums) {
+  r.At(group.first(), [&r, group, sums](GraphBuilder& g) {
+    const std::vector<Value> in = r.New(r.old().nodes[group.dx].inputs);
+    const Value mean = in.size() > 4 ? in[3] : Value{};
+    const NormGradsAdded d = NormBwdAcc(g, in[0], in[1], in[2], mean, in.back(), r.New(sums.accs), r.New(group.other));
+    r.Replace(group.whole, d.dx_BSE);
+    for (size_t i = 0; i < sums.totals.size(); ++i) r.Replace(sums.totals[i], d.accs_E[i]);
+  });
+}
+
+struct Norm {
+  std::string_view dx, dw;
+  const char *bwd, *bwd_sum;  // bwd_sum: with the gradient of a bias, or null
+};
+constexpr Norm kRmsNorm = {"rms_norm_dx", "rms_norm_dw", "rms_norm_bwd", nullptr};
+constexpr Norm kLayerNorm = {"layer_norm_dx", "layer_norm_dw", "layer_norm_bwd", "layer_norm_bwd_sum"};
+
+absl::StatusOr<Graph> FuseNorms(const Graph& old, const Norm& norm, const KernelTable& kernels) {
+  if (!kernels.Has(norm.bwd)) return old;
+  const bool biases = norm.bwd_sum != nullptr && kernels.Has(norm.bwd_sum);
   Rewrite r(old);
   for (NodeId dx = 0; dx < static_cast<NodeId>(old.nodes.size()); ++dx) {
-    const Node& n = old.nodes[dx];
-    if (n.op->name() != dx_name) continue;
-    std::vector<Value> wanted = n.inputs;  // dy, x, weight, [mean,] rstd: dw has no weight
-    wanted.erase(wanted.begin() + 2);
-    const NodeId dw = r.Reader(n.inputs[0], dw_name, wanted, 0);
-    if (dw < 0) continue;
-    const NodeId first = std::min(dx, dw), add = r.OnlyUser({dx, 0}, "add");
-    Value other;
-    if (add >= 0) {
-      const std::vector<Value>& in = old.nodes[add].inputs;
-      other = in[0] == Value{dx, 0} ? in[1] : in[0];
-      if (other.node >= first || other.node == dx) other = {};
+    if (old.nodes[dx].op->name() != norm.dx) continue;
+    NormGroup group = NormGroupOf(r, dx, norm.dw);
+    if (group.dw < 0) continue;
+    std::vector<Value> sums;
+    for (size_t i = 0; i < old.nodes[group.dw].outputs.size(); ++i) sums.push_back({group.dw, static_cast<int32_t>(i)});
+    if (biases) group.bias = BiasBefore(r, group.whole);
+    if (group.bias >= 0) sums.push_back({group.bias, 0});
+    const Accumulated added = AccumulatorsOf(r, sums);
+    const std::string name = group.bias >= 0 ? norm.bwd_sum : norm.bwd;
+    if (!added.accs.empty() && kernels.Has(name + "_acc")) {
+      EmitNormAcc(r, group, added);
+    } else {
+      EmitNorm(r, group);
     }
-    const Value whole = other.valid() ? Value{add, 0} : Value{dx, 0};
-    const NodeId bias = norm == Norm::kLayerAndSums ? BiasBefore(r, whole) : -1;
-    const auto sum = std::make_shared<Value>();  // of the new graph: bias's
-    r.At(first, [&r, &n, dw, other, whole, layer_norm, bias, sum](GraphBuilder& g) {
-      const std::vector<Value> in = r.New(n.inputs);
-      NormGrads d;
-      if (bias >= 0) {
-        const NormGradsAndSum both = LayerNormBwdSum(g, in[0], in[1], in[2], in[3], in[4], r.New(other));
-        d = both.norm;
-        *sum = both.dx_sum_E;
-      } else {
-        d = layer_norm ? LayerNormBwd(g, in[0], in[1], in[2], in[3], in[4], r.New(other))
-                       : RmsNormBwd(g, in[0], in[1], in[2], in[3], r.New(other));
-      }
-      r.Replace(whole, d.dx_BSE);
-      r.Replace({dw, 0}, d.dw_E);
-      if (layer_norm) r.Replace({dw, 1}, d.db_E);
-    });
-    if (bias < 0) continue;
-    r.At(bias, [&r, bias, sum](GraphBuilder& g) {
-      const Node& grad = r.old().nodes[bias];
-      r.Replace({bias, 0}, grad.op->name() == "bias_grad" ? *sum : Accumulate(g, r.New(grad.inputs[0]), *sum));
-    });
   }
   return std::move(r).Run();
 }
@@ -199,11 +258,8 @@ absl::StatusOr<Graph> FuseOps(Graph g, const Mesh& mesh, const KernelTable& kern
   if (has({"linear_bias"})) {
     ASSIGN_OR_RETURN(g, FuseBiases(g));
   }
-  if (has({"rms_norm_bwd"})) {
-    ASSIGN_OR_RETURN(g, FuseNorms(g, Norm::kRms));
-  }
-  if (has({"layer_norm_bwd"})) {
-    ASSIGN_OR_RETURN(g, FuseNorms(g, has({"layer_norm_bwd_sum"}) ? Norm::kLayerAndSums : Norm::kLayer));
+  for (const Norm& norm : {kRmsNorm, kLayerNorm}) {
+    ASSIGN_OR_RETURN(g, FuseNorms(g, norm, kernels));
   }
   if (has({"softmax_nll", "softmax_nll_grad"})) {
     ASSIGN_OR_RETURN(g, FuseCrossEntropy(g));

@@ -18,6 +18,7 @@
 //   add(r, linear_dx), add(r, linear_packed_dx)                     -> linear_dx_add
 //   rms_norm_dx, rms_norm_dw, add (likewise layer norm)             -> rms_norm_bwd
 //   layer_norm_bwd, bias_grad(_acc) of all that it makes            -> layer_norm_bwd_sum (, accumulate)
+//   either, accumulate of every sum that it makes                   -> rms_norm_bwd_acc, layer_norm_bwd(_sum)_acc
 //   vocab_max, vocab_sum_exp, vocab_pick, nll, softmax_grad         -> softmax_nll, softmax_nll_grad
 // A group that does not match whole (a collective in between, weights that are not adjacent) stays as it is.
 

@@ -1,5 +1,6 @@
 #include "core/ops/fused.h"
 #include "core/ops/layer_norm.h"
+#include "core/ops/move.h"
 #include "core/ops/rms_norm.h"
 #include "tests/testing/gpu.h"
 
@@ -164,6 +165,39 @@ TEST(CudaLayerNorm, LeavesOutWhatIsNotAdded) {
         return All(LayerNormBwdSum(g, in[2], in[0], in[1], {y.node, 1}, {y.node, 2}, {}));
       },
       {Random({4, 100, 768}, 1), Random({768}, 2), Random({4, 100, 768}, 3)});
+}
+
+// Sums that are added to what is there, in float32 or once in bf16, or written over it: rows that go through shared memory, that lie in
+// registers, and that are too long.
+TEST(CudaNorms, SumsAreAddedInPlace) {
+  STRATA_NEEDS_GPU();
+  constexpr Sizes kAll[] = {{2, 300, 768}, {1, 150, 2048}, {2, 40, 96}, {1, 7, 2050}},
+                  kSmall[] = {{2, 20, 768}, {1, 3, 96}};
+  for (const Sizes& z : ShapesOf(kAll, kSmall)) {
+    std::vector<Tensor> in = LayerNormOperands(z);  // and three accumulators
+    for (uint64_t seed : {6, 7, 8}) in.push_back(Random({z.e}, seed));
+    SCOPED_TRACE(ToString(in[0].shape));
+    for (const size_t sums : {1, 2, 3}) {
+      for (const bool rounded : {false, true}) {
+        for (const bool overwrite : {false, true}) {
+          const GraphFn fn = [=](GraphBuilder& g, const Values& v) {
+            const Value y = sums > 1 ? LayerNorm(g, v[0], v[1], v[2], kEps) : RmsNorm(g, v[0], v[1], kEps);
+            Values accs;
+            for (size_t i = 0; i < sums; ++i) {
+              const Value acc = v[5 + i];
+              accs.push_back(rounded ? acc : Cast(g, acc, AccumulatorOf(g.spec(acc).dtype)));
+            }
+            const Value mean = sums > 1 ? Value{y.node, 1} : Value{}, rstd{y.node, sums > 1 ? 2 : 1};
+            const NormGradsAdded d = NormBwdAcc(g, v[3], v[0], v[1], mean, rstd, accs, v[4]);
+            Values out = {d.dx_BSE};
+            out.insert(out.end(), d.accs_E.begin(), d.accs_E.end());
+            return out;
+          };
+          ExpectGpuClose(fn, in, {.overwrite = overwrite, .in_place = overwrite});
+        }
+      }
+    }
+  }
 }
 
 // The variance is taken about the mean: a large mean costs no digits of it.
