@@ -153,7 +153,7 @@ void LaunchBackward(const CudaContext& gpu, cudaStream_t stream, const NormBackw
     LaunchStaged<WarpTeam<kWarps, kBackwardWarps<kColumnSums>>>(stream, NormBackwardStaged<T, kColumnSums, kWarps>, a,
                                                                 vecs * 16, a.r != nullptr ? 3 : 2, 1);
     if (sums == nullptr) return;
-    LaunchAddBlocks(stream, a.partial, std::min(a.rows, kMultiprocessors), a.columns, *sums);
+    LaunchAddBlocks(stream, a.partial, std::min(a.rows, kMultiprocessors), a.columns, *sums, Launch::kEarly);
   };
   if (a.dx != nullptr && a.rows > 0 && WithTeam<T>(gpu, vecs, staged)) return;
   SumsOut<kOfWeights, Sum> of_weights{.adds = sums != nullptr && sums->adds};

@@ -4,6 +4,7 @@
 // db) in registers over all of their rows. With u = x - mean, S = sum dy u w and Z = sum dy w (0 of RMS norm) over E columns:
 //   dw = sum over rows of dy u rstd;   dx = rstd (dy w) + (u c + (e (+ r))),  c = -rstd^3 S / E,  e = -rstd Z / E.
 
+#include "core/kernels/dependent_launch.cuh"
 #include "core/kernels/norm_rows.cuh"
 #include "core/kernels/row_ring.cuh"
 
@@ -182,6 +183,7 @@ __global__ void __launch_bounds__(kBackwardWarps<kColumnSums> * 32, 1)
     if (++stage == stages) stage = 0, parity ^= 1;
   }
   if (a.partial == nullptr) return;
+  AllowNext();  // who adds the blocks' parts
   float* const out = a.partial + blockIdx.x * int64_t{kColumnSums} * a.columns;
   float* const shared_sums = reinterpret_cast<float*>(memory);
   AddTeams<Team>(dw, a.columns, shared_sums, out);

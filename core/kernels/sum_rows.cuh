@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/kernels/cuda_util.cuh"
+#include "core/kernels/dependent_launch.cuh"
 
 namespace strata {
 
@@ -27,6 +28,7 @@ __global__ void __launch_bounds__(1024)
     AddBlocks(const float* partial, int64_t blocks, int64_t columns, SumsOut<kSums, T> out) {
   __shared__ float sums[32][33];
   const int64_t width = columns * kSums, c = blockIdx.x * int64_t{32} + threadIdx.x;
+  WaitForEarlier();
   float total = 0;
   if (c < width) {
 #pragma unroll 8
@@ -46,11 +48,12 @@ __global__ void __launch_bounds__(1024)
   }
 }
 template <int kSums, typename T>
-void LaunchAddBlocks(cudaStream_t stream, const float* partial, int64_t blocks, int64_t columns,
-                     SumsOut<kSums, T> out) {
+void LaunchAddBlocks(cudaStream_t stream, const float* partial, int64_t blocks, int64_t columns, SumsOut<kSums, T> out,
+                     Launch launch = Launch::kBehind) {
   if (columns == 0) return;
-  AddBlocks<kSums, T>
-      <<<static_cast<unsigned>(Ceil(columns * kSums, 32)), dim3(32, 32), 0, stream>>>(partial, blocks, columns, out);
+  // Launched() tells of errors.
+  (void)LaunchKernel(launch, static_cast<unsigned>(Ceil(columns * kSums, 32)), dim3(32, 32), stream,
+                     AddBlocks<kSums, T>, partial, blocks, columns, out);
 }
 
 // The first pass where nothing else walks over the rows. Load: __device__ void operator()(row, column,
