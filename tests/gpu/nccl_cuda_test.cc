@@ -265,9 +265,12 @@ TEST(Nccl, BuffersOfEveryKindGiveTheSame) {
 // Starts and stops: nothing is left behind that the next one stumbles over.
 TEST(Nccl, ManyWorldsOneAfterTheOther) {
   STRATA_NEEDS_GPUS(kRanks);
-  const char* const given = std::getenv("STRATA_STARTS");
-  const int starts = given == nullptr ? 4 : std::atoi(given);
-  for (int i = 0; i < starts; ++i) {
+  const auto number = [](const char* name, int otherwise) {
+    const char* const given = std::getenv(name);
+    return given == nullptr ? otherwise : std::atoi(given);
+  };
+  const int first = number("STRATA_FIRST_START", 0), starts = number("STRATA_STARTS", 4);
+  for (int i = first; i < first + starts; ++i) {
     const std::array<uint32_t, 4> random = Philox(11, 0, static_cast<uint64_t>(i));
     const int num_comms = 1 + static_cast<int>(random[0] % 3), calls = static_cast<int>(random[1] % 4);
     const bool aborts = random[2] % 3 == 0;
