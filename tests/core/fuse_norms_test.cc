@@ -11,7 +11,7 @@
 #include "core/ops/layer_norm.h"
 #include "core/ops/rms_norm.h"
 #include "core/plan/fuse.h"
-#include "tests/testing/interpreter.h"
+#include "tests/testing/fused_graph.h"
 
 namespace strata {
 namespace {
@@ -70,31 +70,17 @@ std::map<std::string, int> Fused(const Graph& plain, std::initializer_list<const
   EXPECT_TRUE(mesh.ok()) << mesh.status();
   const auto fused = FuseOps(plain, *mesh, kernels);
   EXPECT_TRUE(fused.ok()) << fused.status();
-  const auto run = [](const Graph& whole) {
-    const KernelTable cpu = CpuKernels();
-    const auto graph = DecomposeOps(whole, [&](const Op& op) {
-      return !op.IsView() && op.name() != "input" && op.name() != "read" && !cpu.Has(op.name());
-    });
-    EXPECT_TRUE(graph.ok()) << graph.status();
-    std::map<std::string, Tensor> bindings;
-    uint64_t seed = 0;
-    for (const char* name : {"x", "dy", "r"}) bindings[name] = Tensor::Random(DType::kF64, kRows, ++seed);
-    for (const char* name : {"w", "sum", "sum of b", "sum of c"}) {
-      bindings[name] = Tensor::Random(DType::kF64, {kWidth}, ++seed);
-    }
-    const auto values = testing::Evaluate(*graph, bindings);
-    EXPECT_TRUE(values.ok()) << values.status();
-    std::map<std::string, Tensor> out;
-    for (const auto& [name, v] : graph->outputs) out[name] = (*values)[v.node][v.output];
-    return out;
-  };
-  const auto want = run(plain), got = run(*fused);
+  std::map<std::string, Tensor> bindings;
+  uint64_t seed = 0;
+  for (const char* name : {"x", "dy", "r"}) bindings[name] = Tensor::Random(DType::kF64, kRows, ++seed);
+  for (const char* name : {"w", "sum", "sum of b", "sum of c"}) {
+    bindings[name] = Tensor::Random(DType::kF64, {kWidth}, ++seed);
+  }
+  const auto want = testing::OutputsOf(plain, bindings), got = testing::OutputsOf(*fused, bindings);
   for (const auto& [name, t] : want) {
     for (int64_t i = 0; i < t.size(); ++i) EXPECT_NEAR(got.at(name).at(i), t.at(i), 1e-12) << name << " " << i;
   }
-  std::map<std::string, int> ops;
-  for (const Node& n : fused->nodes) ++ops[std::string(n.op->name())];
-  return ops;
+  return testing::OpCounts(*fused);
 }
 
 TEST(FuseNorms, GradientOfTheWeightIsAddedInPlace) {

@@ -13,7 +13,7 @@
 #include "core/ops/gelu.h"
 #include "core/ops/linear.h"
 #include "core/plan/fuse.h"
-#include "tests/testing/interpreter.h"
+#include "tests/testing/fused_graph.h"
 
 namespace strata {
 namespace {
@@ -66,28 +66,12 @@ std::map<std::string, int> Fused(const Graph& plain) {
   EXPECT_TRUE(mesh.ok()) << mesh.status();
   const auto fused = FuseOps(plain, *mesh, WithPackedOps());
   EXPECT_TRUE(fused.ok()) << fused.status();
-  const auto run = [](const Graph& whole) {
-    const KernelTable kernels = CpuKernels();
-    const auto runs = [&](const Op& op) {
-      return op.IsView() || op.name() == "input" || op.name() == "read" || kernels.Has(op.name());
-    };
-    const auto graph = DecomposeOps(whole, [&](const Op& op) { return !runs(op); });
-    EXPECT_TRUE(graph.ok()) << graph.status();
-    std::map<std::string, Tensor> bindings = {{"x", Random({2, 3, 4}, 1)}, {"dy", Random({2, 3, 4}, 2)},
-                                              {"flat", Random({48}, 3)},   {"down", Random({4, 6}, 4)},
-                                              {"up", Random({6, 4}, 5)},   {"bias", Random({6}, 6)},
-                                              {"sum", Random({6}, 7)}};
-    const auto values = testing::Evaluate(*graph, bindings);
-    EXPECT_TRUE(values.ok()) << values.status();
-    std::map<std::string, Tensor> out;
-    for (const auto& [name, v] : graph->outputs) out[name] = (*values)[v.node][v.output];
-    return out;
-  };
-  const auto want = run(plain), got = run(*fused);
+  const std::map<std::string, Tensor> bindings = {
+      {"x", Random({2, 3, 4}, 1)}, {"dy", Random({2, 3, 4}, 2)}, {"flat", Random({48}, 3)}, {"down", Random({4, 6}, 4)},
+      {"up", Random({6, 4}, 5)},   {"bias", Random({6}, 6)},     {"sum", Random({6}, 7)}};
+  const auto want = testing::OutputsOf(plain, bindings), got = testing::OutputsOf(*fused, bindings);
   for (const auto& [name, tensor] : want) EXPECT_LE(MaxAbsDiff(got.at(name), tensor), 1e-13) << name;
-  std::map<std::string, int> ops;
-  for (const Node& n : fused->nodes) ++ops[std::string(n.op->name())];
-  return ops;
+  return testing::OpCounts(*fused);
 }
 
 TEST(FuseSwiglu, TakesTheGradientThatNothingElseReads) {
