@@ -33,6 +33,7 @@ double Element(DType dtype, const std::byte* at) {
     case DType::kI64: return Load<int64_t>(at);
     case DType::kI32: return Load<int32_t>(at);
     case DType::kU8: return Load<uint8_t>(at);
+    case DType::kLow16: return Load<uint16_t>(at);
   }
   return 0;
 }

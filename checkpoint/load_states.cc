@@ -23,8 +23,10 @@ std::string_view ParameterOf(const PlannedState& s) {
 
 bool IsMoment(const PlannedState& s) { return s.role == Role::kMoment1 || s.role == Role::kMoment2; }
 
+bool HoldsWeights(DType t) { return IsFloating(t) || t == DType::kLow16; }
+
 bool Fits(const TensorRecord& source, const PlannedState& s) {
-  const bool dtype = source.dtype == s.spec.dtype || (IsFloating(source.dtype) && IsFloating(s.spec.dtype));
+  const bool dtype = source.dtype == s.spec.dtype || (HoldsWeights(source.dtype) && HoldsWeights(s.spec.dtype));
   return dtype && source.global == s.model_shape;
 }
 
@@ -97,25 +99,46 @@ double GetAs(DType dtype, const std::byte* from) {
   }
 }
 
-template <typename T>
-void Put(std::byte* to, T value) {
-  std::memcpy(to, &value, sizeof(T));
+// What a state is loaded from: values, or the upper halves of values with the lower ones.
+struct Source {
+  const TensorRecord* values = nullptr;
+  const TensorRecord* low = nullptr;
+};
+Source ExactValues(const CheckpointReader& reader, std::string_view parameter) {
+  const TensorRecord* const own = reader.Find(parameter);
+  const TensorRecord* const master = reader.Find(std::string(parameter) + std::string(kMaster));
+  if (master == nullptr) return {own};
+  return master->dtype == DType::kLow16 ? Source{own, master} : Source{master};
+}
+Source SourceFor(const CheckpointReader& reader, const PlannedState& state, LiveWeights live) {
+  const TensorRecord* const own = reader.Find(state.name);
+  if (IsMoment(state)) return {own};
+  const Source exact = ExactValues(reader, ParameterOf(state));
+  const bool alike = own != nullptr && own->dtype == state.spec.dtype;
+  const bool upper = state.spec.dtype == DType::kBF16 && live == LiveWeights::kUpperHalves;
+  if (alike && !(upper && exact.low == nullptr && exact.values->dtype != DType::kBF16)) return {own};
+  return exact;
 }
 
-void PutAs(DType dtype, std::byte* to, double value) {
-  switch (dtype) {
-    case DType::kF64: return Put(to, value);
-    case DType::kF32: return Put(to, static_cast<float>(value));
-    default: return Put(to, BF16(static_cast<float>(value)));
+// The tensor in `want`, element by element: fn(value).
+template <typename Fn>
+absl::Status ForEachValue(CheckpointReader& reader, const Source& source, TensorBox want, const Fn& fn) {
+  std::vector<std::byte> low;
+  if (source.low != nullptr) {
+    TensorBox lower = want;
+    lower.name = source.low->name;
+    lower.dtype = source.low->dtype;
+    low.resize(static_cast<size_t>(want.size.elements() * SizeOf(lower.dtype)));
+    RETURN_IF_ERROR(reader.Read(lower, low));
   }
-}
-
-absl::Status ReadConverted(CheckpointReader& reader, const TensorBox& want, DType to, std::span<std::byte> out) {
-  const int64_t from_bytes = SizeOf(want.dtype), to_bytes = SizeOf(to);
+  want.name = source.values->name;
+  want.dtype = source.values->dtype;
+  const int64_t bytes = SizeOf(want.dtype);
   int64_t at = 0;
   return reader.ReadSlabs(want, [&](std::span<const std::byte> slab) {
-    for (int64_t i = 0; i < std::ssize(slab); i += from_bytes, at += to_bytes) {
-      PutAs(to, &out[at], GetAs(want.dtype, &slab[i]));
+    for (int64_t i = 0; i < std::ssize(slab); i += bytes, ++at) {
+      fn(low.empty() ? GetAs(want.dtype, &slab[i])
+                     : JoinHalves(Get<BF16>(&slab[i]), Get<uint16_t>(&low[at * SizeOf(DType::kLow16)])));
     }
     return absl::OkStatus();
   });
@@ -123,12 +146,8 @@ absl::Status ReadConverted(CheckpointReader& reader, const TensorBox& want, DTyp
 
 }  // namespace
 
-const TensorRecord* SourceOf(const CheckpointReader& reader, const PlannedState& state) {
-  const TensorRecord* own = reader.Find(state.name);
-  if (IsMoment(state)) return own;
-  if (own != nullptr && (own->dtype == state.spec.dtype || state.role == Role::kMaster)) return own;
-  const TensorRecord* master = reader.Find(std::string(ParameterOf(state)) + std::string(kMaster));
-  return master != nullptr ? master : reader.Find(ParameterOf(state));
+const TensorRecord* SourceOf(const CheckpointReader& reader, const PlannedState& state, LiveWeights live) {
+  return SourceFor(reader, state, live).values;
 }
 
 absl::Status CheckLoads(const CheckpointReader& reader, std::span<const Plan> plans, LoadFor purpose) {
@@ -154,18 +173,28 @@ absl::Status CheckLoads(const CheckpointReader& reader, std::span<const Plan> pl
                       reader.dir(), list(m.moments_missing)));
 }
 
-absl::Status LoadState(CheckpointReader& reader, const PlannedState& state, std::span<std::byte> out) {
-  const TensorRecord* source = SourceOf(reader, state);
-  if (source == nullptr) return absl::NotFoundError(absl::StrFormat("%s: no tensor %s", reader.dir(), state.name));
+absl::Status LoadState(CheckpointReader& reader, const PlannedState& state, std::span<std::byte> out,
+                       LiveWeights live) {
+  const Source source = SourceFor(reader, state, live);
+  if (source.values == nullptr)
+    return absl::NotFoundError(absl::StrFormat("%s: no tensor %s", reader.dir(), state.name));
+  const DType dtype = state.spec.dtype;
   std::fill(out.begin(), out.end(), std::byte{0});
   for (const Piece& piece : PiecesOf(state)) {
-    const auto bytes = static_cast<size_t>(piece.box.size.elements() * SizeOf(state.spec.dtype));
+    const auto bytes = static_cast<size_t>(piece.box.size.elements() * SizeOf(dtype));
     const std::span<std::byte> to = out.subspan(piece.byte_offset, bytes);
     TensorBox want = piece.box;
-    want.name = source->name;
-    want.dtype = source->dtype;
-    RETURN_IF_ERROR(source->dtype == state.spec.dtype ? reader.Read(want, to)
-                                                      : ReadConverted(reader, want, state.spec.dtype, to));
+    want.name = source.values->name;
+    want.dtype = source.values->dtype;
+    if (source.low == nullptr && want.dtype == dtype) {
+      RETURN_IF_ERROR(reader.Read(want, to));
+      continue;
+    }
+    std::byte* at = to.data();
+    RETURN_IF_ERROR(ForEachValue(reader, source, want, [&](double value) {
+      PutWeight(dtype, live, value, at);
+      at += SizeOf(dtype);
+    }));
   }
   return absl::OkStatus();
 }

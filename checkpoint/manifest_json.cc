@@ -120,7 +120,7 @@ class Fields {
 
   DType Type(const char* key) {
     const std::string text = Text(key);
-    for (const DType t : {DType::kF64, DType::kF32, DType::kBF16, DType::kI64, DType::kI32, DType::kU8}) {
+    for (const DType t : kDTypes) {
       if (text == Name(t)) return t;
     }
     Fail(key, "is not a known dtype");

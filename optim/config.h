@@ -13,6 +13,11 @@ namespace strata {
 enum class OptimizerType : uint8_t { kAdamW, kSgd };
 inline constexpr std::string_view kOptimizerTypeNames[] = {"adamw", "sgd"};
 
+// What bf16 weights are updated through. kSplit: the lower halves of the float32 that kFloat32 keeps whole (JoinHalves), so the same
+// numbers in 2 bytes a weight instead of 4.
+enum class MasterFormat : uint8_t { kFloat32, kSplit };
+inline constexpr std::string_view kMasterFormatNames[] = {"float32", "split"};
+
 // Formulas and sources: core/ops/optimizer.h. Which keys there are depends on `type`.
 struct OptimConfig {
   OptimizerType type = OptimizerType::kAdamW;

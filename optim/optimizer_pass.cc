@@ -63,8 +63,7 @@ Value GradNorm(GraphBuilder& g, const Bucketed& b, const Mesh& mesh) {
 }
 
 // A flat state in the element ranges of the bucket, sharded as its updates are, and every parameter's view of it.
-StateId DeclareFlat(GraphBuilder& g, const Bucket& b, Role role, const std::string& what) {
-  const DType dtype = AccumulatorOf(b.live);
+StateId DeclareFlat(GraphBuilder& g, const Bucket& b, Role role, const std::string& what, DType dtype) {
   Layout layout{};
   for (int a = 0; a < kMaxAxes; ++a) {
     if ((b.shard_axes >> a & 1) != 0) layout[a] = Shard(0);
@@ -104,9 +103,10 @@ Value LiveShard(GraphBuilder& g, const Bucket& b) {
   return axes == 0 ? live : Convert(g, live, axes, Replicate(), Shard(0), CollectiveOp::Storage::kInPlace);
 }
 
-Weights WeightsOf(GraphBuilder& g, const Bucket& b) {
+Weights WeightsOf(GraphBuilder& g, const Bucket& b, MasterFormat format) {
   if (b.live == AccumulatorOf(b.live)) return {.whole = LiveShard(g, b)};
-  const StateId master = DeclareFlat(g, b, Role::kMaster, "master");
+  const DType dtype = format == MasterFormat::kSplit ? DType::kLow16 : AccumulatorOf(b.live);
+  const StateId master = DeclareFlat(g, b, Role::kMaster, "master", dtype);
   return {.master = master, .whole = g.Read(master), .live = LiveShard(g, b)};
 }
 
@@ -118,12 +118,13 @@ void UpdateWeights(GraphBuilder& g, const Bucket& b, const Weights& w, Value who
   g.Update(b.params, axes == 0 ? part : Convert(g, part, axes, Shard(0), Replicate(), CollectiveOp::Storage::kInPlace));
 }
 
-void AppendAdamW(GraphBuilder& g, const Bucket& b, Value grads, Value norm, const OptimConfig& c) {
+void AppendAdamW(GraphBuilder& g, const Bucket& b, Value grads, Value norm, const OptimConfig& c, MasterFormat format) {
   const AdamWSpec spec{
       .beta1 = c.beta1, .beta2 = c.beta2, .eps = c.eps, .max_norm = c.clip, .segments = DecayOf(g.graph(), b, c)};
-  const StateId m = DeclareFlat(g, b, Role::kMoment1, "exp_avg");
-  const StateId v = DeclareFlat(g, b, Role::kMoment2, "exp_avg_sq");
-  const Weights w = WeightsOf(g, b);
+  const DType sums = AccumulatorOf(b.live);
+  const StateId m = DeclareFlat(g, b, Role::kMoment1, "exp_avg", sums);
+  const StateId v = DeclareFlat(g, b, Role::kMoment2, "exp_avg_sq", sums);
+  const Weights w = WeightsOf(g, b, format);
   const AdamWResults next = AdamW(
       g, spec, {.weights = w.whole, .grads = grads, .m = g.Read(m), .v = g.Read(v), .norm = norm, .live = w.live});
   UpdateWeights(g, b, w, next.weights, next.live);
@@ -131,24 +132,25 @@ void AppendAdamW(GraphBuilder& g, const Bucket& b, Value grads, Value norm, cons
   g.Update(v, MarkSharded(g, next.v, b));
 }
 
-void AppendSgd(GraphBuilder& g, const Bucket& b, Value grads, Value norm, const OptimConfig& c) {
+void AppendSgd(GraphBuilder& g, const Bucket& b, Value grads, Value norm, const OptimConfig& c, MasterFormat format) {
   const SgdSpec spec{
       .momentum = c.momentum, .max_norm = c.clip, .nesterov = c.nesterov, .segments = DecayOf(g.graph(), b, c)};
-  const StateId u = DeclareFlat(g, b, Role::kMoment1, "momentum");
-  const Weights w = WeightsOf(g, b);
+  const StateId u = DeclareFlat(g, b, Role::kMoment1, "momentum", AccumulatorOf(b.live));
+  const Weights w = WeightsOf(g, b, format);
   const SgdResults next =
       Sgd(g, spec, {.weights = w.whole, .grads = grads, .u = g.Read(u), .norm = norm, .live = w.live});
   UpdateWeights(g, b, w, next.weights, next.live);
   g.Update(u, MarkSharded(g, next.u, b));
 }
 
-using Append = void (*)(GraphBuilder&, const Bucket&, Value grads, Value norm, const OptimConfig&);
+using Append = void (*)(GraphBuilder&, const Bucket&, Value grads, Value norm, const OptimConfig&, MasterFormat);
 constexpr Append kUpdates[] = {AppendAdamW, AppendSgd};  // by OptimizerType
 static_assert(std::size(kUpdates) == std::size(kOptimizerTypeNames));
 
 }  // namespace
 
-absl::StatusOr<Graph> ApplyOptimizer(Bucketed bucketed, const Mesh& mesh, const OptimConfig& config, Value loss) {
+absl::StatusOr<Graph> ApplyOptimizer(Bucketed bucketed, const Mesh& mesh, const OptimConfig& config, Value loss,
+                                     MasterFormat master) {
   GraphBuilder g(std::move(bucketed.graph));
   g.set_phase(Phase::kStep);
   g.Push("grad_norm");
@@ -161,7 +163,7 @@ absl::StatusOr<Graph> ApplyOptimizer(Bucketed bucketed, const Mesh& mesh, const 
   g.Pop();
   for (size_t i = 0; i < bucketed.buckets.size(); ++i) {
     g.Push("bucket." + bucketed.buckets[i].name);
-    kUpdates[static_cast<size_t>(config.type)](g, bucketed.buckets[i], bucketed.grads[i], norm, config);
+    kUpdates[static_cast<size_t>(config.type)](g, bucketed.buckets[i], bucketed.grads[i], norm, config, master);
     g.Pop();
   }
   return std::move(g).Build();

@@ -73,6 +73,7 @@ hid_t MakeType(DType dtype) {
     case DType::kI64: return H5Tcopy(H5T_STD_I64LE);
     case DType::kI32: return H5Tcopy(H5T_STD_I32LE);
     case DType::kU8: return H5Tcopy(H5T_STD_U8LE);
+    case DType::kLow16: return H5Tcopy(H5T_STD_U16LE);
   }
   return -1;
 }

@@ -10,10 +10,10 @@ namespace strata {
 namespace {
 
 // in: weights, grads, states..., norm, live or none; out: weights, states..., live.
-template <typename Grad, typename Rule>
+template <typename Grad, typename Master, typename Rule>
 absl::Status UpdateBy(const KernelArgs& a, const Rule& rule, std::span<const DecayRange> segments) {
   constexpr size_t kNorm = 2 + Rule::kStates, kLive = 1 + Rule::kStates;
-  Buckets<Rule::kStates, Grad> b{a.out[0].as<float>(), a.in[1].as<const Grad>()};
+  Buckets<Rule::kStates, Grad, Master> b{a.out[0].as<Master>(), a.in[1].as<const Grad>()};
   for (int s = 0; s < Rule::kStates; ++s) b.state[s] = a.out[1 + s].as<float>();
   b.norm = a.in[kNorm].as<const float>();
   b.live = a.out.size() > kLive ? a.out[kLive].as<CudaBF16>() : nullptr;
@@ -22,7 +22,11 @@ absl::Status UpdateBy(const KernelArgs& a, const Rule& rule, std::span<const Dec
 }
 template <typename Rule>
 absl::Status RunUpdate(const KernelArgs& a, const Rule& rule, std::span<const DecayRange> segments) {
-  return a.in[1].dtype == DType::kBF16 ? UpdateBy<CudaBF16>(a, rule, segments) : UpdateBy<float>(a, rule, segments);
+  const auto by = [&]<typename Grad>() {
+    return a.out[0].dtype == DType::kLow16 ? UpdateBy<Grad, uint16_t>(a, rule, segments)
+                                           : UpdateBy<Grad, float>(a, rule, segments);
+  };
+  return a.in[1].dtype == DType::kBF16 ? by.template operator()<CudaBF16>() : by.template operator()<float>();
 }
 
 absl::Status RunAdamW(const KernelArgs& a) {
@@ -66,8 +70,11 @@ void AddCudaOptimizerKernels(KernelTable& table) {
             {.run = RunSumSquares<CudaBF16>, .workspace = Workspace, .cost = StreamingCost});
   table.Add("sqrt", DType::kF32, {.run = RunSqrt, .cost = StreamingCost});
   table.Add("guard", DType::kF32, {.run = RunGuard, .cost = StreamingCost});
-  table.Add("adamw", DType::kF32, {.run = RunAdamW, .cost = UpdateCost<AdamWRule::kStates>});
-  table.Add("sgd", DType::kF32, {.run = RunSgd, .cost = UpdateCost<SgdRule::kStates>});
+  for (const DType t :
+       {DType::kF32, DType::kBF16}) {  // bf16: gradients of weights in halves, the first floating operand
+    table.Add("adamw", t, {.run = RunAdamW, .cost = UpdateCost<AdamWRule::kStates>});
+    table.Add("sgd", t, {.run = RunSgd, .cost = UpdateCost<SgdRule::kStates>});
+  }
 }
 
 }  // namespace strata

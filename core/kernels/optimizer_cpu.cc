@@ -5,6 +5,8 @@
 
 #include <cmath>
 #include <limits>
+#include <optional>
+#include <vector>
 
 #include "core/kernels/cpu_kernels.h"
 #include "core/kernels/cpu_util.h"
@@ -78,14 +80,35 @@ void UpdateElements(const SgdStep<T>& s, T decay, int64_t n, T* __restrict w, co
 }
 
 template <typename T, typename G, typename Step, typename... State>
-void UpdateRange(const KernelArgs& a, const Step& s, double decay, int64_t begin, int64_t end, State*... states) {
-  T* w = a.out[0].as<T>();
+void UpdateRange(const KernelArgs& a, const Step& s, double decay, int64_t begin, int64_t end, T* w, State*... states) {
   const G* grad = a.in[1].as<const G>();
   const T rate = static_cast<T>(decay);
   int64_t i = begin;
   for (; i + kLanes <= end; i += kLanes) UpdateElements<kLanes>(s, rate, kLanes, w + i, grad + i, (states + i)...);
   UpdateElements<0>(s, rate, end - i, w + i, grad + i, (states + i)...);
 }
+
+// The weights [begin, end) of a tile where they are kept in halves, which come together here for the time of an update.
+class JoinedTile {
+ public:
+  JoinedTile(const TensorRef& low, const TensorRef& live, int64_t begin, int64_t end)
+      : low_(low.as<uint16_t>() + begin), live_(live.as<BF16>() + begin), w_(static_cast<size_t>(end - begin)) {
+    for (size_t i = 0; i < w_.size(); ++i) w_[i] = JoinHalves(live_[i], low_[i]);
+  }
+  void Split() {
+    for (size_t i = 0; i < w_.size(); ++i) {
+      const Halves h = SplitHalves(w_[i]);
+      live_[i] = h.high;
+      low_[i] = h.low;
+    }
+  }
+  float* data() { return w_.data(); }
+
+ private:
+  uint16_t* low_;
+  BF16* live_;
+  std::vector<float> w_;
+};
 
 // Weights and states in place, tile by tile; then the live weights, where there are any. Gradients are of type G.
 template <typename T, typename G, typename Step, typename... State>
@@ -95,18 +118,24 @@ absl::Status UpdateBy(const KernelArgs& a, T norm, const Step& step, std::span<c
   constexpr size_t kLive = 1 + sizeof...(State);
   const int64_t origin = a.out[0].origin[0];
   ForTiles(a.pool, a.out[0].shape.elements(), kFlatTile, [&](int64_t begin, int64_t end) {
+    std::optional<JoinedTile> joined;
+    T* w = a.out[0].as<T>();
+    if constexpr (std::is_same_v<T, float>) {
+      if (a.out[0].dtype == DType::kLow16) w = joined.emplace(a.out[0], a.out[kLive], begin, end).data() - begin;
+    }
     int64_t at = begin;
     for (const DecayRange& segment : segments) {
       const int64_t offset = segment.range.offset - origin, from = std::max(at, offset),
                     to = std::min(end, offset + segment.range.count);
       if (from >= to) continue;
-      UpdateRange<T, G>(a, step, 0, at, from, states...);
-      UpdateRange<T, G>(a, step, segment.decay, from, to, states...);
+      UpdateRange<T, G>(a, step, 0, at, from, w, states...);
+      UpdateRange<T, G>(a, step, segment.decay, from, to, w, states...);
       at = to;
     }
-    UpdateRange<T, G>(a, step, 0, at, end, states...);
+    UpdateRange<T, G>(a, step, 0, at, end, w, states...);
+    if (joined.has_value()) return joined->Split();
     if (a.out.size() <= kLive) return;
-    for (int64_t i = begin; i < end; ++i) a.out[kLive].as<BF16>()[i] = BF16(static_cast<float>(a.out[0].as<T>()[i]));
+    for (int64_t i = begin; i < end; ++i) a.out[kLive].as<BF16>()[i] = BF16(static_cast<float>(w[i]));
   });
   return absl::OkStatus();
 }
@@ -149,6 +178,9 @@ void AddKernels(KernelTable& table, DType dtype) {
 void AddOptimizerKernels(KernelTable& table) {
   AddKernels<double>(table, DType::kF64);
   AddKernels<float>(table, DType::kF32);
+  // Weights in halves, by bf16 gradients: their first floating operand.
+  table.Add("adamw", DType::kBF16, {.run = RunAdamW<float>, .cost = UpdateCost<2>});
+  table.Add("sgd", DType::kBF16, {.run = RunSgd<float>, .cost = UpdateCost<1>});
 }
 
 }  // namespace strata

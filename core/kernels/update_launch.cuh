@@ -8,19 +8,19 @@
 namespace strata {
 
 // Elements [begin, end) of the buckets, which all begin at multiples of 16 bytes if `wide`.
-template <typename Rule, typename Grad>
+template <typename Rule, typename Grad, typename Master>
 void LaunchUpdateOf(cudaStream_t stream, const Rule& rule, const DecaySegments& segments,
-                    const Buckets<Rule::kStates, Grad>& b, bool wide, const StepScalars* now, int64_t begin,
+                    const Buckets<Rule::kStates, Grad, Master>& b, bool wide, const StepScalars* now, int64_t begin,
                     int64_t end) {
-  const auto kernel = wide ? UpdateKernel<Rule, Grad, true> : UpdateKernel<Rule, Grad, false>;
+  const auto kernel = wide ? UpdateKernel<Rule, Grad, Master, true> : UpdateKernel<Rule, Grad, Master, false>;
   const auto blocks = static_cast<unsigned>(Ceil(end - begin, kUpdateTile));
   kernel<<<blocks, kUpdateThreads, 0, stream>>>(rule, segments, b, now, begin, end);
 }
 
 // The buckets hold elements [origin, origin + count) of what the ranges are of.
-template <typename Rule, typename Grad>
-void LaunchUpdate(cudaStream_t stream, const Rule& rule, const Buckets<Rule::kStates, Grad>& b, const StepScalars* now,
-                  int64_t origin, int64_t count, std::span<const DecayRange> ranges) {
+template <typename Rule, typename Grad, typename Master>
+void LaunchUpdate(cudaStream_t stream, const Rule& rule, const Buckets<Rule::kStates, Grad, Master>& b,
+                  const StepScalars* now, int64_t origin, int64_t count, std::span<const DecayRange> ranges) {
   bool wide = Aligned16({b.w, b.grad, b.live});
   for (const float* s : b.state) wide = wide && Aligned16({s});
   const auto begin_of = [&](size_t r) { return std::clamp<int64_t>(ranges[r].range.offset - origin, 0, count); };

@@ -76,13 +76,19 @@ class UpdateOp : public FlatOp {
     const size_t states = num_states_, norm = 2 + states, live = norm + 1;
     RETURN_IF_ERROR(ExpectArity(in, in.size() == live + 1 ? live + 1 : live));
     std::vector<TensorSpec> flat(in.begin(), in.begin() + static_cast<std::ptrdiff_t>(norm));
-    if (in[0].dtype == DType::kF32 && in[1].dtype == DType::kBF16) flat[1].dtype = DType::kF32;
+    const bool split = in[0].dtype == DType::kLow16;
+    if (split) flat[0].dtype = DType::kF32;
+    const DType sums = flat[0].dtype;
+    if (sums == DType::kF32 && in[1].dtype == DType::kBF16) flat[1].dtype = DType::kF32;
     RETURN_IF_ERROR(ExpectAlike(flat, norm));
-    if (in[norm].shape != Shape{} || in[norm].dtype != in[0].dtype)
+    if (in[norm].shape != Shape{} || in[norm].dtype != sums) {
       return absl::InvalidArgumentError("the norm is one scalar");
-    std::vector<TensorSpec> out(1 + states, {in[0].dtype, in[0].shape, {}});
+    }
+    std::vector<TensorSpec> out(1 + states, {sums, in[0].shape, {}});
+    out[0].dtype = in[0].dtype;
+    if (split && in.size() == live) return absl::InvalidArgumentError("halves of weights have live weights");
     if (in.size() == live + 1) {
-      if (in[live].dtype != DType::kBF16 || in[live].shape != in[0].shape || in[0].dtype != DType::kF32) {
+      if (in[live].dtype != DType::kBF16 || in[live].shape != in[0].shape || sums != DType::kF32) {
         return absl::InvalidArgumentError("live weights are bf16 in the shape of their f32 master");
       }
       out.push_back({in[live].dtype, in[live].shape, {}});

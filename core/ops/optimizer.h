@@ -37,7 +37,8 @@ Value Guard(GraphBuilder& g, Value norm, Value loss, SourceLoc loc = SourceLoc::
 //   m' = beta1 m + (1 - beta1) g                          v' = beta2 v + (1 - beta2) g^2
 //   w' = w - lr ( (m' / (1 - beta1^t)) / (sqrt(v' / (1 - beta2^t)) + eps) + decay w )
 // Where StepScalars::skip_update is set or norm is not finite nothing changes. All in the dtype of the weights, f64 or
-// f32. With `live`, weights are the f32 master of bf16 live weights, and live' = bf16(w').
+// f32. With `live`, weights are the f32 master of bf16 live weights, and live' = bf16(w'). Or weights are low16, and w is the two
+// together (JoinHalves): live' is w' rounded half up, and weights' what that leaves.
 struct AdamWSpec {
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, max_norm = 0;
   std::vector<DecayRange> segments;  // by offset, disjoint; no decay elsewhere

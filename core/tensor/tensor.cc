@@ -3,7 +3,7 @@
 namespace strata {
 
 const char* Name(DType t) {
-  constexpr const char* kName[] = {"f64", "f32", "bf16", "i64", "i32", "u8"};
+  constexpr const char* kName[] = {"f64", "f32", "bf16", "i64", "i32", "u8", "low16"};
   return kName[static_cast<int>(t)];
 }
 

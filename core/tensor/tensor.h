@@ -8,13 +8,16 @@
 
 namespace strata {
 
-enum class DType : uint8_t { kF64, kF32, kBF16, kI64, kI32, kU8 };
+// kLow16: the lower half of a float32 whose upper half is another tensor's bf16 (JoinHalves).
+enum class DType : uint8_t { kF64, kF32, kBF16, kI64, kI32, kU8, kLow16 };
+inline constexpr DType kDTypes[] = {DType::kF64, DType::kF32, DType::kBF16, DType::kI64,
+                                    DType::kI32, DType::kU8,  DType::kLow16};
 constexpr int64_t SizeOf(DType t) {
-  constexpr int64_t kSize[] = {8, 4, 2, 8, 4, 1};
+  constexpr int64_t kSize[] = {8, 4, 2, 8, 4, 1, 2};
   return kSize[static_cast<int>(t)];
 }
 constexpr bool IsFloating(DType t) { return t <= DType::kBF16; }
-const char* Name(DType t);  // "f64", "f32", "bf16", "i64", "i32", "u8"
+const char* Name(DType t);  // "f64", "f32", "bf16", "i64", "i32", "u8", "low16"
 
 // What sums of values of dtype t are kept in: f64 for f64, else f32.
 constexpr DType AccumulatorOf(DType t) { return t == DType::kF64 ? DType::kF64 : DType::kF32; }
@@ -68,5 +71,22 @@ struct BF16 {
   }
   explicit operator float() const { return __builtin_bit_cast(float, uint32_t{bits} << 16); }
 };
+
+// A float32 in two halves: a bf16 rounded half up (away from zero), and the lower 16 bits. Where these are 2^15 or more the bf16
+// was rounded up, so the two are the float32 again, exactly. Not for NaN.
+struct Halves {
+  BF16 high;
+  uint16_t low = 0;
+};
+inline Halves SplitHalves(float f) {
+  const uint32_t u = __builtin_bit_cast(uint32_t, f);
+  Halves h;
+  h.high.bits = static_cast<uint16_t>((u + 0x8000) >> 16);
+  h.low = static_cast<uint16_t>(u);
+  return h;
+}
+inline float JoinHalves(BF16 high, uint16_t low) {
+  return __builtin_bit_cast(float, (uint32_t{high.bits} - (low >> 15)) << 16 | low);
+}
 
 }  // namespace strata

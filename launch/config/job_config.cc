@@ -187,6 +187,10 @@ void PrecisionConfig::Describe(ConfigFields& f) {
   f.AddChoice("gradients", gradients, kGradientFormatNames,
               {.doc = "of weight gradients (with compute = \"float64\" float64); bf16: each is rounded once, where one "
                       "product makes it; takes compute = \"bf16\" and batch.accumulate = 1"});
+  f.AddChoice(
+      "master", master, kMasterFormatNames,
+      {.doc = "of the weights that updates are added to, with compute = \"bf16\"; split: the same float32 in the bf16 "
+              "weights, rounded half up, and 16 more bits, 2 bytes a weight less"});
 }
 
 void ParallelConfig::Describe(ConfigFields& f) {

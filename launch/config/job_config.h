@@ -70,6 +70,7 @@ inline constexpr std::string_view kGradientFormatNames[] = {"float32", "bf16"};
 struct PrecisionConfig {
   DType compute = DType::kF32;
   GradientFormat gradients = GradientFormat::kFloat32;
+  MasterFormat master = MasterFormat::kFloat32;
 
   void Describe(ConfigFields& f);
   bool operator==(const PrecisionConfig&) const = default;

@@ -63,16 +63,34 @@ absl::Status CheckpointWeights::Read(const std::string& parameter, StoredType ty
   const TensorRecord* record = Find(parameter);
   if (record == nullptr) return absl::NotFoundError(absl::StrFormat("%s has no tensor %s", path_, parameter));
   const TensorRecord* master = Find(parameter + ".master");
-  if (master != nullptr && SizeOf(type) > SizeOf(record->dtype)) record = master;
+  if (master != nullptr && SizeOf(type) <= SizeOf(record->dtype)) master = nullptr;
+  const TensorRecord* const low = master != nullptr && master->dtype == DType::kLow16 ? master : nullptr;
+  if (master != nullptr && low == nullptr) record = master;
   const StoredType stored = StoredTypeOf(record->dtype);
   if (!IsFloating(stored) || record->global.elements() * SizeOf(type) != std::ssize(out)) {
     return absl::InvalidArgumentError(
         absl::StrFormat("%s: %s is %s %s", path_, record->name, Name(stored), ToString(record->global)));
   }
-  std::vector<std::byte> bytes(static_cast<size_t>(record->global.elements() * SizeOf(stored)));
-  RETURN_IF_ERROR(
-      reader_.Read({record->name, record->dtype, record->global, OriginOf(record->global), record->global}, bytes));
-  ConvertFloats(stored, bytes, type, out);
+  const auto read = [&](const TensorRecord& t) -> absl::StatusOr<std::vector<std::byte>> {
+    std::vector<std::byte> bytes(static_cast<size_t>(t.global.elements() * SizeOf(t.dtype)));
+    RETURN_IF_ERROR(reader_.Read({t.name, t.dtype, t.global, OriginOf(t.global), t.global}, bytes));
+    return bytes;
+  };
+  ASSIGN_OR_RETURN(const std::vector<std::byte> bytes, read(*record));
+  if (low == nullptr) {
+    ConvertFloats(stored, bytes, type, out);
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(const std::vector<std::byte> lower, read(*low));
+  std::vector<float> whole(bytes.size() / sizeof(BF16));
+  for (size_t i = 0; i < whole.size(); ++i) {
+    BF16 high;
+    uint16_t rest;
+    std::memcpy(&high, bytes.data() + i * sizeof(high), sizeof(high));
+    std::memcpy(&rest, lower.data() + i * sizeof(rest), sizeof(rest));
+    whole[i] = JoinHalves(high, rest);
+  }
+  ConvertFloats(StoredType::kF32, std::as_bytes(std::span(whole)), type, out);
   return absl::OkStatus();
 }
 

@@ -152,7 +152,8 @@ absl::StatusOr<TrainGraph> MakeTrainGraph(const JobStages& stages, const Job& jo
                    BucketPass(std::move(graph), mesh, zero, OwnersOf(stages, job.pipeline.schedule, mesh)));
   TrainGraph train{.weights = FlatWeightsOf(bucketed.graph, bucketed.buckets)};
   const Value loss = bucketed.graph.outputs.at("loss");
-  ASSIGN_OR_RETURN(train.graph, ApplyOptimizer(std::move(bucketed), mesh, job.config.optim, loss));
+  ASSIGN_OR_RETURN(train.graph,
+                   ApplyOptimizer(std::move(bucketed), mesh, job.config.optim, loss, job.config.precision.master));
   ASSIGN_OR_RETURN(train.graph, FuseOps(std::move(train.graph), mesh, kernels));
   ASSIGN_OR_RETURN(train.graph, EarlyReductions(train.graph));
   if (job.config.batch.accumulate == 1) {

@@ -10,9 +10,9 @@
 namespace strata {
 namespace {
 
-// The state's local box, row-major; beyond the model's shape zeros.
-absl::StatusOr<std::vector<std::byte>> ReadLocalBox(const HfModel& model, const PlannedState& s) {
-  const int64_t element = SizeOf(s.spec.dtype);
+// The state's local box as `type`, row-major; beyond the model's shape zeros.
+absl::StatusOr<std::vector<std::byte>> ReadLocalBox(const HfModel& model, const PlannedState& s, StoredType type) {
+  const int64_t element = SizeOf(type);
   std::vector<std::byte> bytes(static_cast<size_t>(s.box.shape.elements() * element));
   Shape size = s.box.shape;
   const Shape& whole = s.model_shape.rank > 0 ? s.model_shape : s.spec.shape;
@@ -21,7 +21,6 @@ absl::StatusOr<std::vector<std::byte>> ReadLocalBox(const HfModel& model, const 
     if (size[d] <= 0) return bytes;
   }
   const std::string parameter(ParameterOf(s));
-  const StoredType type = StoredTypeOf(s.spec.dtype);
   if (size == s.box.shape) {
     RETURN_IF_ERROR(model.Read(parameter, s.box.origin, size, type, bytes));
     return bytes;
@@ -36,12 +35,29 @@ absl::StatusOr<std::vector<std::byte>> ReadLocalBox(const HfModel& model, const 
   return bytes;
 }
 
+// Of float32.
+std::vector<std::byte> HalvesOf(std::span<const std::byte> whole, DType dtype) {
+  const size_t count = whole.size() / sizeof(float), size = static_cast<size_t>(SizeOf(dtype));
+  std::vector<std::byte> half(count * size);
+  for (size_t i = 0; i < count; ++i) {
+    float value;
+    std::memcpy(&value, whole.data() + i * sizeof(float), sizeof(float));
+    PutWeight(dtype, LiveWeights::kUpperHalves, value, half.data() + i * size);
+  }
+  return half;
+}
+
 }  // namespace
 
 absl::Status LoadHfWeights(const HfModel& model, Executor& executor) {
+  const LiveWeights live = LiveWeightsOf(executor.plan());
   for (const PlannedState& s : executor.plan().states) {
     if (!HasInitialValue(s)) continue;
-    ASSIGN_OR_RETURN(const std::vector<std::byte> box, ReadLocalBox(model, s));
+    const bool half =
+        s.spec.dtype == DType::kLow16 || (s.spec.dtype == DType::kBF16 && live == LiveWeights::kUpperHalves);
+    const StoredType type = half ? StoredType::kF32 : StoredTypeOf(s.spec.dtype);
+    ASSIGN_OR_RETURN(std::vector<std::byte> box, ReadLocalBox(model, s, type));
+    if (half) box = HalvesOf(box, s.spec.dtype);
     const auto element = static_cast<size_t>(SizeOf(s.spec.dtype));
     const auto first = static_cast<size_t>(s.first), count = static_cast<size_t>(s.count);
     RETURN_IF_ERROR(executor.WriteState(s, std::span(box).subspan(first * element, count * element)));

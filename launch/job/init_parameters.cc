@@ -49,8 +49,8 @@ bool HasInitialValue(const PlannedState& state) {
   return !IsFlat(state) && (state.role == Role::kParam || state.role == Role::kMaster);
 }
 
-void InitState(const PlannedState& state, const ModelConfig& config, uint64_t seed, std::span<std::byte> bytes,
-               ThreadPool* pool) {
+void InitState(const PlannedState& state, LiveWeights live, const ModelConfig& config, uint64_t seed,
+               std::span<std::byte> bytes, ThreadPool* pool) {
   if (!HasInitialValue(state)) return;
   const std::string_view parameter = ParameterOf(state);
   const InitSpec init = ModelOf(config.arch).init(config, parameter);
@@ -61,11 +61,7 @@ void InitState(const PlannedState& state, const ModelConfig& config, uint64_t se
                           : IndexWithoutPadding(state.spec.shape, state.model_shape, global);
     double v = i < 0 ? 0 : init.mean;
     if (i >= 0 && init.std != 0) v += init.std * PhiloxNormal(Philox(seed, stream, static_cast<uint64_t>(i)));
-    switch (state.spec.dtype) {
-      case DType::kF64: reinterpret_cast<double*>(bytes.data())[local] = v; break;
-      case DType::kF32: reinterpret_cast<float*>(bytes.data())[local] = static_cast<float>(v); break;
-      default: reinterpret_cast<BF16*>(bytes.data())[local] = BF16(static_cast<float>(v)); break;
-    }
+    PutWeight(state.spec.dtype, live, v, bytes.data() + local * SizeOf(state.spec.dtype));
   };
   ForEachElement(state.box, state.spec.shape, set, pool);
 }

@@ -6,6 +6,7 @@
 
 #include "core/base/thread_pool.h"
 #include "core/plan/plan.h"
+#include "core/plan/weight_states.h"
 #include "models/model_config.h"
 
 namespace strata {
@@ -13,8 +14,8 @@ namespace strata {
 // Fills the bytes of a parameter's or master weight's own state by the model's scheme, padding with zeros; leaves flat states, moments and
 // gradients (zero) alone.
 // Any number of threads gives the same bytes.
-void InitState(const PlannedState& state, const ModelConfig& config, uint64_t seed, std::span<std::byte> bytes,
-               ThreadPool* pool = nullptr);
+void InitState(const PlannedState& state, LiveWeights live, const ModelConfig& config, uint64_t seed,
+               std::span<std::byte> bytes, ThreadPool* pool = nullptr);
 bool HasInitialValue(const PlannedState& state);          // whether InitState fills it
 std::string_view ParameterOf(const PlannedState& state);  // the name of such a state's parameter
 

@@ -93,10 +93,11 @@ std::vector<RankRunner::Buffer> RankRunner::MakeBuffers(const Program& program, 
 
 absl::Status RankRunner::InitParameters(uint64_t seed) {
   std::vector<std::byte> host;
+  const LiveWeights live = LiveWeightsOf(executor_->plan());
   for (const PlannedState& s : executor_->plan().states) {
     if (!HasInitialValue(s)) continue;
     host.resize(static_cast<size_t>(s.box.shape.elements() * SizeOf(s.spec.dtype)));
-    InitState(s, job_.config.model, seed, host, pool_);
+    InitState(s, live, job_.config.model, seed, host, pool_);
     const int64_t size = SizeOf(s.spec.dtype);
     RETURN_IF_ERROR(executor_->WriteState(
         s, std::span(host).subspan(static_cast<size_t>(s.first * size), static_cast<size_t>(s.count * size))));

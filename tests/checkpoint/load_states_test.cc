@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <random>
 
 #include "tests/testing/fault_env.h"
@@ -37,7 +38,7 @@ class LoadStatesTest : public ::testing::Test {
     HandMemory memory;
     for (const PlannedState& s : plan.states) {
       std::vector<std::byte>& bytes = memory.emplace_back(s.count * SizeOf(s.spec.dtype), std::byte{0xEE});
-      const absl::Status status = LoadState(reader, s, bytes);
+      const absl::Status status = LoadState(reader, s, bytes, LiveWeightsOf(plan));
       EXPECT_TRUE(status.ok()) << status;
     }
     return memory;
@@ -90,14 +91,14 @@ TEST_F(LoadStatesTest, AnyLayoutFillsAnyOther) {
 }
 
 // A parameter with the states that its dtype brings along.
-std::vector<Plan> Adam(DType dtype, const Shape& shape = {6, 4}) {
+std::vector<Plan> Adam(DType dtype, const Shape& shape = {6, 4}, DType master = DType::kF32) {
   const DType sums = AccumulatorOf(dtype);
   std::vector<HandState> states = {
       {.name = "w", .dtype = dtype, .model = shape, .padded = shape},
       {.name = "w.exp_avg", .role = Role::kMoment1, .dtype = sums, .model = shape, .padded = shape},
       {.name = "w.exp_avg_sq", .role = Role::kMoment2, .dtype = sums, .model = shape, .padded = shape}};
   if (dtype == DType::kBF16) {
-    states.push_back({.name = "w.master", .role = Role::kMaster, .dtype = sums, .model = shape, .padded = shape});
+    states.push_back({.name = "w.master", .role = Role::kMaster, .dtype = master, .model = shape, .padded = shape});
   }
   return HandPlans({}, states);
 }
@@ -126,6 +127,41 @@ TEST_F(LoadStatesTest, Float32FromBf16TakesTheMaster) {
   // Where both are bf16, the parameter is what was saved, not the master rounded again.
   const HandMemory same = Load(reader, Adam(DType::kBF16)[0]);
   for (int64_t i = 0; i < 24; ++i) EXPECT_EQ(GetElement(same[0], DType::kBF16, i), Rounded(Saved("w", i)));
+}
+
+// Halves of masters are as exact as whole ones, whichever a checkpoint or a job has.
+TEST_F(LoadStatesTest, MastersInHalvesAndWhole) {
+  const std::vector<Plan> halves = Adam(DType::kBF16, {6, 4}, DType::kLow16);
+  for (const DType saved : {DType::kBF16, DType::kF32, DType::kF64}) {
+    CheckpointReader reader = Save(Adam(saved));
+    const absl::Status fits = CheckLoads(reader, halves, LoadFor::kTraining);
+    ASSERT_TRUE(fits.ok()) << fits;
+    const HandMemory memory = Load(reader, halves[0]);
+    for (int64_t i = 0; i < 24; ++i) {
+      BF16 high;
+      uint16_t low;
+      std::memcpy(&high, &memory[0][i * 2], 2);
+      std::memcpy(&low, &memory[3][i * 2], 2);
+      EXPECT_EQ(JoinHalves(high, low), static_cast<float>(Saved(saved == DType::kBF16 ? "w.master" : "w", i)));
+    }
+  }
+  // From halves: as they were, and whole. What was saved as lower halves is any number of 16 bits.
+  CheckpointReader reader = Save(halves);
+  const HandMemory as_saved = FillMemory(halves[0], 0);
+  EXPECT_EQ(Load(reader, halves[0]), as_saved);
+  for (const DType dtype : {DType::kBF16, DType::kF32, DType::kF64}) {
+    const std::vector<Plan> whole = Adam(dtype);
+    ASSERT_TRUE(CheckLoads(reader, whole, LoadFor::kTraining).ok());
+    const HandMemory memory = Load(reader, whole[0]);
+    for (int64_t i = 0; i < 24; ++i) {
+      BF16 high;
+      uint16_t low;
+      std::memcpy(&high, &as_saved[0][i * 2], 2);
+      std::memcpy(&low, &as_saved[3][i * 2], 2);
+      EXPECT_EQ(GetElement(memory[dtype == DType::kBF16 ? 3 : 0], dtype == DType::kBF16 ? DType::kF32 : dtype, i),
+                JoinHalves(high, low));
+    }
+  }
 }
 
 TEST_F(LoadStatesTest, Float64FromFloat32AndBack) {

@@ -37,7 +37,8 @@ absl::Status RunKernel(const Node& node, std::vector<TensorRef> in, std::vector<
   KernelTable table;
   AddOptimizerKernels(table);
   AddSquaresKernels(table);
-  const Kernel* kernel = *table.Find(node.op->name(), in[0].dtype);
+  const bool split = in[0].dtype == DType::kLow16;  // then the gradients are the first floating operand
+  const Kernel* kernel = *table.Find(node.op->name(), in[split ? 1 : 0].dtype);
   std::vector<std::byte> workspace(
       kernel->workspace == nullptr ? 0 : static_cast<size_t>(kernel->workspace(*node.op, in)), std::byte{0xff});
   return kernel->run({*node.op, in, out, false, workspace, &scalars, 0, {}, pool});
@@ -123,6 +124,77 @@ TEST(AdamWKernel, OnlyWritesLiveWeights) {
   const Kernel* kernel = *table.Find("adamw", DType::kF32);
   const std::vector<TensorRef> read = {x, x, x, x, one, half}, written = {x, x, x, half};
   EXPECT_EQ(kernel->cost(*graph->nodes.back().op, read, written).bytes, 30.0 * kCount + 4);
+}
+
+// Ties, overflows into the next exponent, subnormals, infinities.
+TEST(Halves, AreTheFloatAgain) {
+  for (uint32_t high = 0; high < 0x7f80; high += 7) {
+    for (const uint32_t low : {0u, 1u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu}) {
+      for (const uint32_t sign : {0u, 1u}) {
+        const float f = __builtin_bit_cast(float, sign << 31 | high << 16 | low);
+        const Halves h = SplitHalves(f);
+        ASSERT_EQ(__builtin_bit_cast(uint32_t, JoinHalves(h.high, h.low)), __builtin_bit_cast(uint32_t, f));
+        if (low != 0x8000 || high % 2 == 1) {
+          ASSERT_EQ(h.high.bits, BF16(f).bits) << high << " " << low;
+        }
+      }
+    }
+  }
+  EXPECT_EQ(JoinHalves(SplitHalves(INFINITY).high, SplitHalves(INFINITY).low), INFINITY);
+}
+
+// By gradients of either dtype the sum of the halves is what whole weights become, in every bit.
+TEST(Halves, AreUpdatedAsWholeWeights) {
+  const Shape shape{kCount};
+  for (const bool sgd : {false, true}) {
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      std::vector<float> grad = Random(kCount, 2);
+      std::vector<BF16> rounded(kCount);
+      for (int64_t i = 0; i < kCount; ++i) rounded[i] = BF16(grad[i]);
+      std::vector<float> whole = Random(kCount, 1);
+      std::vector<BF16> live(kCount);
+      std::vector<uint16_t> low(kCount);
+      for (int64_t i = 0; i < kCount; ++i) {
+        const Halves h = SplitHalves(whole[i]);
+        live[i] = h.high;
+        low[i] = h.low;
+      }
+      for (const bool split : {false, true}) {
+        GraphBuilder g;
+        const auto input = [&](const char* name, DType t, const Shape& s) { return g.Input(name, {t, s, {}}); };
+        const Value w = input("w", split ? DType::kLow16 : DType::kF32, shape), gradient = input("grad", dtype, shape),
+                    m = input("m", DType::kF32, shape), v = input("v", DType::kF32, shape),
+                    norm = input("norm", DType::kF32, {}), upper = split ? input("live", DType::kBF16, shape) : Value{};
+        const std::vector<DecayRange> decays = {{{3, 40'000}, 0.1}};
+        if (sgd) {
+          Sgd(g, {.max_norm = 1, .segments = decays}, {w, gradient, m, norm, upper});
+        } else {
+          AdamW(g, {.max_norm = 1, .segments = decays}, {w, gradient, m, v, norm, upper});
+        }
+        const absl::StatusOr<Graph> graph = std::move(g).Build();
+        ASSERT_TRUE(graph.ok()) << graph.status();
+        std::vector<float> first(kCount), second(kCount);
+        float two = 2;
+        const auto ref = [&](std::vector<float>& x) { return Contiguous(x.data(), DType::kF32, shape); };
+        const TensorRef weights = split ? Contiguous(low.data(), DType::kLow16, shape) : ref(whole);
+        std::vector<TensorRef> in = {weights,
+                                     dtype == DType::kF32 ? ref(grad) : Contiguous(rounded.data(), dtype, shape),
+                                     ref(first), ref(second), Contiguous(&two, DType::kF32, {})};
+        std::vector<TensorRef> out = {in[0], in[2], in[3]};
+        if (sgd) {
+          in.erase(in.begin() + 3);
+          out.pop_back();
+        }
+        if (split) {
+          in.push_back(Contiguous(live.data(), DType::kBF16, shape));
+          out.push_back(in.back());
+        }
+        EXPECT_EQ(RunKernel(graph->nodes.back(), in, out, nullptr, {.step = 2, .lr = 0.5}), absl::OkStatus());
+      }
+      for (int64_t i = 0; i < kCount; ++i) ASSERT_EQ(JoinHalves(live[i], low[i]), whole[i]) << i;
+      EXPECT_NE(whole, Random(kCount, 1));
+    }
+  }
 }
 
 TEST(Bf16Gradients, UpdateAsTheirValuesDo) {

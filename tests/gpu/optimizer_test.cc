@@ -122,6 +122,35 @@ TEST(CudaOptimizer, LiveWeightsAreRounded) {
   }
 }
 
+// Weights in halves: as the CPU's, and at a learning rate of 0 in every bit what they were.
+TEST(CudaOptimizer, HalvesOfWeights) {
+  STRATA_NEEDS_GPU();
+  const auto shard = [](std::span<TensorRef>, std::span<TensorRef> out) { out[0].origin[0] = 977; };
+  for (const DType gradients : {DType::kF32, DType::kBF16}) {
+    for (const int64_t n : {int64_t{10007}, int64_t{16384}, kManyTiles}) {
+      SCOPED_TRACE(n);
+      std::vector<Tensor> in;
+      for (const Tensor& t : Operands(n, 2)) in.push_back(Converted(t, DType::kF32));
+      in.push_back(Converted(in[0], DType::kBF16));
+      in[0] = Tensor::Zeros(DType::kLow16, {n});
+      for (int64_t i = 0; i < n; ++i) in[0].set(i, static_cast<double>(i * 40503 % 65536));
+      in[1] = Converted(in[1], gradients);
+      const std::vector<Tensor> sgd = {in[0], in[1], in[2], in[4], in[5]};
+      const std::vector<DecayRange> ranges = ManyRanges(n / 150);
+      for (const auto& [fn, inputs] : {std::pair{RunAdamW(1, ranges), in}, {RunSgd(false, ranges), sgd}}) {
+        const auto moved = GpuKernelErrors(fn, inputs, shard, {.scalars = Step(0.1)});
+        ASSERT_TRUE(moved.ok()) << moved.status();
+        for (size_t i = 1; i + 1 < moved->size(); ++i) EXPECT_LE((*moved)[i], 1e-5);  // the moments
+        EXPECT_LE(moved->back(), 1e-3);
+        const auto still = GpuKernelErrors(fn, inputs, shard, {.scalars = Step(0)});
+        ASSERT_TRUE(still.ok()) << still.status();
+        EXPECT_EQ(still->front(), 0);
+        EXPECT_EQ(still->back(), 0);
+      }
+    }
+  }
+}
+
 TEST(CudaOptimizer, HeldBackSteps) {
   STRATA_NEEDS_GPU();
   StepScalars skip = Step(0.1);

@@ -81,6 +81,7 @@ base_tokens = 256
 [precision]
 compute = "bf16"
 gradients = "float32"
+master = "split"
 [parallel]
 dp = 2
 tp = 2
@@ -169,7 +170,7 @@ JobConfig Full() {
                 .min_lr = 0.2,
                 .scaling = LrScaling::kLinear,
                 .base_tokens = 256};
-  c.precision = {.compute = DType::kBF16};
+  c.precision = {.compute = DType::kBF16, .master = MasterFormat::kSplit};
   c.parallel = {.dp = 2,
                 .tp = 2,
                 .sequence_parallel = true,
@@ -283,8 +284,8 @@ TEST(Config, EveryMemberOfEveryStructIsDescribed) {
     check(schedule, a, b, c, d, e, f, g);
   }
   {
-    auto& [a, b] = precision;
-    check(precision, a, b);
+    auto& [a, b, c] = precision;
+    check(precision, a, b, c);
   }
   {
     auto& [a, b, c, d, e, f, g, h, i, q, r, y, x, zero, comm] = parallel;

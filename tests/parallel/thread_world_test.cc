@@ -39,6 +39,7 @@ double Get(const Bytes& b, DType t, int64_t i) {
     case DType::kI64: return static_cast<double>(static_cast<const int64_t*>(p)[i]);
     case DType::kI32: return static_cast<const int32_t*>(p)[i];
     case DType::kU8: return static_cast<const uint8_t*>(p)[i];
+    case DType::kLow16: break;
   }
   return 0;
 }
@@ -51,6 +52,7 @@ void Set(Bytes& b, DType t, int64_t i, double v) {
     case DType::kI64: static_cast<int64_t*>(p)[i] = static_cast<int64_t>(v); break;
     case DType::kI32: static_cast<int32_t*>(p)[i] = static_cast<int32_t>(v); break;
     case DType::kU8: static_cast<uint8_t*>(p)[i] = static_cast<uint8_t>(v); break;
+    case DType::kLow16: break;
   }
 }
 // What rank `rank` puts in: values with full mantissas for floating types, small ones for integers.

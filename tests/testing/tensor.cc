@@ -38,6 +38,7 @@ double Tensor::at(int64_t i) const {
     case DType::kI64: return static_cast<double>(read.operator()<int64_t>());
     case DType::kI32: return read.operator()<int32_t>();
     case DType::kU8: return read.operator()<uint8_t>();
+    case DType::kLow16: return read.operator()<uint16_t>();
   }
   return NAN;
 }
@@ -51,6 +52,7 @@ void Tensor::set(int64_t i, double v) {
     case DType::kI64: return write(static_cast<int64_t>(v));
     case DType::kI32: return write(static_cast<int32_t>(v));
     case DType::kU8: return write(static_cast<uint8_t>(v));
+    case DType::kLow16: return write(static_cast<uint16_t>(v));
   }
 }
 

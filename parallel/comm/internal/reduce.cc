@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/base/check.h"
+
 namespace strata::internal {
 namespace {
 
@@ -44,7 +46,9 @@ void ReduceWith(DType dtype, std::span<const void* const> in, int64_t first, int
     case DType::kI64: return ReduceAs<int64_t, int64_t, F>(in, first, count, static_cast<int64_t*>(out));
     case DType::kI32: return ReduceAs<int32_t, int64_t, F>(in, first, count, static_cast<int32_t*>(out));
     case DType::kU8: return ReduceAs<uint8_t, int64_t, F>(in, first, count, static_cast<uint8_t*>(out));
+    case DType::kLow16: break;
   }
+  STRATA_CHECK(false);  // halves are no numbers
 }
 
 }  // namespace
