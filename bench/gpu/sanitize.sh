@@ -2,9 +2,9 @@
 # On a machine with a GPU: the GPU tests of kernels and of whole jobs, with their smallest shapes, under compute-sanitizer: memcheck (out of
 # bounds, misaligned), then racecheck (shared memory), then initcheck or synccheck where they are asked for. Only kernels of ours are
 # looked at: their mangled names hold "strata". racecheck does not know barriers that count bytes, and takes block-wide barriers for none
-# where parts of the block meet at their own: hazards of kernels with such barriers (named sm90 or Staged) are counted apart and are no
-# error; that their bits repeat and are the CPU's within tolerances is what tests show. Each tool has a time limit; what did not finish in
-# it is said. Prints how many tests ran and how long, each tool's summary and its first findings; reports are in OUT/sanitize-TOOL-N.txt.
+# where parts of the block meet at their own: kernels with such barriers (named sm90 or Staged) are not for it; that their bits repeat and
+# are the CPU's within tolerances is what tests show. Each tool has a time limit; what did not finish in it is said. Prints how many tests
+# ran and how long, each tool's summary and its first findings; reports are in OUT/sanitize-TOOL-N.txt.
 # usage: bench/gpu/sanitize.sh BUNDLE OUT [TOOL...]     (default: memcheck racecheck). FILTER and LIMIT_S (100, of a tool) may be set.
 set -uo pipefail
 bundle=$(realpath "$1")
@@ -35,6 +35,8 @@ export STRATA_SMALL=1 STRATA_CUDNN=/nowhere STRATA_CACHE=${STRATA_CACHE:-$out/ca
 # What says which kernels: --kernel-name, --kernel-regex before 2025.
 by_name=--kernel-name
 "$sanitizer" --help 2>&1 | grep -q -e --kernel-name || by_name=--kernel-regex
+kernels=("$by_name" kns=strata)
+not_for_racecheck=("$by_name-exclude" kns=sm90 "$by_name-exclude" kns=Staged)
 # In turn, for what is not reached in time.
 groups=(
   'CudaRmsNorm.*:CudaLayerNorm.*:CudaRsqrt.*:CudaEmbedding.*'
@@ -54,7 +56,9 @@ for tool in "${tools[@]}"; do
       echo "== $tool ${groups[i]}: not reached in $limit s"
       continue
     fi
-    timeout -k 10 "$left" "$sanitizer" --tool "$tool" --error-exitcode 99 --print-limit 200 "$by_name" kns=strata \
+    options=("${kernels[@]}")
+    [[ $tool != racecheck ]] || options+=("${not_for_racecheck[@]}")
+    timeout -k 10 "$left" "$sanitizer" --tool "$tool" --error-exitcode 99 --print-limit 200 "${options[@]}" \
       "$bundle/bin/gpu_tests" --gtest_filter="${groups[i]}" >"$report" 2>&1
     rc=$?
     why="exit $rc"
@@ -63,12 +67,6 @@ for tool in "${tools[@]}"; do
       "$(grep -c '^\[  FAILED.*ms)' "$report") failed, $(grep -c '^\[  SKIPPED.*ms)' "$report") skipped"
     grep -E '^=+ (ERROR|RACECHECK) SUMMARY' "$report" || echo "no summary: $(tail -n 1 "$report" | cut -c1-200)"
     findings=$(grep -E '^=+ [A-Z]' "$report" | grep -v -E 'SUMMARY|COMPUTE-SANITIZER')
-    if [[ $tool == racecheck ]]; then
-      apart=$(grep -c -E 'Race reported.*(sm90::|Staged)' <<<"$findings")
-      findings=$(grep -v -E 'Race reported.*(sm90::|Staged)' <<<"$findings")
-      [[ $apart == 0 ]] || echo "apart: $apart of kernels whose barriers it does not know"
-      [[ $rc != 99 || -n $findings ]] || ! grep -q '^\[  PASSED' "$report" || grep -q '^\[  FAILED' "$report" || rc=0
-    fi
     [[ -z $findings ]] || { head -n 20 <<<"$findings" | cut -c1-300; }
     [[ $rc == 0 || $why == stopped* ]] || failed=1
   done

@@ -60,8 +60,6 @@ template <typename T>
 double* LaunchTiles(const KernelArgs& a, DType dtype, double* sums) {
   const T* base = nullptr;  // ranges of all tensors count from the first one's start
   SquareRanges ranges;
-  ranges.count = 0;
-  ranges.first_tile[0] = 0;
   const auto launch = [&] {
     if (ranges.count == 0) return;
     SquareTiles<kSquareThreads>
@@ -72,13 +70,8 @@ double* LaunchTiles(const KernelArgs& a, DType dtype, double* sums) {
   ForRanges(a.op, a.in, dtype, [&](const TensorRef& flat, const FlatRange& r) {
     const T* const x = flat.as<const T>();
     if (base == nullptr) base = x;
-    const int64_t stored = flat.shape.elements(), begin = std::clamp<int64_t>(r.offset - flat.origin[0], 0, stored),
-                  end = std::clamp<int64_t>(r.offset + r.count - flat.origin[0], 0, stored);
-    const int at = ranges.count++;
-    ranges.offset[at] = x - base + begin;
-    ranges.size[at] = end - begin;
-    ranges.first_tile[at + 1] = ranges.first_tile[at] + Ceil(end - begin, kSquareTile);
-    if (ranges.count == SquareRanges::kMax) launch();
+    ranges.Add(r, flat.origin[0], flat.shape.elements(), x - base);
+    if (ranges.full()) launch();
   });
   launch();
   return sums;

@@ -17,7 +17,18 @@ inline constexpr int kSquareThreads = 256;
 struct SquareRanges {
   static constexpr int kMax = 64;  // of one launch
   int count = 0;
-  int64_t offset[kMax], size[kMax], first_tile[kMax + 1];
+  int64_t offset[kMax], size[kMax], first_tile[kMax + 1] = {};
+
+  // What `range` has of elements [origin, origin + stored) of its tensor, which begin at `base`. Not to a full one.
+  void Add(const FlatRange& range, int64_t origin, int64_t stored, int64_t base) {
+    const int64_t begin = std::clamp<int64_t>(range.offset - origin, 0, stored),
+                  end = std::clamp<int64_t>(range.offset + range.count - origin, 0, stored);
+    offset[count] = base + begin;
+    size[count] = end - begin;
+    first_tile[count + 1] = first_tile[count] + Ceil(end - begin, kSquareTile);
+    ++count;
+  }
+  bool full() const { return count == kMax; }
 };
 
 template <typename T>
@@ -78,15 +89,9 @@ void LaunchSumSquares(cudaStream_t stream, const T* x, int64_t origin, int64_t c
   const int64_t launches = SquareLaunches(ranges);
   for (int64_t l = 0; l < launches; ++l) {
     SquareRanges part;
-    part.first_tile[0] = 0;
     for (const FlatRange& r : ranges.subspan(l * SquareRanges::kMax)) {
-      if (part.count == SquareRanges::kMax) break;
-      const int64_t begin = std::clamp<int64_t>(r.offset - origin, 0, count);
-      const int64_t end = std::clamp<int64_t>(r.offset + r.count - origin, 0, count);
-      part.offset[part.count] = begin;
-      part.size[part.count] = end - begin;
-      part.first_tile[part.count + 1] = part.first_tile[part.count] + Ceil(end - begin, kSquareTile);
-      ++part.count;
+      if (part.full()) break;
+      part.Add(r, origin, count, 0);
     }
     SquareTiles<kSquareThreads>
         <<<static_cast<unsigned>(kSquareBlocks), kSquareThreads, 0, stream>>>(x, part, sums + l * kSquareBlocks);

@@ -1,7 +1,7 @@
 #pragma once
 // An optimizer's update of flat buckets, element by element: w, its states and the bf16 live weights in place, by gradients
-// of float32 or bf16. Master: float, or uint16_t where w is in halves (JoinHalves), the upper ones the live weights. A thread has 4 adjacent elements at a time: 16-byte accesses to each float32 tensor. Nothing is
-// written where StepScalars::skip_update is set or the norm is not finite. Launched by update_launch.cuh.
+// of float32 or bf16. Master: float, or uint16_t where w is in halves (JoinHalves), the upper ones the live weights. A thread has 4
+// adjacent elements at a time: 16-byte accesses to each float32 tensor. Nothing is written where StepScalars::skip_update is set or the norm is not finite. Launched by update_launch.cuh.
 //
 // Rule: kStates; Constants = At(scalars, norm), made once a block; Decay(constants, decay), what Update takes of a decay;
 // Update(constants, Decay(), grad, w, states). Its arithmetic leaves a compiler nothing to contract, so that elements round

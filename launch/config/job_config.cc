@@ -89,6 +89,13 @@ void CheckGradients(const JobConfig& job, ConfigChecks& c) {
                          job.batch.accumulate));
 }
 
+void CheckMaster(const JobConfig& job, ConfigChecks& c) {
+  if (job.precision.master == MasterFormat::kFloat32 || !c.Ok({"precision.master", "precision.compute"})) return;
+  if (job.precision.compute == DType::kBF16) return;
+  c.Add(ConfigErrorKind::kContradiction, "precision.master", "\"split\"", "needs precision.compute = \"bf16\"",
+        "\"float32\"");
+}
+
 void CheckEval(const JobConfig& job, ConfigChecks& c) {
   if (job.eval.every == 0 || !job.data.valid.empty() || !c.Ok({"eval.every", "data.valid"})) return;
   c.Add(ConfigErrorKind::kContradiction, "eval.every", absl::StrCat(job.eval.every),
@@ -189,7 +196,7 @@ void PrecisionConfig::Describe(ConfigFields& f) {
                       "product makes it; takes compute = \"bf16\" and batch.accumulate = 1"});
   f.AddChoice(
       "master", master, kMasterFormatNames,
-      {.doc = "of the weights that updates are added to, with compute = \"bf16\"; split: the same float32 in the bf16 "
+      {.doc = "of the weights that updates are added to, where compute = \"bf16\"; split: the same float32 in the bf16 "
               "weights, rounded half up, and 16 more bits, 2 bytes a weight less"});
 }
 
@@ -345,6 +352,7 @@ void CompleteJob(JobConfig& job, ConfigChecks& checks) {
   CompleteBatch(job, checks);
   CheckPipeline(job, checks);
   CheckGradients(job, checks);
+  CheckMaster(job, checks);
   CheckEval(job, checks);
   CheckPacking(job, checks);
   if (job.run.out.empty()) job.run.out = absl::StrCat("runs/", job.run.name);

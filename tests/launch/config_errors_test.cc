@@ -237,6 +237,13 @@ TEST(ConfigErrors, GradientsInBf16) {
       "  --> run.toml:3:13    nearest valid: \"float32\"");
 }
 
+TEST(ConfigErrors, MastersInHalves) {
+  EXPECT_EQ(Errors("[precision]\ncompute = \"bf16\"\nmaster = \"split\"\n"), "");
+  EXPECT_EQ(Errors("[precision]\nmaster = \"split\"\n"),
+            "error[E0202]: precision.master = \"split\": needs precision.compute = \"bf16\"\n"
+            "  --> run.toml:2:10    nearest valid: \"float32\"");
+}
+
 TEST(ConfigErrors, Pipeline) {
   const auto errors = [](const std::string& parallel, int accumulate) {
     return BatchErrors(absl::StrFormat("[model]\nlayers = 8\n[batch]\nmicro = 1\naccumulate = %d\n[parallel]\n%s",
