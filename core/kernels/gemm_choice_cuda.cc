@@ -1,5 +1,6 @@
 // Which kernel computes a product: by timing, on a chip as hot as in training.
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -141,15 +142,23 @@ absl::Status GemmPlans::ChooseOwn(const GemmShape& shape, const Operands& o,
     launches.emplace_back([&, config] { return own_->Run(shape, o, config); });
   }
   ASSIGN_OR_RETURN(const std::vector<double> in_turn, InTurn(o.stream, launches));
-  const size_t one = std::min_element(in_turn.begin(), in_turn.end()) - in_turn.begin();
-  ASSIGN_OR_RETURN(const std::vector<double> alone, Alone(o.stream, {apart, launches[one]}));
-  std::string why = absl::StrFormat("; one kernel %.3f ms; two %.3f ms", 1e3 * alone[1], 1e3 * alone[0]);
-  if (alone[0] <= alone[1]) {
+  std::vector<size_t> order(configs.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::sort(order.begin(), order.end(), [&](size_t x, size_t y) { return in_turn[x] < in_turn[y]; });
+  order.resize(std::min(order.size(), size_t{kTimedAlone}));
+  Launches finalists;
+  for (const size_t i : order) finalists.push_back(launches[i]);
+  finalists.push_back(apart);
+  ASSIGN_OR_RETURN(const std::vector<double> alone, Alone(o.stream, finalists));
+  const auto one = std::min_element(alone.begin(), alone.end() - 1);
+  std::string why = absl::StrFormat("; one kernel %.3f ms; two %.3f ms", 1e3 * *one, 1e3 * alone.back());
+  if (alone.back() <= *one) {
     KeepApart(shape, std::move(why));
     return absl::OkStatus();
   }
-  keep(configs[one], std::move(why));
-  cache_.Put(key, configs[one].Name());
+  const Sm90Config& config = configs[order[one - alone.begin()]];
+  keep(config, std::move(why));
+  cache_.Put(key, config.Name());
   return absl::OkStatus();
 }
 

@@ -12,7 +12,7 @@
 namespace strata {
 
 // Of the kernels and their configurations, one more with each change of what is worth choosing: choices cached with another one are made again.
-inline constexpr int kSm90Generation = 5;
+inline constexpr int kSm90Generation = 6;
 
 // Of one GPU, used by its rank's thread.
 class Sm90Gemm {
