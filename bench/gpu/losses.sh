@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # On a machine with GPUs: 50 steps of a small Llama on the same weights and tokens (bench/peers/losses.py), and a table of the mean
 # of the last ten losses of each run beside the first run's: run, loss of step 1, mean, difference, ok or FAILED (over 0.02 nats).
-#   one   GPU in bf16 and float32, CPU in float32, PyTorch in bf16 (autocast) and float32; then with documents kept apart the GPU, also
-#         with run.deterministic, and the CPU
+#   one   GPU in bf16, also with bf16 gradients and masters in halves, and float32, CPU in float32, PyTorch in bf16 (autocast) and
+#         float32; then with documents kept apart the GPU, also with run.deterministic, and the CPU
 #   two   every layout of two GPUs beside one GPU, in both dtypes, with and without overlap
 # usage: bench/gpu/losses.sh BUNDLE OUT [one] [two]     (default: both). LAYOUTS, DTYPES, OVERLAPS narrow the second.
 set -uo pipefail
@@ -39,6 +39,7 @@ table() { python3 bench/peers/losses.py table $limit "${runs[@]}" | tee "$out/lo
 if has one; then
   runs=()
   train gpu-bf16 run.device=cuda precision.compute=bf16
+  train gpu-bf16-lean run.device=cuda precision.compute=bf16 precision.gradients=bf16 precision.master=split
   train gpu-f32 run.device=cuda precision.compute=float32
   OPENBLAS_CORETYPE=SkylakeX train cpu-f32 run.device=cpu precision.compute=float32
   for compute in bf16 f32; do
