@@ -4,6 +4,7 @@
 #include <chrono>
 #include <map>
 #include <set>
+#include <utility>
 
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
@@ -52,6 +53,8 @@ absl::StatusOr<std::unique_ptr<Executor>> Executor::Create(std::shared_ptr<const
 
 absl::Status Executor::Prepare() {
   bool wrote = false;
+  const auto begun = std::chrono::steady_clock::now();
+  if (activity_ != nullptr) activity_->Set("preparing its kernels");
   for (const BoundProgram& p : programs_) {
     std::map<const Step*, bool> adds;  // in any of its actions: what accumulates overwrites in the first one only
     for (const BoundSegment& bound : p.bound) {
@@ -63,6 +66,9 @@ absl::Status Executor::Prepare() {
         if (!prepared.insert(b.step).second) continue;
         if (b.step->kind != Step::kLaunch || b.step->kernel->prepare == nullptr) continue;
         wrote = true;
+        if (deps_.on_slow_start != nullptr && std::chrono::steady_clock::now() - begun > deps_.patience) {
+          std::exchange(deps_.on_slow_start, nullptr)();
+        }
         const absl::Status s = b.step->kernel->prepare(ArgsOf(b, !adds.at(b.step), 0));
         if (!s.ok()) return Annotate(s, "preparing " + b.step->scope);
       }

@@ -2,6 +2,7 @@
 // Replays a plan; knows no op, no rank, no tier.
 
 #include <array>
+#include <chrono>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -37,6 +38,9 @@ class Executor {
     ThreadPool* pool = nullptr;
     Freed freed = kDefaultFreed;
     bool capture = true;  // where the device can: segments without collectives are captured behind their first run
+    // Called once if preparing kernels, which may time their variants, takes longer than `patience`.
+    std::function<void()> on_slow_start = nullptr;
+    std::chrono::milliseconds patience{5000};
   };
   // Host bytes of a graph input for one micro-batch: this rank's local part, exactly.
   using Feed = std::function<absl::StatusOr<std::span<const std::byte>>(const Port& input, int micro_batch)>;
@@ -117,7 +121,7 @@ class Executor {
     std::vector<int> peaks;                // of holders
   };
 
-  explicit Executor(Deps deps) : deps_(deps) {}
+  explicit Executor(Deps deps) : deps_(std::move(deps)) {}
   std::byte* Address(Ref ref, int slot) const;
   std::byte* Address(Ref ref, const Program& program, size_t action) const;
   void Bind(const Program& program);

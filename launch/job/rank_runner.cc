@@ -4,6 +4,7 @@
 #include <array>
 #include <chrono>
 #include <cmath>
+#include <cstdio>
 
 #include "absl/strings/str_format.h"
 #include "core/base/status.h"
@@ -47,8 +48,13 @@ absl::StatusOr<std::unique_ptr<RankRunner>> RankRunner::Create(const Job& job, c
     r->note_ = NoteOnUnusedKeys(c, made.taken);
     plan_world = r->device_world_.get();
   }
-  absl::StatusOr<std::unique_ptr<Executor>> executor =
-      Executor::Create(plan, {.device = device, .world = *plan_world, .pool = pool, .freed = freed});
+  Executor::Deps deps{.device = device, .world = *plan_world, .pool = pool, .freed = freed};
+  if (world.rank() == 0) {
+    deps.on_slow_start = [] {
+      std::fputs("note: preparing kernels, which are timed where no start on such a device has chosen yet\n", stderr);
+    };
+  }
+  absl::StatusOr<std::unique_ptr<Executor>> executor = Executor::Create(plan, std::move(deps));
   if (absl::IsResourceExhausted(executor.status())) {
     return absl::ResourceExhaustedError(absl::StrFormat("%s\n%s", executor.status().message(), Print(*plan)));
   }

@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 
 #include <barrier>
+#include <chrono>
+#include <thread>
 
 #include "core/base/thread_pool.h"
 #include "core/exec/cpu_device.h"
@@ -123,6 +125,32 @@ TEST(Executor, PreparesWhatAccumulatesForWhatItWillDo) {
     ASSERT_TRUE(status.ok()) << status;
     ASSERT_FALSE(Overwrites().empty());
     EXPECT_EQ(Overwrites(), std::vector<bool>(Overwrites().size(), accumulate == 1));
+  }
+}
+
+TEST(Executor, TellsOfASlowStartOnce) {
+  static const Kernel kSlow = {.prepare = [](const KernelArgs&) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    return absl::OkStatus();
+  }};
+  const auto c = Compile(SmallJob(1, 1, 1));
+  Plan plan = c->plans[0];
+  for (Segment& segment : plan.programs[0].segments) {
+    for (Step& step : segment.steps) {
+      if (step.kind == Step::kLaunch) step.kernel = &kSlow;
+    }
+  }
+  for (const auto& [patience, expected] : {std::pair{std::chrono::milliseconds(1), 1}, {std::chrono::hours(1), 0}}) {
+    int told = 0;
+    const absl::Status status = RunRanks(1, [&, patience = patience](World& world) {
+      CpuDevice device;
+      const auto count = [&told] { ++told; };
+      return Executor::Create(std::make_shared<const Plan>(plan),
+                              {.device = device, .world = world, .on_slow_start = count, .patience = patience})
+          .status();
+    });
+    ASSERT_TRUE(status.ok()) << status;
+    EXPECT_EQ(told, expected);
   }
 }
 
