@@ -96,9 +96,18 @@ struct Kernel {
   absl::Status (*prepare)(const KernelArgs&) = nullptr;
 };
 
+// By which an op's kernel is found: of the first input that holds floating-point numbers, be it halves of them; else of the first
+// output.
+inline DType KernelDType(std::span<const TensorRef> in, DType out) {
+  for (const TensorRef& t : in) {
+    if (IsFloating(t.dtype) || t.dtype == DType::kLow16) return t.dtype;
+  }
+  return out;
+}
+
 class KernelTable {
  public:
-  void Add(std::string op, DType dtype, Kernel kernel);  // dtype of the first floating input (else of the first output)
+  void Add(std::string op, DType dtype, Kernel kernel);  // of KernelDType()
   bool Has(std::string_view op) const;  // in any dtype; ops without kernels are decomposed before sharding
   // Whether kernels run behind the thread that launches them, so that work on several streams overlaps.
   bool asynchronous() const { return asynchronous_; }

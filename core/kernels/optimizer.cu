@@ -70,8 +70,7 @@ void AddCudaOptimizerKernels(KernelTable& table) {
             {.run = RunSumSquares<CudaBF16>, .workspace = Workspace, .cost = StreamingCost});
   table.Add("sqrt", DType::kF32, {.run = RunSqrt, .cost = StreamingCost});
   table.Add("guard", DType::kF32, {.run = RunGuard, .cost = StreamingCost});
-  for (const DType t :
-       {DType::kF32, DType::kBF16}) {  // bf16: gradients of weights in halves, the first floating operand
+  for (const DType t : {DType::kF32, DType::kLow16}) {  // of the weights
     table.Add("adamw", t, {.run = RunAdamW, .cost = UpdateCost<AdamWRule::kStates>});
     table.Add("sgd", t, {.run = RunSgd, .cost = UpdateCost<SgdRule::kStates>});
   }

@@ -178,9 +178,8 @@ void AddKernels(KernelTable& table, DType dtype) {
 void AddOptimizerKernels(KernelTable& table) {
   AddKernels<double>(table, DType::kF64);
   AddKernels<float>(table, DType::kF32);
-  // Weights in halves, by bf16 gradients: their first floating operand.
-  table.Add("adamw", DType::kBF16, {.run = RunAdamW<float>, .cost = UpdateCost<2>});
-  table.Add("sgd", DType::kBF16, {.run = RunSgd<float>, .cost = UpdateCost<1>});
+  table.Add("adamw", DType::kLow16, {.run = RunAdamW<float>, .cost = UpdateCost<2>});
+  table.Add("sgd", DType::kLow16, {.run = RunSgd<float>, .cost = UpdateCost<1>});
 }
 
 }  // namespace strata

@@ -22,16 +22,9 @@ void Code::EmitBetween(int position, int to, Step step) {
 }
 
 absl::Status Code::Launch(int position, Step step) {
-  DType dtype = step.out[0].view.dtype;
   std::vector<TensorRef> in;
   for (const Operand& o : step.in) in.push_back(o.view);
-  for (const TensorRef& t : in) {
-    if (IsFloating(t.dtype)) {
-      dtype = t.dtype;
-      break;
-    }
-  }
-  ASSIGN_OR_RETURN(step.kernel, context_.kernels.Find(step.op->name(), dtype));
+  ASSIGN_OR_RETURN(step.kernel, context_.kernels.Find(step.op->name(), KernelDType(in, step.out[0].view.dtype)));
   if (step.kernel->workspace != nullptr) step.workspace_bytes = step.kernel->workspace(*step.op, in);
   workspace_bytes_ = std::max(workspace_bytes_, step.workspace_bytes);
   Emit(position, std::move(step));

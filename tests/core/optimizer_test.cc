@@ -37,8 +37,7 @@ absl::Status RunKernel(const Node& node, std::vector<TensorRef> in, std::vector<
   KernelTable table;
   AddOptimizerKernels(table);
   AddSquaresKernels(table);
-  const bool split = in[0].dtype == DType::kLow16;  // then the gradients are the first floating operand
-  const Kernel* kernel = *table.Find(node.op->name(), in[split ? 1 : 0].dtype);
+  const Kernel* kernel = *table.Find(node.op->name(), in[0].dtype);
   std::vector<std::byte> workspace(
       kernel->workspace == nullptr ? 0 : static_cast<size_t>(kernel->workspace(*node.op, in)), std::byte{0xff});
   return kernel->run({*node.op, in, out, false, workspace, &scalars, 0, {}, pool});

@@ -166,9 +166,7 @@ absl::StatusOr<std::vector<double>> GpuKernelErrors(const GraphFn& fn, const std
       if (const int alias = node.op->Aliases(static_cast<int>(i)); alias >= 0) in_refs[alias].data = out_refs[i].data;
     }
     if (edit) edit(in_refs, out_refs);
-    const auto floating = std::find_if(in.begin(), in.end(), [](const Tensor& t) { return IsFloating(t.dtype); });
-    ASSIGN_OR_RETURN(const Kernel* kernel,
-                     kernels.Find(node.op->name(), floating == in.end() ? out[0].dtype : floating->dtype));
+    ASSIGN_OR_RETURN(const Kernel* kernel, kernels.Find(node.op->name(), KernelDType(in_refs, out[0].dtype)));
     std::vector<std::byte> workspace(kernel->workspace == nullptr ? 0 : kernel->workspace(*node.op, in_refs));
     const KernelArgs call{*node.op, in_refs,  out_refs, options.overwrite, workspace, &options.scalars,
                           node.key, Stream{}, &pool};

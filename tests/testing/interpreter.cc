@@ -142,9 +142,7 @@ class Interpreter {
       if (alias >= 0) in_refs[alias].data = out_refs[i].data;
     }
     if (options_.in_place) ShareStorage(*n.op, in, in_refs, out, out_refs);
-    const auto floating = std::find_if(in.begin(), in.end(), [](const Tensor* t) { return IsFloating(t->dtype); });
-    ASSIGN_OR_RETURN(const Kernel* kernel,
-                     kernels_.Find(n.op->name(), floating == in.end() ? out[0].dtype : (*floating)->dtype));
+    ASSIGN_OR_RETURN(const Kernel* kernel, kernels_.Find(n.op->name(), KernelDType(in_refs, out[0].dtype)));
     std::vector<std::byte> workspace(kernel->workspace == nullptr ? 0 : kernel->workspace(*n.op, in_refs), kNaN);
     const KernelArgs args{*n.op, in_refs,  out_refs,     options_.overwrite, workspace, &options_.scalars,
                           n.key, Stream{}, options_.pool};
