@@ -137,8 +137,7 @@ absl::Status ForEachValue(CheckpointReader& reader, const Source& source, Tensor
   int64_t at = 0;
   return reader.ReadSlabs(want, [&](std::span<const std::byte> slab) {
     for (int64_t i = 0; i < std::ssize(slab); i += bytes, ++at) {
-      fn(low.empty() ? GetAs(want.dtype, &slab[i])
-                     : JoinHalves(Get<BF16>(&slab[i]), Get<uint16_t>(&low[at * SizeOf(DType::kLow16)])));
+      fn(low.empty() ? GetAs(want.dtype, &slab[i]) : JoinHalvesAt(&slab[i], &low[at * SizeOf(DType::kLow16)]));
     }
     return absl::OkStatus();
   });

@@ -13,8 +13,8 @@ namespace strata {
 //     buckets and all-reduced as one scalar; what is replicated on an axis counts once. A bucket's shard_axes shard its entries. Without any there is
 //     no collective. In a pipeline the ranks of all stages add up theirs, and all have the whole norm;
 //   - per bucket, one update over flat states "bucket.<name>.exp_avg" and ".exp_avg_sq" (AdamW) or ".momentum" (SGD) and,
-//     for bf16 parameters, the f32 ".master" (initial value: the parameters'), in AccumulatorOf(live), or in halves the lower ones, low16. Each parameter has
-//     views into them of its own shape and layout: "<parameter>.exp_avg", ... , which is what checkpoints hold. Where the
+//     for bf16 parameters, the f32 ".master" (initial value: the parameters'), in AccumulatorOf(live), or in halves the lower ones,
+//     low16. Each parameter has views into them of its own shape and layout: "<parameter>.exp_avg", ... , which is what checkpoints hold. Where the
 //     bucket has shard_axes, states and update are this rank's shard, and one all-gather brings the new live weights
 //     together, in place.
 //   - where `loss` (summed over the step, whole on every rank) is given, a Guard between norm and updates, output

@@ -55,23 +55,24 @@ without_clusters=(
 )
 limit=${LIMIT_S:-100} failed=0
 for tool in "${tools[@]}"; do
-  [[ $tool != racecheck ]] || groups=("${without_clusters[@]}")
-  [[ -z ${FILTER:-} ]] || groups=("$FILTER")
+  filters=("${groups[@]}")
+  [[ $tool != racecheck ]] || filters=("${without_clusters[@]}")
+  [[ -z ${FILTER:-} ]] || filters=("$FILTER")
   end=$((SECONDS + limit))
-  for i in "${!groups[@]}"; do
+  for i in "${!filters[@]}"; do
     report=$out/sanitize-$tool-$i.txt begin=$SECONDS left=$((end - SECONDS))
     if ((left < 5)); then
-      echo "== $tool ${groups[i]}: not reached in $limit s"
+      echo "== $tool ${filters[i]}: not reached in $limit s"
       continue
     fi
     options=("${kernels[@]}")
     [[ $tool != racecheck ]] || options+=("${not_for_racecheck[@]}")
     timeout -k 10 "$left" "$sanitizer" --tool "$tool" --error-exitcode 99 --print-limit 200 "${options[@]}" \
-      "$bundle/bin/gpu_tests" --gtest_filter="${groups[i]}" >"$report" 2>&1
+      "$bundle/bin/gpu_tests" --gtest_filter="${filters[i]}" >"$report" 2>&1
     rc=$?
     why="exit $rc"
     [[ $rc != 124 && $rc != 137 ]] || why="stopped at the time limit"
-    echo "== $tool ${groups[i]}: $why after $((SECONDS - begin)) s, $(grep -c '^\[       OK' "$report") tests ok," \
+    echo "== $tool ${filters[i]}: $why after $((SECONDS - begin)) s, $(grep -c '^\[       OK' "$report") tests ok," \
       "$(grep -c '^\[  FAILED.*ms)' "$report") failed, $(grep -c '^\[  SKIPPED.*ms)' "$report") skipped"
     grep -E '^=+ (ERROR|RACECHECK) SUMMARY' "$report" || echo "no summary: $(tail -n 1 "$report" | cut -c1-200)"
     findings=$(grep -E '^=+ [A-Z]' "$report" | grep -v -E 'SUMMARY|COMPUTE-SANITIZER')

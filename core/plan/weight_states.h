@@ -1,5 +1,5 @@
 #pragma once
-// Values of weights on their way into the memory of states: of parameters and of what they are updated through.
+// Values of weights on their way into the memory of states and out of it: of parameters and of what they are updated through.
 
 #include <algorithm>
 #include <cstddef>
@@ -30,6 +30,15 @@ inline void PutWeight(DType dtype, LiveWeights live, double value, std::byte* to
     case DType::kLow16: return put(SplitHalves(f).low);
     default: return put(live == LiveWeights::kUpperHalves ? SplitHalves(f).high : BF16(f));
   }
+}
+
+// The weight whose upper half, bf16, and lower half, low16, lie there.
+inline float JoinHalvesAt(const std::byte* high, const std::byte* low) {
+  BF16 upper;
+  uint16_t lower;
+  std::memcpy(&upper, high, sizeof(upper));
+  std::memcpy(&lower, low, sizeof(lower));
+  return JoinHalves(upper, lower);
 }
 
 }  // namespace strata

@@ -8,6 +8,7 @@
 #include "checkpoint/catalog.h"
 #include "core/base/philox.h"
 #include "core/base/status.h"
+#include "core/plan/weight_states.h"
 #include "launch/job/init_parameters.h"
 #include "launch/job/run_alone.h"
 
@@ -84,11 +85,7 @@ absl::Status CheckpointWeights::Read(const std::string& parameter, StoredType ty
   ASSIGN_OR_RETURN(const std::vector<std::byte> lower, read(*low));
   std::vector<float> whole(bytes.size() / sizeof(BF16));
   for (size_t i = 0; i < whole.size(); ++i) {
-    BF16 high;
-    uint16_t rest;
-    std::memcpy(&high, bytes.data() + i * sizeof(high), sizeof(high));
-    std::memcpy(&rest, lower.data() + i * sizeof(rest), sizeof(rest));
-    whole[i] = JoinHalves(high, rest);
+    whole[i] = JoinHalvesAt(&bytes[i * sizeof(BF16)], &lower[i * sizeof(uint16_t)]);
   }
   ConvertFloats(StoredType::kF32, std::as_bytes(std::span(whole)), type, out);
   return absl::OkStatus();

@@ -5,7 +5,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstring>
 #include <random>
 
 #include "tests/testing/fault_env.h"
@@ -138,11 +137,8 @@ TEST_F(LoadStatesTest, MastersInHalvesAndWhole) {
     ASSERT_TRUE(fits.ok()) << fits;
     const HandMemory memory = Load(reader, halves[0]);
     for (int64_t i = 0; i < 24; ++i) {
-      BF16 high;
-      uint16_t low;
-      std::memcpy(&high, &memory[0][i * 2], 2);
-      std::memcpy(&low, &memory[3][i * 2], 2);
-      EXPECT_EQ(JoinHalves(high, low), static_cast<float>(Saved(saved == DType::kBF16 ? "w.master" : "w", i)));
+      EXPECT_EQ(JoinHalvesAt(&memory[0][i * 2], &memory[3][i * 2]),
+                static_cast<float>(Saved(saved == DType::kBF16 ? "w.master" : "w", i)));
     }
   }
   // From halves: as they were, and whole. What was saved as lower halves is any number of 16 bits.
@@ -154,12 +150,8 @@ TEST_F(LoadStatesTest, MastersInHalvesAndWhole) {
     ASSERT_TRUE(CheckLoads(reader, whole, LoadFor::kTraining).ok());
     const HandMemory memory = Load(reader, whole[0]);
     for (int64_t i = 0; i < 24; ++i) {
-      BF16 high;
-      uint16_t low;
-      std::memcpy(&high, &as_saved[0][i * 2], 2);
-      std::memcpy(&low, &as_saved[3][i * 2], 2);
       EXPECT_EQ(GetElement(memory[dtype == DType::kBF16 ? 3 : 0], dtype == DType::kBF16 ? DType::kF32 : dtype, i),
-                JoinHalves(high, low));
+                JoinHalvesAt(&as_saved[0][i * 2], &as_saved[3][i * 2]));
     }
   }
 }
