@@ -214,7 +214,7 @@ struct Consumer {
     WgmmaFence();
     Values(x, DescriptorOf(sh.v[vs.slot]), begun);
     begun = 1;
-    ArriveNamed(kFirstToken + (group + 1) % Z::kConsumers, 256);
+    NamedArrive(kFirstToken + (group + 1) % Z::kConsumers, 256);
     WgmmaWait<1>();
     FenceRegisters(x.s);
     Release(sh.k_empty[ks.slot]);
@@ -275,7 +275,7 @@ struct Consumer {
   }
 
   __device__ __forceinline__ void Run(const CUtensorMap& o) {
-    if (group == Z::kConsumers - 1) ArriveNamed(kFirstToken, 256);  // the first holds the token
+    if (group == Z::kConsumers - 1) NamedArrive(kFirstToken, 256);  // the first holds the token
     Wait(&sh.q_full[0], 0);
     int number = sh.tile[0];
     Tile tile = TileAt(a, number, Z::kM);

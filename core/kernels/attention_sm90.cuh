@@ -15,21 +15,6 @@ namespace strata::sm90 {
 inline constexpr int kBoxColumns = 64, kBoxRowBytes = 128;
 inline constexpr float kLog2E = 1.4426950408889634f;
 
-// A place in a ring of kStages slots, and the parity of its round.
-template <int kStages>
-struct Ring {
-  int slot = 0;
-  uint32_t parity = 0;
-  __device__ __forceinline__ void Next() {
-    if (++slot == kStages) slot = 0, parity ^= 1;
-  }
-};
-
-// Arrives, without waiting, at a named barrier of `threads`.
-__device__ __forceinline__ void ArriveNamed(int id, int threads) {
-  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-
 // Bulk copies. Boxes are [1, rows, 1, 64] of a map of [batch, row, head, column].
 __device__ __forceinline__ void LoadBox(void* to, const CUtensorMap& map, uint64_t* bar, int column, int head, int row,
                                         int batch) {

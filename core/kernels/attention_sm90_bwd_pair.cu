@@ -132,7 +132,7 @@ struct Consumer {
 
   // The warpgroups issue products in turn: one makes p and ds while the other multiplies.
   __device__ __forceinline__ void TakeTurn() { NamedBarrier(4 + group, 256); }
-  __device__ __forceinline__ void GiveTurn() { ArriveNamed(4 + (group ^ 1), 256); }
+  __device__ __forceinline__ void GiveTurn() { NamedArrive(4 + (group ^ 1), 256); }
 
   // Until ds of all the pair's keys and tile n, ours, is here.
   __device__ __forceinline__ void WaitForPair(int n) {

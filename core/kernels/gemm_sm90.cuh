@@ -48,16 +48,15 @@ template <Major kA, Major kB, Epilogue kEpilogue, int kWide>
 __device__ __forceinline__ void Produce(const GemmArgs& args, const SharedMemory& s, Schedule schedule) {
   const Place<kEpilogue, kWide> place;
   const auto share_a = static_cast<uint16_t>(5 << place.m), share_b = static_cast<uint16_t>(3 << 2 * place.n);
-  int stage = 0;
-  uint32_t parity = 1;  // all stages begin empty
+  Ring<kStages> stages;
   for (Segment work; schedule.Next(work);) {
     const int m = place.Row(work), column = place.Column(work);
     const int n = kEpilogue == Epilogue::kSwiglu ? place.m * args.n + column : column + place.m * kTileN / 2;
     for (int k = work.first; k < work.end; ++k) {
-      Wait(&s.empty[stage], parity);
-      uint8_t* a = s.stages + stage * kStageBytes;
+      Wait(&s.empty[stages.slot], stages.parity ^ 1);
+      uint8_t* a = s.stages + stages.slot * kStageBytes;
       uint8_t* b = a + kABytes + place.m * kBBytes / 2;
-      uint64_t* full = &s.full[stage];
+      uint64_t* full = &s.full[stages.slot];
       ArriveExpecting(full, kStageBytes);
       if constexpr (kWide == 2) {
         uint8_t* half = a + place.n * kABytes / 2;
@@ -76,10 +75,7 @@ __device__ __forceinline__ void Produce(const GemmArgs& args, const SharedMemory
         LoadTileToAll(b, &args.b, full, n, k * kTileK, share_b);
         LoadTileToAll(b + kBBytes / 4, &args.b, full, n + 64, k * kTileK, share_b);
       }
-      if (++stage == kStages) {
-        stage = 0;
-        parity ^= 1;
-      }
+      stages.Next();
     }
   }
 }
@@ -128,8 +124,7 @@ __device__ __forceinline__ void Consume(const GemmArgs& args, const SharedMemory
                  b0 = Descriptor(Shared(s.stages) + kABytes, kBBytes / 4);
   constexpr int kSteps = kStoreSteps<kEpilogue>;
   const bool adds = kEpilogue == Epilogue::kRound && args.c != nullptr;
-  int stage = 0;
-  uint32_t parity = 0;
+  Ring<kStages> stages;
   float d[128];
   Tile tile;
   int stored = kSteps;  // steps done of the tile before
@@ -137,8 +132,8 @@ __device__ __forceinline__ void Consume(const GemmArgs& args, const SharedMemory
   for (Segment work; schedule.Next(work);) {
     const int row = place.Row(work) + thread / 32 * 16, column = place.Column(work);
     for (int k = work.first; k < work.end; ++k) {
-      Wait(&s.full[stage], parity);
-      const uint64_t a = a0 + stage * (kStageBytes / 16), b = b0 + stage * (kStageBytes / 16);
+      Wait(&s.full[stages.slot], stages.parity);
+      const uint64_t a = a0 + stages.slot * (kStageBytes / 16), b = b0 + stages.slot * (kStageBytes / 16);
       WgmmaFence();
 #pragma unroll
       for (int i = 0; i < kTileK / 16; ++i) {
@@ -147,22 +142,19 @@ __device__ __forceinline__ void Consume(const GemmArgs& args, const SharedMemory
       WgmmaCommit();
       if (k > work.first) {  // the product before this one is done with its stage
         WgmmaWait<1>();
-        Release<kWide>(&s.empty[stage == 0 ? kStages - 1 : stage - 1], place.rank);
+        Release<kWide>(&s.empty[stages.Before()], place.rank);
       }
-      if (++stage == kStages) {
-        stage = 0;
-        parity ^= 1;
-      }
+      stages.Next();
       if (adds && k == work.first) PrefetchC(args, row, column);
-      if (stored < kSteps && (k & args.step_mask) == 0) StoreAt<kEpilogue>(stored++, stage >> 31, args, w, tile);
+      if (stored < kSteps && (k & args.step_mask) == 0) StoreAt<kEpilogue>(stored++, stages.slot >> 31, args, w, tile);
     }
-    while (stored < kSteps) StoreAt<kEpilogue>(stored++, stage >> 31, args, w, tile);
+    while (stored < kSteps) StoreAt<kEpilogue>(stored++, stages.slot >> 31, args, w, tile);
     tile.row = row;
     tile.column = column;
     if (!kFloats<kEpilogue> && !kSquares<kEpilogue> && work.first == 0) LoadAddends(args, tile, adds);
     WgmmaWait<0>();
     FenceRegisters(d);
-    Release<kWide>(&s.empty[stage == 0 ? kStages - 1 : stage - 1], place.rank);
+    Release<kWide>(&s.empty[stages.Before()], place.rank);
     if (work.first > 0) {
       WritePart(args, d, schedule.part() * place.kBlocks + place.rank, thread);
       continue;
@@ -173,14 +165,14 @@ __device__ __forceinline__ void Consume(const GemmArgs& args, const SharedMemory
       }
     }
     if constexpr (kFloats<kEpilogue>) {
-      StoreFloats<kEpilogue>(args, d, row + thread % 32 / 4, column + thread % 4 * 2);
+      StoreFloats<kEpilogue>(args, d, row, column);
       if constexpr (kSquares<kEpilogue>) AddSquares(d);
     } else {
       Round(args, d, tile, adds);
       stored = 0;
     }
   }
-  while (stored < kSteps) StoreAt<kEpilogue>(stored++, stage >> 31, args, w, tile);
+  while (stored < kSteps) StoreAt<kEpilogue>(stored++, stages.slot >> 31, args, w, tile);
   if (thread % 32 == 0) WaitStoresRead<0>();
   if constexpr (kSquares<kEpilogue>) WriteSquares(args);
 }

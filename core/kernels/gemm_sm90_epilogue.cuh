@@ -149,21 +149,24 @@ __device__ __forceinline__ void Round(const GemmArgs& args, float (&d)[128], Til
   }
 }
 
-// row, column: of the thread's first element.
-template <Epilogue kEpilogue>
-__device__ __forceinline__ void StoreFloats(const GemmArgs& args, const float (&d)[128], int row, int column) {
+// 64 rows of sums, d[4 j + 2 h + {0, 1}] as Wgmma gives them; row, column: of the warp's first element.
+template <Epilogue kEpilogue, int kSums>
+__device__ __forceinline__ void StoreFloats(const GemmArgs& args, const float (&d)[kSums], int row, int column) {
+  const int lane = threadIdx.x % 32;
 #pragma unroll
-  for (int j = 0; j < 32; ++j) {
+  for (int h = 0; h < 2; ++h) {
+    const int r = row + lane / 4 + 8 * h;
+    if (r >= args.m) continue;
+    float* to = args.d32 + static_cast<int64_t>(r) * args.n;
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const int r = row + 8 * h, c = column + 8 * j;
-      if (r >= args.m || c >= args.n) continue;
-      float* to = args.d32 + static_cast<int64_t>(r) * args.n + c;
+    for (int j = 0; j < kSums / 4; ++j) {
+      const int c = column + 8 * j + lane % 4 * 2;
+      if (c >= args.n) continue;
       const float x = d[4 * j + 2 * h], y = d[4 * j + 2 * h + 1];
       if (!kSquares<kEpilogue> && args.accumulate) {  // no other block adds here: the sum's order is fixed
-        asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(to), "f"(x), "f"(y) : "memory");
+        asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(to + c), "f"(x), "f"(y) : "memory");
       } else {
-        *reinterpret_cast<float2*>(to) = make_float2(x, y);
+        *reinterpret_cast<float2*>(to + c) = make_float2(x, y);
       }
     }
   }

@@ -80,14 +80,13 @@ template <Major kA, Major kB, Epilogue kEpilogue, Shape kShape>
 __device__ __forceinline__ void Produce(const GemmArgs& args, const Memory& s, Schedule schedule) {
   constexpr bool kTall = kShape == Shape::kTall;
   const int rank = static_cast<int>(ClusterRank());
-  int stage = 0;
-  uint32_t parity = 1;  // all stages begin empty
+  Ring<kStages> stages;
   for (Segment work; schedule.Next(work);) {
     const int m = Row<kShape>(work, rank), n = Column<kEpilogue, kShape>(work, rank);
     for (int k = work.first; k < work.end; ++k) {
-      Wait(&s.empty[stage], parity);
-      uint8_t* a = s.stages + stage * kStageBytes;
-      uint64_t* full = &s.full[stage];
+      Wait(&s.empty[stages.slot], stages.parity ^ 1);
+      uint8_t* a = s.stages + stages.slot * kStageBytes;
+      uint64_t* full = &s.full[stages.slot];
       ArriveExpecting(full, kStageBytes);
       LoadOperand<kA, kTall ? To::kBoth : To::kSelf, kRows<kShape>>(a, &args.a, full, m, k * kTileK, rank);
       uint8_t* b = a + kRows<kShape> * kTileK * 2;
@@ -98,33 +97,7 @@ __device__ __forceinline__ void Produce(const GemmArgs& args, const Memory& s, S
       } else {
         LoadOperand<kB, kTall ? To::kSelf : To::kBoth, kColumns<kShape>>(b, &args.b, full, n, k * kTileK, rank);
       }
-      if (++stage == kStages) {
-        stage = 0;
-        parity ^= 1;
-      }
-    }
-  }
-}
-
-// 64 rows of sums, d[4 j + 2 h + {0, 1}] as Wgmma gives them; row, column: of the warp's first element.
-template <Epilogue kEpilogue, int kSums>
-__device__ __forceinline__ void StoreFloats(const GemmArgs& args, const float (&d)[kSums], int row, int column) {
-  const int lane = threadIdx.x % 32;
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    const int r = row + lane / 4 + 8 * h;
-    if (r >= args.m) continue;
-    float* to = args.d32 + static_cast<int64_t>(r) * args.n;
-#pragma unroll
-    for (int j = 0; j < kSums / 4; ++j) {
-      const int c = column + 8 * j + lane % 4 * 2;
-      if (c >= args.n) continue;
-      const float x = d[4 * j + 2 * h], y = d[4 * j + 2 * h + 1];
-      if (!kSquares<kEpilogue> && args.accumulate) {  // no other block adds here: the sum's order is fixed
-        asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(to + c), "f"(x), "f"(y) : "memory");
-      } else {
-        *reinterpret_cast<float2*>(to + c) = make_float2(x, y);
-      }
+      stages.Next();
     }
   }
 }
@@ -283,13 +256,12 @@ __device__ __forceinline__ void Consume(const GemmArgs& args, const Memory& s, S
   if constexpr (kSquares<kEpilogue>) ThreadSquares() = 0;
   for (Segment work; schedule.Next(work); ++turn, begin += work.end - work.first) {
     if (turn % 2 != group) continue;
-    int stage = begin % kStages;
-    uint32_t parity = begin / kStages % 2;
+    Ring<kStages> stages{begin % kStages, static_cast<uint32_t>(begin / kStages % 2)};
     // All stages before its own have been full then: their barriers are at most a phase behind.
     if (turn > 0) Await(Turn::kMultiply, group);
     for (int k = work.first; k < work.end; ++k) {
-      Wait(&s.full[stage], parity);
-      const uint64_t a = a0 + stage * (kStageBytes / 16), b = b0 + stage * (kStageBytes / 16);
+      Wait(&s.full[stages.slot], stages.parity);
+      const uint64_t a = a0 + stages.slot * (kStageBytes / 16), b = b0 + stages.slot * (kStageBytes / 16);
       WgmmaFence();
 #pragma unroll
       for (int i = 0; i < kTileK / 16; ++i) {
@@ -302,18 +274,15 @@ __device__ __forceinline__ void Consume(const GemmArgs& args, const Memory& s, S
       WgmmaCommit();
       if (k > work.first) {  // the products before these are done with their stage
         WgmmaWait<1>();
-        if (threadIdx.x % 128 < 2) ArriveAt(&s.empty[stage == 0 ? kStages - 1 : stage - 1], threadIdx.x % 2);
+        if (threadIdx.x % 128 < 2) ArriveAt(&s.empty[stages.Before()], threadIdx.x % 2);
       }
-      if (++stage == kStages) {
-        stage = 0;
-        parity ^= 1;
-      }
+      stages.Next();
     }
     Give(Turn::kMultiply, group);
     WgmmaWait<0>();
 #pragma unroll
     for (int part = 0; part < kParts; ++part) FenceRegisters(d[part]);
-    if (threadIdx.x % 128 < 2) ArriveAt(&s.empty[stage == 0 ? kStages - 1 : stage - 1], threadIdx.x % 2);
+    if (threadIdx.x % 128 < 2) ArriveAt(&s.empty[stages.Before()], threadIdx.x % 2);
     if (work.first > 0) {
       WritePart(args, d, schedule.part() * 2 + rank, group);
     } else if (work.end < args.grid.k_blocks) {
@@ -323,7 +292,7 @@ __device__ __forceinline__ void Consume(const GemmArgs& args, const Memory& s, S
     }
     if (turn > 0) Await(Turn::kStore, group);
     if (work.first == 0) {
-      Store<kEpilogue>(stage >> 31, args, w, d, Row<kShape>(work, rank) + warp % 4 * 16,
+      Store<kEpilogue>(stages.slot >> 31, args, w, d, Row<kShape>(work, rank) + warp % 4 * 16,
                        Column<kEpilogue, kShape>(work, rank));
     }
     Give(Turn::kStore, group);

@@ -56,6 +56,17 @@ __device__ __forceinline__ void Wait(uint64_t* barrier, uint32_t parity) {
 #endif
 }
 
+// A place in a ring of kStages slots, and the parity of its round.
+template <int kStages>
+struct Ring {
+  int slot = 0;
+  uint32_t parity = 0;
+  __device__ __forceinline__ void Next() {
+    if (++slot == kStages) slot = 0, parity ^= 1;
+  }
+  __device__ __forceinline__ int Before() const { return slot == 0 ? kStages - 1 : slot - 1; }  // the slot
+};
+
 __device__ __forceinline__ uint32_t ClusterRank() {
   uint32_t r;
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
