@@ -1,6 +1,10 @@
 #include "launch/job/init_parameters.h"
 
+#include <algorithm>
+#include <array>
+
 #include "core/base/philox.h"
+#include "core/kernels/normal_cpu.h"
 #include "models/model.h"
 
 namespace strata {
@@ -12,8 +16,8 @@ bool IsFlat(const PlannedState& s) { return s.name.compare(0, 7, "bucket.") == 0
 
 }  // namespace
 
-void ForEachElement(const LocalBox& box, const Shape& global, absl::FunctionRef<void(int64_t, int64_t)> fn,
-                    ThreadPool* pool) {
+void ForEachRow(const LocalBox& box, const Shape& global, absl::FunctionRef<void(int64_t, int64_t, int64_t)> fn,
+                ThreadPool* pool) {
   const int rank = global.rank;
   const int64_t row = rank == 0 ? 1 : box.shape[rank - 1], rows = box.shape.elements() / row;
   ParallelFor(pool, rows, [&](int64_t r) {
@@ -24,7 +28,7 @@ void ForEachElement(const LocalBox& box, const Shape& global, absl::FunctionRef<
       base += (box.origin[d] + i) * stride;
       stride *= global[d];
     }
-    for (int64_t c = 0; c < row; ++c) fn(r * row + c, base + c);
+    fn(r * row, base, row);
   });
 }
 
@@ -55,15 +59,27 @@ void InitState(const PlannedState& state, LiveWeights live, const ModelConfig& c
   const std::string_view parameter = ParameterOf(state);
   const InitSpec init = ModelOf(config.arch).init(config, parameter);
   const uint64_t stream = HashName(parameter);
-  const auto set = [&](int64_t local, int64_t global) {
-    const int64_t i = state.model_shape == state.spec.shape
-                          ? global
-                          : IndexWithoutPadding(state.spec.shape, state.model_shape, global);
-    double v = i < 0 ? 0 : init.mean;
-    if (i >= 0 && init.std != 0) v += init.std * PhiloxNormal(Philox(seed, stream, static_cast<uint64_t>(i)));
-    PutWeight(state.spec.dtype, live, v, bytes.data() + local * SizeOf(state.spec.dtype));
+  const Shape& model = state.model_shape;
+  const int last = model.rank - 1;
+  const int64_t size = SizeOf(state.spec.dtype), column = last < 0 ? 0 : state.box.origin[last];
+  const auto fill = [&](int64_t local, int64_t global, int64_t count) {
+    const int64_t start = IndexWithoutPadding(state.spec.shape, model, global - column);
+    const int64_t without_padding = start < 0 ? 0 : last < 0 ? count : model[last] - column;
+    std::array<double, 1024> part;
+    for (int64_t at = 0; at < count; at += std::ssize(part)) {
+      const std::span<double> values = std::span(part).first(std::min<int64_t>(std::ssize(part), count - at));
+      const auto there = static_cast<size_t>(std::clamp<int64_t>(without_padding - at, 0, std::ssize(values)));
+      std::fill(values.begin(), values.end(), 0.0);
+      if (init.std != 0) FillNormals(seed, stream, static_cast<uint64_t>(start + column + at), values.first(there));
+      for (double& v : values.first(there)) v = init.mean + init.std * v;
+      std::byte* to = bytes.data() + (local + at) * size;
+      for (const double v : values) {
+        PutWeight(state.spec.dtype, live, v, to);
+        to += size;
+      }
+    }
   };
-  ForEachElement(state.box, state.spec.shape, set, pool);
+  ForEachRow(state.box, state.spec.shape, fill, pool);
 }
 
 }  // namespace strata

@@ -22,8 +22,8 @@ std::string_view ParameterOf(const PlannedState& state);  // the name of such a 
 // Where element `index` of a tensor of `shape`, which is `model` padded at the ends, lies in `model`; row-major; -1: padding.
 int64_t IndexWithoutPadding(const Shape& shape, const Shape& model, int64_t index);
 
-// The local part of one tensor: fn(local index, global index), in row-major order in each of the pool's tiles.
-void ForEachElement(const LocalBox& box, const Shape& global, absl::FunctionRef<void(int64_t, int64_t)> fn,
-                    ThreadPool* pool = nullptr);
+// The rows of the local part of one tensor: fn(local index of the first element, its global index, elements), in any order.
+void ForEachRow(const LocalBox& box, const Shape& global, absl::FunctionRef<void(int64_t, int64_t, int64_t)> fn,
+                ThreadPool* pool = nullptr);
 
 }  // namespace strata

@@ -65,7 +65,7 @@ absl::Status Merge(const PlannedState& s, std::span<const std::byte> bytes, std:
   bool equal = true, zero = true;
   whole.resize(s.model_shape.elements());
   set.resize(whole.size());
-  ForEachElement(s.box, s.spec.shape, [&](int64_t local, int64_t global) {
+  const auto merge = [&](int64_t local, int64_t global) {
     if (local < s.first || local >= s.first + s.count) return;
     const double v = Element(bytes, s.spec.dtype, local - s.first);
     const int64_t i = IndexWithoutPadding(s.spec.shape, s.model_shape, global);
@@ -76,6 +76,9 @@ absl::Status Merge(const PlannedState& s, std::span<const std::byte> bytes, std:
     equal &= !set[i] || whole[i] == v;
     whole[i] = v;
     set[i] = true;
+  };
+  ForEachRow(s.box, s.spec.shape, [&](int64_t local, int64_t global, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) merge(local + i, global + i);
   });
   if (!equal) return absl::InternalError(absl::StrFormat("%s differs between its replicas", s.name));
   return zero ? absl::OkStatus() : absl::InternalError(absl::StrFormat("%s: padding is not zero", s.name));
