@@ -71,6 +71,8 @@ TEST(LintTree, MutableGlobals) { EXPECT_EQ(SourcesAgainst(MutableGlobals), ""); 
 TEST(LintTree, Length) { EXPECT_EQ(SourcesAgainst(Length), ""); }
 TEST(LintTree, HeaderPurpose) { EXPECT_EQ(SourcesAgainst(HeaderPurpose), ""); }
 
+TEST(LintTree, GpuHeaders) { EXPECT_EQ(Joined(GpuHeaders(Tree())), ""); }
+
 TEST(LintTree, Wording) {
   std::string text;
   for (const Source& source : Tree()) text += Joined(Wording(source));
@@ -122,6 +124,23 @@ TEST(LintRules, LayeringFindsWrongIncludes) {
   EXPECT_EQ(Count(Layering, "tests/launch/a.cc", "#include \"models/internal/names.h\"\n"), 1u);
   EXPECT_EQ(Count(Layering, "tests/models/a.cc", "#include \"models/internal/names.h\"\n"), 0u);
   EXPECT_EQ(Count(Layering, "launch/a.cc", "#include \"models/llama.h\"\n#include \"absl/status/status.h\"\n"), 0u);
+}
+
+TEST(LintRules, GpuHeadersAreFoundThroughOthers) {
+  const std::string direct = "#include <cublasLt.h>\n", by_header = "#include \"core/a.h\"\n";
+  const Source header{"core/a.h", direct}, between{"core/b.h", "#include <span>\n" + by_header};
+  const auto count = [&](const char* path, const std::string& text) {
+    return GpuHeaders({header, between, {path, text}}).size();
+  };
+  EXPECT_EQ(count("core/x.cc", direct), 1u);
+  EXPECT_EQ(count("tests/gpu/x_test.cc", by_header), 1u);
+  EXPECT_EQ(count("tests/gpu/x_test.cc", "#include \"core/b.h\"\n"), 1u);
+  EXPECT_EQ(count("tests/gpu/x_cuda_test.cc", by_header), 0u);
+  EXPECT_EQ(count("core/x_cuda.cc", direct), 0u);
+  EXPECT_EQ(count("core/x.cu", direct), 0u);
+  EXPECT_EQ(count("parallel/comm/nccl_x.cc", "#include <nccl.h>\n"), 0u);
+  EXPECT_EQ(count("parallel/comm/x.cc", "#include <nccl.h>\n"), 1u);
+  EXPECT_EQ(count("core/x.cc", "#include \"core/c.h\"\n#include <vector>\n"), 0u);
 }
 
 TEST(LintRules, BannedCallsAreFound) {

@@ -67,6 +67,43 @@ inline Findings Layering(const Source& source) {
   return findings;
 }
 
+// What a build without CUDA compiles includes none of its headers, nor do the headers of `tree` that it includes. cmake/strata.cmake and
+// tests/CMakeLists.txt go by the same names.
+inline Findings GpuHeaders(const std::vector<Source>& tree) {
+  constexpr std::string_view kOfCuda[] = {"<cuda", "<cublas", "<cudnn", "<nccl"};
+  constexpr std::string_view kOnlyWithCuda[] = {"_cuda.cc", "_cuda_test.cc", "_cudnn_test.cc"};
+  constexpr std::string_view kOnlyWithNccl[] = {"parallel/comm/nccl_", "parallel/comm/internal/nccl_"};
+  constexpr std::string_view kInclude = "#include ";
+  std::map<std::string_view, const Source*> sources;
+  for (const Source& source : tree) sources[source.path] = &source;
+  Findings findings;
+  for (const Source& source : tree) {
+    const auto ends = [&](std::string_view end) { return source.path.ends_with(end); };
+    const auto starts = [&](std::string_view start) { return source.path.starts_with(start); };
+    if (Extension(source.path) != ".cc" || std::any_of(std::begin(kOnlyWithCuda), std::end(kOnlyWithCuda), ends) ||
+        std::any_of(std::begin(kOnlyWithNccl), std::end(kOnlyWithNccl), starts)) {
+      continue;
+    }
+    std::vector<const Source*> included = {&source};
+    for (size_t next = 0; next < included.size(); ++next) {
+      const std::vector<std::string_view> lines = Split(included[next]->text, '\n');
+      for (size_t i = 0; i < lines.size(); ++i) {
+        if (!lines[i].starts_with(kInclude)) continue;
+        const std::string_view what = lines[i].substr(kInclude.size());
+        const auto is_of = [&](std::string_view start) { return what.starts_with(start); };
+        if (std::any_of(std::begin(kOfCuda), std::end(kOfCuda), is_of)) {
+          findings.push_back(At(*included[next], i, "a build without CUDA compiles this, with " + source.path));
+        }
+        const auto found = sources.find(what.substr(1, what.rfind('"') - 1));
+        if (found != sources.end() && std::count(included.begin(), included.end(), found->second) == 0) {
+          included.push_back(found->second);
+        }
+      }
+    }
+  }
+  return findings;
+}
+
 struct Ban {
   std::string_view token, instead;
 };

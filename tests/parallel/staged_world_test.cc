@@ -71,7 +71,7 @@ class Eager final : public Device {
   absl::Status Record(Event, Stream) override { return absl::OkStatus(); }
   absl::Status Wait(Stream, Event) override { return absl::OkStatus(); }
   absl::Status Copy(void* dst, const void* src, int64_t bytes, Stream) override {
-    std::memcpy(dst, src, static_cast<size_t>(bytes));
+    if (bytes > 0) std::memcpy(dst, src, static_cast<size_t>(bytes));
     return absl::OkStatus();
   }
   absl::Status Fill(void*, uint8_t, int64_t, Stream) override { return absl::OkStatus(); }
