@@ -44,7 +44,9 @@ class LazyDevice final : public Device {
     return absl::OkStatus();
   }
   absl::Status Copy(void* dst, const void* src, int64_t bytes, Stream s) override {
-    streams_[s.id].push_back([=] { std::memcpy(Show(dst), Show(src), static_cast<size_t>(bytes)); });
+    streams_[s.id].push_back([=] {
+      if (bytes > 0) std::memcpy(Show(dst), Show(src), static_cast<size_t>(bytes));
+    });
     return absl::OkStatus();
   }
   absl::Status Fill(void* dst, uint8_t byte, int64_t bytes, Stream s) override {
