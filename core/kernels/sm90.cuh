@@ -56,7 +56,7 @@ __device__ __forceinline__ void Wait(uint64_t* barrier, uint32_t parity) {
 #endif
 }
 
-// A place in a ring of kStages slots, and the parity of its round.
+// A place in a ring of kStages slots, and the parity of its round. Who fills slots waits for the other parity: all begin empty.
 template <int kStages>
 struct Ring {
   int slot = 0;
