@@ -43,8 +43,8 @@ class Device {
   virtual absl::StatusOr<Event> NewEvent() = 0;
   virtual absl::Status Record(Event e, Stream s) = 0;
   virtual absl::Status Wait(Stream s, Event e) = 0;
-  virtual absl::Status Copy(void* dst, const void* src, int64_t bytes, Stream s) = 0;
-  virtual absl::Status Fill(void* dst, uint8_t byte, int64_t bytes, Stream s) = 0;  // poisoning, zeroing
+  virtual absl::Status Copy(void* dst, const void* src, int64_t bytes, Stream s) = 0;  // 0 bytes: null will do
+  virtual absl::Status Fill(void* dst, uint8_t byte, int64_t bytes, Stream s) = 0;     // poisoning, zeroing
   virtual absl::Status Drain() = 0;          // every stream idle; returns the first asynchronous error
   virtual absl::Status Drain(Stream s) = 0;  // this one idle
   virtual absl::Status Close() = 0;

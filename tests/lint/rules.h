@@ -43,16 +43,23 @@ inline const std::map<std::string_view, std::string_view> kMayInclude = {
 };
 inline bool InLibrary(const Source& source) { return kMayInclude.contains(TopFolder(source.path)); }
 
+// `x` of a line that includes "x"; else nothing.
+inline std::string_view IncludedByQuotes(std::string_view line) {
+  constexpr std::string_view kInclude = "#include \"";
+  if (!line.starts_with(kInclude)) return {};
+  line.remove_prefix(kInclude.size());
+  return line.substr(0, line.rfind('"'));
+}
+
 // Includes follow the link order, stay out of other folders' internal/, and are relative to the root. Tests and
 // benchmarks may include any folder, and tests/x the internal/ folders of x.
 inline Findings Layering(const Source& source) {
-  constexpr std::string_view kInclude = "#include \"";
   const std::string_view top = TopFolder(source.path);
   Findings findings;
   const std::vector<std::string_view> lines = Split(source.text, '\n');
   for (size_t i = 0; i < lines.size(); ++i) {
-    if (!lines[i].starts_with(kInclude)) continue;
-    const std::string_view path = lines[i].substr(kInclude.size(), lines[i].rfind('"') - kInclude.size());
+    const std::string_view path = IncludedByQuotes(lines[i]);
+    if (path.empty()) continue;
     const std::string_view folder = TopFolder(path);
     if (path.starts_with(".")) findings.push_back(At(source, i, "includes are relative to the root"));
     const bool ours = kMayInclude.contains(folder) || folder == "tests" || folder == "bench";
@@ -67,37 +74,34 @@ inline Findings Layering(const Source& source) {
   return findings;
 }
 
-// What a build without CUDA compiles includes none of its headers, nor do the headers of `tree` that it includes. cmake/strata.cmake and
-// tests/CMakeLists.txt go by the same names.
+// Sources of a build without CUDA, by the names that cmake/strata.cmake, parallel/CMakeLists.txt and tests/CMakeLists.txt go by.
+inline bool CompiledWithoutCuda(std::string_view path) {
+  constexpr std::string_view kNeedCuda[] = {"_cuda.cc", "_cuda_test.cc", "_cudnn_test.cc"};
+  constexpr std::string_view kNeedNccl[] = {"parallel/comm/nccl_", "parallel/comm/internal/nccl_"};
+  return Extension(path) == ".cc" &&
+         std::none_of(std::begin(kNeedCuda), std::end(kNeedCuda), [&](auto end) { return path.ends_with(end); }) &&
+         std::none_of(std::begin(kNeedNccl), std::end(kNeedNccl), [&](auto start) { return path.starts_with(start); });
+}
+
+// Such a source includes no header of CUDA, nor does a header of `tree` that it includes.
 inline Findings GpuHeaders(const std::vector<Source>& tree) {
-  constexpr std::string_view kOfCuda[] = {"<cuda", "<cublas", "<cudnn", "<nccl"};
-  constexpr std::string_view kOnlyWithCuda[] = {"_cuda.cc", "_cuda_test.cc", "_cudnn_test.cc"};
-  constexpr std::string_view kOnlyWithNccl[] = {"parallel/comm/nccl_", "parallel/comm/internal/nccl_"};
-  constexpr std::string_view kInclude = "#include ";
-  std::map<std::string_view, const Source*> sources;
-  for (const Source& source : tree) sources[source.path] = &source;
+  constexpr std::string_view kOfCuda[] = {"#include <cuda", "#include <cublas", "#include <cudnn", "#include <nccl"};
+  std::map<std::string_view, const Source*> by_path;
+  for (const Source& source : tree) by_path[source.path] = &source;
   Findings findings;
   for (const Source& source : tree) {
-    const auto ends = [&](std::string_view end) { return source.path.ends_with(end); };
-    const auto starts = [&](std::string_view start) { return source.path.starts_with(start); };
-    if (Extension(source.path) != ".cc" || std::any_of(std::begin(kOnlyWithCuda), std::end(kOnlyWithCuda), ends) ||
-        std::any_of(std::begin(kOnlyWithNccl), std::end(kOnlyWithNccl), starts)) {
-      continue;
-    }
-    std::vector<const Source*> included = {&source};
-    for (size_t next = 0; next < included.size(); ++next) {
-      const std::vector<std::string_view> lines = Split(included[next]->text, '\n');
+    if (!CompiledWithoutCuda(source.path)) continue;
+    std::vector<const Source*> read = {&source};
+    for (size_t next = 0; next < read.size(); ++next) {
+      const std::vector<std::string_view> lines = Split(read[next]->text, '\n');
       for (size_t i = 0; i < lines.size(); ++i) {
-        if (!lines[i].starts_with(kInclude)) continue;
-        const std::string_view what = lines[i].substr(kInclude.size());
-        const auto is_of = [&](std::string_view start) { return what.starts_with(start); };
-        if (std::any_of(std::begin(kOfCuda), std::end(kOfCuda), is_of)) {
-          findings.push_back(At(*included[next], i, "a build without CUDA compiles this, with " + source.path));
+        const auto begins = [&](std::string_view start) { return lines[i].starts_with(start); };
+        if (std::any_of(std::begin(kOfCuda), std::end(kOfCuda), begins)) {
+          findings.push_back(At(*read[next], i, "a build without CUDA compiles this, with " + source.path));
         }
-        const auto found = sources.find(what.substr(1, what.rfind('"') - 1));
-        if (found != sources.end() && std::count(included.begin(), included.end(), found->second) == 0) {
-          included.push_back(found->second);
-        }
+        const auto found = by_path.find(IncludedByQuotes(lines[i]));
+        if (found == by_path.end() || std::find(read.begin(), read.end(), found->second) != read.end()) continue;
+        read.push_back(found->second);
       }
     }
   }

@@ -9,6 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "core/base/philox.h"
 #include "core/base/status.h"
+#include "core/exec/cpu_device.h"
 #include "parallel/comm/faulty.h"
 #include "parallel/comm/thread_world.h"
 #include "tests/testing/lazy_device.h"
@@ -60,32 +61,6 @@ struct Party {
   }
 };
 
-// The host's memory as a device that does everything at once.
-class Eager final : public Device {
- public:
-  absl::StatusOr<std::byte*> Reserve(Tier, int64_t bytes) override {
-    return memory_.emplace_back(std::make_unique<std::byte[]>(static_cast<size_t>(bytes) + 1)).get();
-  }
-  absl::StatusOr<Stream> NewStream(const std::string&, Priority) override { return Stream{}; }
-  absl::StatusOr<Event> NewEvent() override { return Event{}; }
-  absl::Status Record(Event, Stream) override { return absl::OkStatus(); }
-  absl::Status Wait(Stream, Event) override { return absl::OkStatus(); }
-  absl::Status Copy(void* dst, const void* src, int64_t bytes, Stream) override {
-    if (bytes > 0) std::memcpy(dst, src, static_cast<size_t>(bytes));
-    return absl::OkStatus();
-  }
-  absl::Status Fill(void*, uint8_t, int64_t, Stream) override { return absl::OkStatus(); }
-  absl::Status Drain() override { return absl::OkStatus(); }
-  absl::Status Drain(Stream) override { return absl::OkStatus(); }
-  absl::Status Close() override { return absl::OkStatus(); }
-  bool host_addressable() const override { return true; }
-  absl::StatusOr<Event> NewTimer() override { return Event{}; }
-  absl::StatusOr<double> Seconds(Event, Event) override { return 0.0; }
-
- private:
-  std::vector<std::unique_ptr<std::byte[]>> memory_;
-};
-
 absl::Status Same(const char* what, DType t, int64_t count, bool in_place, const absl::StatusOr<Bytes>& staged,
                   const absl::StatusOr<Bytes>& plain) {
   RETURN_IF_ERROR(staged.status());
@@ -130,7 +105,7 @@ TEST_P(Staged, EveryCollectiveHasTheBitsOfTheHostWorld) {
   const int n = GetParam();
   const absl::Status status = RunRanks(n, [&](World& host) -> absl::Status {
     LazyDevice device;
-    Eager memory;
+    CpuDevice memory;
     ASSIGN_OR_RETURN(const Stream stream, device.NewStream("test", Priority::kNormal));
     StagedWorld world(host, device, {.chunk_bytes = 256});
     ASSIGN_OR_RETURN(const auto staged, world.Connect(Everyone(host)));
